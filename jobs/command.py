@@ -1,0 +1,108 @@
+"""The harness of every verb: command line -> config -> run -> one JSON object as the last line of stdout."""
+
+import contextlib
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cluster.errors import UserError
+from cluster.profile import Profile, explain, load_profile
+
+
+class JobConfig(BaseModel):
+    """What every verb is told; a verb's own config extends it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    profile: str = Field("mini", description="a shipped profile's name, or the path of a YAML file")
+    store: str = Field("", description="LanceDB address of the tables, empty = the profile's")
+
+
+def main(
+    config_type: type[JobConfig], run: Callable[[Any], Mapping[str, Any]], argv: list[str] | None = None
+) -> None:
+    """Parse `argv` (default: the process's) into the config, run, print the report as the last line of stdout.
+
+    Everything printed meanwhile, by libraries and worker processes too, goes to stderr. Exits with status 2 and one
+    sentence on stderr for a `UserError` or a value that the config refuses.
+    """
+    try:
+        config = parse(config_type, argv)
+        with stdout_to_stderr():
+            report = run(config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(to_json(report), flush=True)
+
+
+def parse(config_type: type[JobConfig], argv: list[str] | None = None) -> JobConfig:
+    """The config that the command line asks for.
+
+    Raises:
+        UserError: a value out of range.
+        SystemExit: unknown or missing options (status 2), or `--help` (status 0).
+    """
+    import tyro  # here, so that a verb called in-process does not pay for it
+
+    try:
+        return tyro.cli(config_type, args=argv)
+    except ValidationError as error:
+        raise UserError(explain(error)) from None
+
+
+def settings(config: JobConfig) -> tuple[Profile, Any]:
+    """The profile that a config names, with its store override applied, and the `Store` of its tables."""
+    from cluster.tables import Store  # LanceDB takes a second to import: `--help` does not wait for it
+
+    overrides = {"store": config.store} if config.store else {}
+    profile = load_profile(config.profile, **overrides)
+    return profile, Store(profile.store)
+
+
+def save_config(config: BaseModel, folder: str | Path) -> Path:
+    """Write `resolved_config.yaml` into the folder, made if absent; returns its path."""
+    path = Path(folder) / "resolved_config.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    return path
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """One line of strict JSON: numpy scalars and arrays become numbers and lists, NaN and infinity become null."""
+    return json.dumps(_plain(report), allow_nan=False, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(mode="json"))
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+@contextlib.contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send what is written to stdout to stderr, by Python, C libraries and child processes alike."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
