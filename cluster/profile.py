@@ -1,6 +1,6 @@
 """Profiles: one typed object that says which models, how many resources and where data lies.
 
-A profile is a YAML file of the shape of `Profile`; `mini`, `gpu` and `fleet` are shipped in `cluster/profiles/`.
+A profile is a YAML file of the shape of `Profile`; `mini`, `gpu` and `fleet` lie in `cluster/profiles/`.
 
     profile = load_profile("mini", store="/data/store")
 """
@@ -28,12 +28,10 @@ class Settings(BaseModel):
 class Ray(Settings):
     """Where Ray runs, and how large it may become."""
 
-    address: str = Field(
-        description='"local" starts a cluster here, "auto" joins the one of this machine, else host:port'
-    )
+    address: str = Field(description='"local" = start one here, "auto" = join one here, or host:port')
     num_cpus: int = Field(ge=1, description="logical CPUs declared to Ray when it is started here")
     object_store_bytes: int = Field(
-        ge=80_000_000, description="shared memory for objects when Ray is started here, bytes"
+        ge=80_000_000, description="shared memory when Ray is started here, bytes"
     )
     max_cpus: float = Field(0, ge=0, description="CPUs that the autoscaler may grow to, 0 = it does not grow")
     max_gpus: float = Field(0, ge=0, description="GPUs that the autoscaler may grow to, 0 = it does not grow")
@@ -60,9 +58,7 @@ class EncoderModel(Settings):
 
     model: str = Field(description='an open_clip folder, "hf-hub:..." name or "architecture/pretrained-tag"')
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the forward pass")
-    num_threads: int = Field(
-        0, ge=0, description="torch threads inside an operator per actor, 0 = torch's own choice"
-    )
+    num_threads: int = Field(0, ge=0, description="torch threads per actor, 0 = torch's own choice")
     stage: Stage = Field(description="actors that embed")
     decode: Stage = Field(description="tasks or actors that decode and check image files")
 
@@ -72,9 +68,7 @@ class LanguageModel(Settings):
 
     model: str = Field(description="a Hugging Face folder or hub name")
     engine: Literal["vllm_offline"] = Field("vllm_offline", description="which engine hosts the model")
-    engine_args: dict[str, Any] = Field(
-        default_factory=dict, description="arguments passed to the engine as they are"
-    )
+    engine_args: dict[str, Any] = Field(default_factory=dict, description="passed to the engine as they are")
     max_tokens: int = Field(ge=1, description="tokens an answer may have")
     temperature: float = Field(0.0, ge=0, description="sampling temperature, 0 = greedy")
     image_px: int = Field(0, ge=0, description="longer side of images in a prompt, pixels, 0 = as they are")
@@ -88,23 +82,21 @@ class Label(Settings):
         "kw_dict", description="how the language model rephrases a query"
     )
     source: Literal["scorer", "lmm_score", "lmm_pair"] = Field(
-        "lmm_score", description="what orders images by beauty"
+        "lmm_score", description="what orders by beauty"
     )
     top_k: int = Field(100, ge=2, description="K: images retrieved for a rephrased query")
     rows: int = Field(5, ge=1, description="u: rows of the partial order")
     columns: int = Field(5, ge=1, description="v: images in a row of the partial order")
     stride: int = Field(4, ge=1, description="every stride-th image of the semantic order is taken")
-    min_accuracy: float = Field(
-        3.0, ge=1, le=5, description="judged accuracy below which an image is off the query, 1 to 5"
-    )
+    min_accuracy: float = Field(3.0, ge=1, le=5, description="accuracy below it is off the query, 1 to 5")
 
     @model_validator(mode="after")
     def _grid_fits(self) -> "Label":
         needed = (self.rows * self.columns - 1) * self.stride + 1
         if needed > self.top_k:
             raise ValueError(
-                f"top_k {self.top_k} is too small: rows {self.rows} x columns {self.columns} at stride {self.stride} "
-                f"need {needed} images"
+                f"top_k {self.top_k} is too small: rows {self.rows} x columns {self.columns} "
+                f"at stride {self.stride} need {needed} images"
             )
         return self
 
@@ -121,9 +113,7 @@ class Align(Settings):
     learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak step size")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay")
     beta: float = Field(1.0, gt=0, description="beta of the DPO loss")
-    pretrain_weight: float = Field(
-        1.0, ge=0, description="w_pt: weight of the contrastive loss on caption pairs"
-    )
+    pretrain_weight: float = Field(1.0, ge=0, description="w_pt: weight of the contrastive loss L_pt")
     max_pairs_per_query: int = Field(200, ge=1, description="preference pairs of a query used in a step")
     gradient_clip: float = Field(1.0, gt=0, description="largest L2 norm of the gradient")
     seed: int = Field(0, description="seed of order, sampling and initial state")
@@ -132,22 +122,16 @@ class Align(Settings):
 class Index(Settings):
     """When an approximate index is built, and how it is measured."""
 
-    ann_min_rows: int = Field(
-        50_000, ge=1, description="rows from which on an ANN index is built; below, search is exact"
-    )
-    num_recall_queries: int = Field(
-        200, ge=1, description="queries on which recall@10 against exact search is measured"
-    )
+    ann_min_rows: int = Field(50_000, ge=1, description="rows from which an ANN index is built, else exact")
+    num_recall_queries: int = Field(200, ge=1, description="queries that measure recall@10 against exact")
 
 
 class Guard(Settings):
     """What keeps a bad encoder from being promoted."""
 
-    max_recall_drop: float = Field(
-        0.03, ge=0, le=1, description="recall@10 that may be lost, a fraction of 1"
-    )
+    max_recall_drop: float = Field(0.03, ge=0, le=1, description="recall@10 that may be lost, 0 to 1")
     wise_ft_alpha: float = Field(
-        1.0, ge=0, le=1, description="a in theta = (1 - a) theta_ref + a theta; 1 = as trained"
+        1.0, ge=0, le=1, description="a in (1 - a) theta_ref + a theta, 1 = as trained"
     )
 
 
@@ -206,7 +190,7 @@ def load_profile(name_or_path: str, **overrides: Any) -> Profile:
 
 
 def repo_path(path: str) -> str:
-    """A relative path that exists only from the repository root, made absolute; all else unchanged (hub names)."""
+    """A relative path that exists only from the repository root, made absolute; hub names unchanged."""
     if os.path.isabs(path) or os.path.exists(path) or not path:
         return path
     candidate = ROOT / path
@@ -233,7 +217,7 @@ def _profile_path(name_or_path: str) -> Path:
     if path.is_file():
         return path
     raise UserError(
-        f"There is no profile {name_or_path!r}: give one of {', '.join(profile_names())}, or the path of a YAML file."
+        f"There is no profile {name_or_path!r}: give one of {', '.join(profile_names())}, or a YAML file."
     )
 
 

@@ -1,7 +1,7 @@
 """The tables (LanceDB, a local folder or s3://, gs://): their schemas, and a store that merges rows safely.
 
-Rows are inserted once and never updated in place; a merge of rows that are there already adds nothing, so every
-job can be run again.
+Rows are inserted once and never updated in place; a merge of rows that are there already adds nothing, so
+every job can be run again.
 """
 
 import datetime
@@ -172,9 +172,7 @@ class Store:
         """
         if not self.exists(name):
             verb = MADE_BY.get(name, "kallos index")
-            raise UserError(
-                f"The store {self.uri} has no table {name!r}: run `{verb}` first, or give another --store."
-            )
+            raise UserError(f"{self} has no table {name!r}: run `{verb}` first, or give another --store.")
         return self.database.open_table(name)
 
     def count(self, name: str, where: str | None = None) -> int:
@@ -193,8 +191,8 @@ class Store:
     def merge(self, name: str, rows: pa.Table, on: Sequence[str]) -> int:
         """Insert the rows whose key `on` the table does not hold yet; returns how many were new.
 
-        Creates the table, with the schema of `SCHEMAS` (or that of the rows), when it does not exist. Safe with
-        concurrent writers: a conflict is tried again.
+        Creates the table, with the schema of `SCHEMAS` (or that of the rows), when it does not exist. Safe
+        with concurrent writers: a conflict is tried again.
         """
         schema = SCHEMAS.get(name, rows.schema)
         rows = _first_of_each(rows.select(schema.names).cast(schema), on)
@@ -224,7 +222,7 @@ class Store:
                 return EncoderRecord(**{**row, "metrics": json.loads(row["metrics"])})
         known = sorted(aliases) + sorted(row["encoder"] for row in rows)
         raise UserError(
-            f"The store {self.uri} has no encoder {fingerprint_or_alias!r}: it knows {', '.join(known) or 'none'}; "
+            f"{self} has no encoder {fingerprint_or_alias!r}: it knows {', '.join(known) or 'none'}; "
             "`kallos ingest` registers one as `baseline`."
         )
 
@@ -251,7 +249,7 @@ class Store:
         aliases = self.aliases()
         if alias not in aliases:
             raise UserError(
-                f"The store {self.uri} has no alias {alias!r}: it knows {', '.join(sorted(aliases)) or 'none'}."
+                f"{self} has no alias {alias!r}: it knows {', '.join(sorted(aliases)) or 'none'}."
             )
         return aliases[alias]
 

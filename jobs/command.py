@@ -28,10 +28,10 @@ class JobConfig(BaseModel):
 def main(
     config_type: type[JobConfig], run: Callable[[Any], Mapping[str, Any]], argv: list[str] | None = None
 ) -> None:
-    """Parse `argv` (default: the process's) into the config, run, print the report as the last line of stdout.
+    """Parse `argv` (default: the process's) into the config, run, print the report as stdout's last line.
 
-    Everything printed meanwhile, by libraries and worker processes too, goes to stderr. Exits with status 2 and one
-    sentence on stderr for a `UserError` or a value that the config refuses.
+    Everything printed meanwhile, by libraries and worker processes too, goes to stderr. Exits with status 2
+    and one sentence on stderr for a `UserError` or a value that the config refuses.
     """
     try:
         config = parse(config_type, argv)
@@ -76,7 +76,7 @@ def save_config(config: BaseModel, folder: str | Path) -> Path:
 
 
 def to_json(report: Mapping[str, Any]) -> str:
-    """One line of strict JSON: numpy scalars and arrays become numbers and lists, NaN and infinity become null."""
+    """One line of strict JSON: numpy values become numbers and lists, NaN and infinity become null."""
     return json.dumps(_plain(report), allow_nan=False, ensure_ascii=False)
 
 
