@@ -1,0 +1,254 @@
+"""Batch engines that host a language model or a language-and-vision model behind one small interface.
+
+A stage asks `Engine.generate(requests) -> replies`, one reply a request, in order. What goes wrong with one
+request (a prompt too long, a broken image, an answer choice that is not one token) is a value in its reply;
+what goes wrong with the engine raises, so that Ray replaces the actor and the rows go elsewhere.
+Today's engine is vLLM's offline `LLM` in this process; another one (ray.data.llm, a remote endpoint) is a
+class with the same method and a line in `ENGINES`.
+"""
+
+import importlib.util
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from cluster.errors import UserError
+from cluster.profile import LanguageModel, repo_path
+
+# The engine runs in the actor's own process: on small machines that starts 4 times sooner and runs 2 to 3
+# times faster than vLLM's default of one more process. Facts of the machine, so the environment wins.
+VLLM_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+# An untrained or tiny model otherwise fills its whole length limit with whitespace between JSON tokens.
+STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One chat to answer.
+
+    messages: chat turns {"role", "content"}; content is a string or a list of {"type": "text", "text"} and
+        {"type": "image"} parts, one image part for each of `images`, in order.
+    images: RGB images.
+    schema: JSON schema that the answer must follow (compact, no whitespace); None for free text.
+    choices: single-token answers whose probabilities are wanted; the answer is then one of them.
+    max_tokens: most tokens to generate; 0 takes the engine's own limit.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    images: tuple[Image.Image, ...] = ()
+    schema: Mapping[str, Any] | None = None
+    choices: tuple[str, ...] = ()
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back for one request.
+
+    finish_reason: "stop" (the model ended), "length" (cut at max_tokens: JSON will not parse), "" on error.
+    choice_probs: probability of each choice, normalised over the choices; empty when none were asked for.
+    error: one sentence, "" when fine.
+    """
+
+    text: str = ""
+    finish_reason: str = ""
+    choice_probs: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+class Engine(Protocol):
+    """Anything that answers batches of requests."""
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """One reply for each request, in the same order."""
+        ...
+
+
+class VllmOffline:
+    """vLLM's offline `LLM` in this process.
+
+    model: local folder or hub name. engine_args: passed to `vllm.LLM` as they are, over our defaults.
+    max_tokens, temperature: used where a request sets none.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        engine_args: Mapping[str, Any] | None = None,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+    ):
+        for name, value in VLLM_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        # Imported here: it takes 20 s and reads the environment above.
+        from vllm import LLM
+        from vllm.exceptions import VLLMClientError
+
+        self._refusals = (VLLMClientError, ValueError, TypeError, OSError)
+        arguments = {"structured_outputs_config": dict(STRUCTURED_OUTPUTS), **(engine_args or {})}
+        self.llm = LLM(model=model, **arguments)
+        self.max_tokens = max_tokens
+        self.temperature = temperature
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answers in one engine batch; requests that vLLM refuses come back with their error."""
+        replies: dict[int, Reply] = {}
+        valid: list[int] = []
+        for index, request in enumerate(requests):
+            error = self._refusal(request)
+            if error:
+                replies[index] = Reply(error=error)
+            else:
+                valid.append(index)
+        replies.update(zip(valid, self._answer([requests[index] for index in valid]), strict=True))
+        return [replies[index] for index in range(len(requests))]
+
+    def _answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """Halves the batch until the request that vLLM refuses stands alone: its neighbours are answered."""
+        if not requests:
+            return []
+        try:
+            outputs = self.llm.chat(
+                [conversation(request) for request in requests],
+                sampling_params=[self._sampling(request) for request in requests],
+                use_tqdm=False,
+            )
+        except self._refusals as error:
+            if len(requests) == 1:
+                return [Reply(error=f"the engine refused the request: {error}")]
+            middle = len(requests) // 2
+            return self._answer(requests[:middle]) + self._answer(requests[middle:])
+        return [self._reply(request, output) for request, output in zip(requests, outputs, strict=True)]
+
+    def _refusal(self, request: Request) -> str:
+        """Why the request cannot be asked, "" when it can."""
+        for choice in request.choices:
+            if len(self._token_ids(choice)) != 1:
+                return f"the choice {choice!r} is not a single token of this model"
+        return ""
+
+    def _token_ids(self, text: str) -> list[int]:
+        return self.llm.get_tokenizer().encode(text, add_special_tokens=False)
+
+    def _choice_ids(self, request: Request) -> list[int]:
+        return [self._token_ids(choice)[0] for choice in request.choices]
+
+    def _sampling(self, request: Request):
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        if request.choices:
+            ids = self._choice_ids(request)
+            # logprob_token_ids are the model's own probabilities, from before allowed_token_ids masks the rest.
+            return SamplingParams(
+                temperature=0.0, max_tokens=1, logprob_token_ids=ids, allowed_token_ids=ids, detokenize=True
+            )
+        grammar = StructuredOutputsParams(json=dict(request.schema)) if request.schema else None
+        # A fixed seed for each request: what is sampled does not depend on its neighbours in the batch.
+        return SamplingParams(
+            temperature=self.temperature,
+            max_tokens=request.max_tokens or self.max_tokens,
+            seed=0 if self.temperature > 0 else None,
+            structured_outputs=grammar,
+        )
+
+    def _reply(self, request: Request, output) -> Reply:
+        answer = output.outputs[0]
+        if not request.choices:
+            return Reply(text=answer.text, finish_reason=answer.finish_reason or "")
+        first = answer.logprobs[0]
+        logprobs = [first[token].logprob for token in self._choice_ids(request)]
+        probs = normalised(dict(zip(request.choices, logprobs, strict=True)))
+        return Reply(text=answer.text, finish_reason="stop", choice_probs=probs)
+
+
+def conversation(request: Request) -> list[dict[str, Any]]:
+    """The messages with each {"type": "image"} placeholder replaced by its image, in vLLM's form.
+
+    Raises ValueError when placeholders and images do not match in number.
+    """
+    images = iter(request.images)
+    messages = []
+    for message in request.messages:
+        content = message["content"]
+        if not isinstance(content, str):
+            content = [_part(part, images) for part in content]
+        messages.append({**message, "content": content})
+    if next(images, None) is not None:
+        raise ValueError(f"more images ({len(request.images)}) than image placeholders in the messages")
+    return messages
+
+
+def _part(part: Mapping[str, Any], images) -> dict[str, Any]:
+    if part["type"] != "image":
+        return dict(part)
+    image = next(images, None)
+    if image is None:
+        raise ValueError("more image placeholders in the messages than images")
+    return {"type": "image_pil", "image_pil": image}
+
+
+def normalised(logprobs: Mapping[str, float]) -> dict[str, float]:
+    """Probabilities over exactly these keys from their log-probabilities (softmax over the given ones)."""
+    top = max(logprobs.values())
+    weights = {key: math.exp(value - top) for key, value in logprobs.items()}
+    total = sum(weights.values())
+    return {key: weight / total for key, weight in weights.items()}
+
+
+def _vllm_offline(settings: LanguageModel) -> Engine:
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "vllm is not installed: install the extra that fits this machine, kallos[cpu] or kallos[gpu]."
+        )
+    return VllmOffline(
+        model=model_path(settings.model),
+        engine_args=settings.engine_args,
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+    )
+
+
+ENGINES: dict[str, Callable[[LanguageModel], Engine]] = {"vllm_offline": _vllm_offline}
+
+
+def make_engine(settings: LanguageModel) -> Engine:
+    """The engine that a profile's `rephraser` or `judge` names, loaded.
+
+    Raises UserError for an unknown engine, a model folder that is not there, or vllm not installed.
+    """
+    build = ENGINES.get(settings.engine)
+    if build is None:
+        raise UserError(f"unknown engine {settings.engine!r}: known engines are {', '.join(ENGINES)}.")
+    return build(settings)
+
+
+def model_path(model: str) -> str:
+    """The folder or hub name to load. Raises UserError when `model` reads as a folder and is none.
+
+    A hub name is "owner/name"; anything else, or a folder that exists, is a path.
+    """
+    path = repo_path(model)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"the model folder {model!r} has no config.json: train it or name another model.")
+        return str(folder)
+    is_hub_name = model.count("/") == 1 and not model.startswith((".", "/", "~", "models/"))
+    if not is_hub_name:
+        raise UserError(
+            f"the model folder {model!r} does not exist: train it with `kallos pretrain`, "
+            "or name a folder or hub model in the profile."
+        )
+    return model
