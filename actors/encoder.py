@@ -1,0 +1,252 @@
+"""The two-tower encoder: an open_clip model as one object, its identity, the Ray actor that embeds images.
+
+A model is a folder in open_clip's local form (`open_clip_config.json`, weights, tokenizer files), a hub name
+(`hf-hub:laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K`), or a built-in architecture with its pretrained tag
+(`ViT-L-14/datacomp_xl_s13b_b90k`).
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
+
+from actors.images import Fit, pixels
+from cluster.errors import UserError
+from cluster.profile import repo_path
+
+CONFIG_NAME = "open_clip_config.json"
+WEIGHTS_NAME = "open_clip_model.safetensors"
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TEXT_BATCH = 256
+
+
+class Encoder:
+    """An open_clip model in eval mode. Weights stay float32; `bf16` computes under autocast."""
+
+    def __init__(self, model: nn.Module, tokenizer, config: dict, *, precision: str, device: str) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.device = device
+        self.config = config
+        self.precision = precision
+        preprocess = model.visual.preprocess_cfg
+        size = preprocess["size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        self.fit = Fit(
+            height, width, preprocess["interpolation"], preprocess["resize_mode"], preprocess["fill_color"]
+        )
+        self.image_size_px = height
+        self._mean = torch.tensor(preprocess["mean"], device=device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(preprocess["std"], device=device).view(1, 3, 1, 1) * 255
+
+    @classmethod
+    def load(
+        cls, model: str, *, precision: str = "fp32", device: str = "cpu", num_threads: int = 0
+    ) -> "Encoder":
+        """Load a folder, hub name or `architecture/tag`; `num_threads` sets torch's threads of this process.
+
+        Raises UserError when the precision is unknown or the model cannot be found or read.
+        """
+        if precision not in PRECISIONS:
+            raise UserError(f"encoder precision '{precision}' is unknown; allowed: {', '.join(PRECISIONS)}.")
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        name, weights = open_clip_name(model)
+        try:
+            network = open_clip.create_model(name, pretrained=weights, device=device, require_pretrained=True)
+            tokenizer = open_clip.get_tokenizer(name)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(f"encoder model '{model}' cannot be loaded: {error}") from error
+        return cls(
+            network, tokenizer, open_clip.get_model_config(name) or {}, precision=precision, device=device
+        )
+
+    @cached_property
+    def dim(self) -> int:
+        """Length of the embedding vectors."""
+        return int(self.config["embed_dim"])
+
+    @property
+    def temperature(self) -> float:
+        """tau = exp(-logit_scale): similarities are divided by it."""
+        return float(torch.exp(-self.model.logit_scale.detach()).mean())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of architecture, preprocessing, tokenizer and weights when first read; 16 hex."""
+        return _fingerprint(self, self.model.state_dict())
+
+    @cached_property
+    def image_fingerprint(self) -> str:
+        """Identity of the image side alone: equal where every image gets the same vector; 16 hex."""
+        digest = hashlib.sha256(_canonical(self.config.get("vision_cfg")))
+        digest.update(_canonical(_preprocessing(self.model)))
+        _add_weights(digest, self.model.visual.state_dict())
+        return digest.hexdigest()[:16]
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """RGB image -> uint8 [3, H, W]: resized and cropped as the model expects, not normalised."""
+        return pixels(image, self.fit)
+
+    def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
+        """Texts -> token ids, int64 [B, context]; longer texts are cut."""
+        return self.tokenizer(list(texts))
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels in [0, 255], uint8 or float [B, 3, H, W] -> L2-normalised float32 [B, dim], with grad."""
+        normalised = (pixels.to(self.device).float() - self._mean) / self._std
+        with self._autocast():
+            features = self.model.encode_image(normalised)
+        return functional.normalize(features.float(), dim=-1)
+
+    def text_features(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Token ids int64 [B, context] -> L2-normalised float32 [B, dim], with gradient."""
+        with self._autocast():
+            features = self.model.encode_text(tokens.to(self.device))
+        return functional.normalize(features.float(), dim=-1)
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: np.ndarray | torch.Tensor) -> np.ndarray:
+        """uint8 [B, 3, H, W] -> L2-normalised float32 [B, dim]."""
+        return self.image_features(torch.as_tensor(pixels)).cpu().numpy()
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts -> L2-normalised float32 [B, dim]; no texts give [0, dim]."""
+        batches = [texts[start : start + TEXT_BATCH] for start in range(0, len(texts), TEXT_BATCH)]
+        vectors = [self.text_features(self.tokenize(batch)).cpu().numpy() for batch in batches]
+        return np.concatenate(vectors) if vectors else np.zeros((0, self.dim), np.float32)
+
+    def _autocast(self) -> torch.autocast:
+        dtype = PRECISIONS[self.precision]
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=dtype != torch.float32)
+
+
+def open_clip_name(model: str) -> tuple[str, str | None]:
+    """A profile's model name -> open_clip's (name, pretrained). Raises UserError for an unknown one."""
+    if model.startswith(("hf-hub:", "local-dir:")):
+        return model, None
+    folder = Path(repo_path(model))
+    if folder.is_dir():
+        if not (folder / CONFIG_NAME).is_file():
+            raise UserError(
+                f"encoder folder '{model}' has no {CONFIG_NAME}; give a folder in open_clip's form."
+            )
+        return f"local-dir:{folder}", None
+    name, _, weights = model.partition("/")
+    if name not in open_clip.list_models() or not weights:
+        raise UserError(
+            f"encoder model '{model}' is no folder here; give an open_clip folder, 'hf-hub:owner/name' or "
+            "'architecture/pretrained-tag' such as 'ViT-L-14/datacomp_xl_s13b_b90k'."
+        )
+    return name, weights
+
+
+def save_encoder(model: nn.Module, source: str, folder: str) -> str:
+    """Write `model` as an open_clip folder with the config and tokenizer of `source`; gives the fingerprint.
+
+    `source` is the model it came from: folder, hub name, built-in. The folder appears complete or not at all.
+    Raises UserError when `folder` already holds a different encoder.
+    """
+    target = Path(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".saving-") as scratch:
+        draft = Path(scratch) / "encoder"
+        _write_config_and_tokenizer(model, source, draft)
+        state = {
+            name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()
+        }
+        save_file(state, draft / WEIGHTS_NAME)
+        fingerprint = Encoder.load(str(draft)).fingerprint
+        if not target.exists():
+            draft.rename(target)
+        elif Encoder.load(folder).fingerprint != fingerprint:
+            raise UserError(f"folder '{folder}' already holds another encoder; choose a new folder.")
+    return fingerprint
+
+
+def _write_config_and_tokenizer(model: nn.Module, source: str, folder: Path) -> None:
+    name, _ = open_clip_name(source)
+    if name.startswith("local-dir:"):
+        unwanted = shutil.ignore_patterns(*(f"*{suffix}" for suffix in WEIGHT_SUFFIXES), "*.md")
+        shutil.copytree(name.removeprefix("local-dir:"), folder, ignore=unwanted)
+        return
+    folder.mkdir()
+    preprocess = {key: value for key, value in model.visual.preprocess_cfg.items() if key != "size"}
+    config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": preprocess}
+    (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2))
+    tokenizer = open_clip.get_tokenizer(name)
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(folder)
+
+
+def _fingerprint(encoder: Encoder, state: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(_canonical(encoder.config))
+    digest.update(_canonical(_preprocessing(encoder.model)))
+    digest.update(_canonical(_tokenizer_identity(encoder.tokenizer)))
+    _add_weights(digest, state)
+    return digest.hexdigest()[:16]
+
+
+def _preprocessing(model: nn.Module) -> dict:
+    return dict(model.visual.preprocess_cfg)
+
+
+def _tokenizer_identity(tokenizer) -> dict:
+    """What decides the token ids: the tokenizer's description without the padding of the last call."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is None or not hasattr(inner, "backend_tokenizer"):
+        vocabulary = getattr(tokenizer, "encoder", None) or inner.get_vocab()
+        return {"class": type(tokenizer).__name__, "vocabulary": vocabulary}
+    description = json.loads(inner.backend_tokenizer.to_str())
+    description.update(padding=None, truncation=None)
+    ids = [inner.pad_token_id, inner.bos_token_id, inner.eos_token_id]
+    return {"class": type(tokenizer).__name__, "description": description, "ids": ids}
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def _add_weights(digest: "hashlib._Hash", state: dict[str, torch.Tensor]) -> None:
+    for name in sorted(state):
+        weight = state[name].detach().float().cpu().contiguous()
+        digest.update(f"{name}{list(weight.shape)}".encode())
+        digest.update(weight.numpy().tobytes())
+
+
+def pixel_array(column: pa.ChunkedArray, fit: Fit) -> np.ndarray:
+    """Arrow column of raw pixels (fixed_size_binary) -> uint8 [B, 3, H, W]."""
+    raw = b"".join(column.to_pylist())
+    return np.frombuffer(raw, np.uint8).reshape(-1, 3, fit.height_px, fit.width_px)
+
+
+def vector_array(vectors: Iterable[np.ndarray] | np.ndarray, dim: int) -> pa.FixedSizeListArray:
+    """float32 [B, dim] -> Arrow fixed_size_list<float32>[dim], the type of every `vector` column."""
+    flat = np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), dim)
+
+
+class EncodeImages:
+    """Ray Data actor, `batch_format="pyarrow"`: drops `pixels` (raw uint8 [3, H, W]), adds `vector` [dim]."""
+
+    def __init__(self, *, model: str, precision: str = "fp32", num_threads: int = 0) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.encoder = Encoder.load(model, precision=precision, device=device, num_threads=num_threads)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        vectors = self.encoder.encode_images(pixel_array(batch["pixels"], self.encoder.fit))
+        return batch.drop_columns("pixels").append_column("vector", vector_array(vectors, self.encoder.dim))
