@@ -29,10 +29,11 @@ class Ray(Settings):
     """Where Ray runs, and how large it may become."""
 
     address: str = Field(description='"local" = start one here, "auto" = join one here, or host:port')
-    num_cpus: int = Field(ge=1, description="logical CPUs declared to Ray when it is started here")
+    num_cpus: int = Field(ge=0, description="logical CPUs declared when started here, 0 = the machine's")
     object_store_bytes: int = Field(
         ge=80_000_000, description="shared memory when Ray is started here, bytes"
     )
+    log_to_driver: bool = Field(False, description="show what worker processes print")
     max_cpus: float = Field(0, ge=0, description="CPUs that the autoscaler may grow to, 0 = it does not grow")
     max_gpus: float = Field(0, ge=0, description="GPUs that the autoscaler may grow to, 0 = it does not grow")
 

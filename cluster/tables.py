@@ -13,70 +13,12 @@ from typing import Any
 import lancedb
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from cluster.errors import UserError
+from cluster.schemas import SCHEMAS, embeddings_schema, embeddings_table, key_of, keyed, unkeyed
 
-TIMESTAMP = pa.timestamp("us", tz="UTC")
-
-SCHEMAS: dict[str, pa.Schema] = {
-    "images": pa.schema(
-        {
-            "image_id": pa.string(),
-            "uri": pa.string(),
-            "caption": pa.string(),
-            "detailed_caption": pa.string(),
-            "width_px": pa.int32(),
-            "height_px": pa.int32(),
-            "preview": pa.binary(),
-            "tags": pa.list_(pa.string()),
-            "source": pa.string(),
-            "added_at": TIMESTAMP,
-        }
-    ),
-    "rejects": pa.schema({"uri": pa.string(), "stage": pa.string(), "error": pa.string(), "at": TIMESTAMP}),
-    "preferences": pa.schema(
-        {
-            "query": pa.string(),
-            "rephrased": pa.string(),
-            "style": pa.string(),
-            "winner": pa.string(),
-            "loser": pa.string(),
-            "p_winner": pa.float32(),
-            "winner_cell": pa.list_(pa.int32()),
-            "loser_cell": pa.list_(pa.int32()),
-            "source": pa.string(),
-            "consistent": pa.bool_(),
-            "judge": pa.string(),
-            "run_id": pa.string(),
-        }
-    ),
-    "rankings": pa.schema(
-        {
-            "run_id": pa.string(),
-            "query": pa.string(),
-            "rephrased": pa.string(),
-            "style": pa.string(),
-            "image_ids": pa.list_(pa.string()),
-            "semantic_scores": pa.list_(pa.float32()),
-            "aesthetic_scores": pa.list_(pa.float32()),
-            "judge": pa.string(),
-            "source": pa.string(),
-            "encoder": pa.string(),
-            "created_at": TIMESTAMP,
-        }
-    ),
-    "encoders": pa.schema(
-        {
-            "encoder": pa.string(),
-            "parent": pa.string(),
-            "checkpoint": pa.string(),
-            "dim": pa.int32(),
-            "metrics": pa.string(),
-            "created_at": TIMESTAMP,
-        }
-    ),
-    "aliases": pa.schema({"alias": pa.string(), "encoder": pa.string(), "set_at": TIMESTAMP}),
-}
+__all__ = ["SCHEMAS", "EncoderRecord", "Store", "embeddings_schema", "embeddings_table", "now"]
 
 # The verb that makes a table, for the error that says it is missing.
 MADE_BY = {
@@ -87,24 +29,6 @@ MADE_BY = {
     "encoders": "kallos ingest",
     "aliases": "kallos ingest",
 }
-
-
-def embeddings_table(fingerprint: str) -> str:
-    """The name of the table that holds the vectors of the encoder with that fingerprint."""
-    return f"embeddings_{fingerprint}"
-
-
-def embeddings_schema(dim: int) -> pa.Schema:
-    """Columns of an embeddings table: an L2-normalised float32 vector [dim] and what searches filter on."""
-    images = SCHEMAS["images"]
-    names = ("caption", "width_px", "height_px", "tags", "source", "added_at")
-    return pa.schema(
-        [
-            pa.field("image_id", pa.string()),
-            pa.field("vector", pa.list_(pa.float32(), dim)),
-            *(images.field(name) for name in names),
-        ]
-    )
 
 
 def now() -> datetime.datetime:
@@ -139,6 +63,9 @@ class Store:
     def __setstate__(self, state: dict[str, str]) -> None:
         self.uri, self._database = state["uri"], None
 
+    def __str__(self) -> str:
+        return f"The store {self.uri}"
+
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
 
@@ -147,17 +74,17 @@ class Store:
         """The LanceDB connection of this process."""
         if self._database is None:
             if "://" not in self.uri and os.path.exists(self.uri) and not os.path.isdir(self.uri):
-                raise UserError(
-                    f"The store {self.uri} is a file: give a folder, or an address such as s3://bucket/store."
-                )
+                raise UserError(f"{self} is a file: give a folder, or an address such as s3://bucket/store.")
             self._database = lancedb.connect(self.uri)
         return self._database
 
     def names(self) -> list[str]:
-        """Names of the tables that exist, sorted."""
-        names: list[str] = []
-        while page := list(self.database.table_names(page_token=names[-1] if names else None, limit=100)):
-            names += page
+        """Names of the tables that exist."""
+        response = self.database.list_tables()
+        names = list(response.tables)
+        while response.page_token:
+            response = self.database.list_tables(page_token=response.page_token)
+            names += response.tables
         return names
 
     def exists(self, name: str) -> bool:
@@ -186,22 +113,39 @@ class Store:
             query = query.where(where)
         if columns is not None:
             query = query.select(list(columns))
-        return query.to_arrow()
+        rows = query.to_arrow()
+        return rows.cast(unkeyed(rows.schema))
 
     def merge(self, name: str, rows: pa.Table, on: Sequence[str]) -> int:
         """Insert the rows whose key `on` the table does not hold yet; returns how many were new.
 
-        Creates the table, with the schema of `SCHEMAS` (or that of the rows), when it does not exist. Safe
-        with concurrent writers: a conflict is tried again.
-        """
-        schema = SCHEMAS.get(name, rows.schema)
-        rows = _first_of_each(rows.select(schema.names).cast(schema), on)
-        return self._merge(name, rows, list(on))
+        Creates the table when it does not exist, with the schema of `SCHEMAS` (or that of the rows); columns
+        of `rows` beyond the schema are left out. Idempotent, and safe with concurrent writers of the same
+        keys: `on` is recorded as the table's primary key, without which LanceDB does not see that two
+        writers insert the same new key.
 
-    def _merge(self, name: str, rows: pa.Table, on: list[str]) -> int:
+        Raises:
+            ValueError: a column is missing or of another type, a key is null, or the table's key is not `on`.
+        """
+        schema = SCHEMAS.get(name, unkeyed(rows.schema))
+        missing = [column for column in (*schema.names, *on) if column not in rows.column_names]
+        if missing:
+            raise ValueError(f"Rows for table {name!r} lack the columns {', '.join(missing)}.")
+        schema = keyed(schema, on)
+        rows = _first_of_each(rows.select(schema.names).cast(schema), on)
+        return self._insert_new(name, rows, list(on))
+
+    @retry(
+        retry=retry_if_exception(lambda error: _is_conflict(error)),
+        wait=wait_random_exponential(multiplier=0.05, max=5),
+        stop=stop_after_attempt(20),
+        reraise=True,
+    )
+    def _insert_new(self, name: str, rows: pa.Table, on: list[str]) -> int:
         table = self.database.create_table(name, schema=rows.schema, exist_ok=True)
-        result = table.merge_insert(on).when_not_matched_insert_all().execute(rows)
-        return result.num_inserted_rows
+        if (key := key_of(table.schema)) != on:
+            raise ValueError(f"Table {name!r} of {self} has the key {key}, so it cannot be merged on {on}.")
+        return table.merge_insert(on).when_not_matched_insert_all().execute(rows).num_inserted_rows
 
     def register_encoder(self, record: EncoderRecord) -> None:
         """Register an encoder; one whose fingerprint is known already is left as it is."""
@@ -227,18 +171,30 @@ class Store:
         )
 
     def set_alias(self, alias: str, fingerprint: str) -> None:
-        """Let `alias` name the encoder from now on; the history of what it named stays in the table."""
-        if self.aliases().get(alias) == fingerprint:
-            return
-        row = {"alias": alias, "encoder": fingerprint, "set_at": now()}
-        self.merge("aliases", pa.Table.from_pylist([row], SCHEMAS["aliases"]), on=["alias", "set_at"])
+        """Let `alias` name the encoder from now on; what it named before stays, under lower versions.
+
+        Of concurrent writers each gets a version of its own, so the last to finish is the one that counts.
+        """
+        while True:
+            current = self._alias_rows().get(alias, {"encoder": "", "version": 0})
+            if current["encoder"] == fingerprint:
+                return
+            row = {"alias": alias, "version": current["version"] + 1, "encoder": fingerprint, "set_at": now()}
+            if self.merge(
+                "aliases", pa.Table.from_pylist([row], SCHEMAS["aliases"]), on=["alias", "version"]
+            ):
+                return
 
     def aliases(self) -> dict[str, str]:
         """What each alias names now."""
+        return {alias: row["encoder"] for alias, row in self._alias_rows().items()}
+
+    def _alias_rows(self) -> dict[str, dict[str, Any]]:
+        """The row of the highest version of each alias."""
         if not self.exists("aliases"):
             return {}
-        rows = sorted(self.read("aliases").to_pylist(), key=lambda row: row["set_at"])
-        return {row["alias"]: row["encoder"] for row in rows}
+        rows = sorted(self.read("aliases").to_pylist(), key=lambda row: row["version"])
+        return {row["alias"]: row for row in rows}
 
     def alias(self, alias: str) -> str:
         """The fingerprint that `alias` names.
@@ -252,6 +208,12 @@ class Store:
                 f"{self} has no alias {alias!r}: it knows {', '.join(sorted(aliases)) or 'none'}."
             )
         return aliases[alias]
+
+
+def _is_conflict(error: BaseException) -> bool:
+    """Whether a write failed only because another writer was first, as Lance words it."""
+    words = ("conflict", "concurrent", "contention", "please retry", "retryable")
+    return isinstance(error, OSError | RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def _first_of_each(rows: pa.Table, on: Sequence[str]) -> pa.Table:

@@ -1,0 +1,111 @@
+"""The columns of every table, and how a table's key is marked in its schema."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "images": pa.schema(
+        {
+            "image_id": pa.string(),
+            "uri": pa.string(),
+            "caption": pa.string(),
+            "detailed_caption": pa.string(),
+            "width_px": pa.int32(),
+            "height_px": pa.int32(),
+            "preview": pa.binary(),
+            "tags": pa.list_(pa.string()),
+            "source": pa.string(),
+            "added_at": TIMESTAMP,
+        }
+    ),
+    "rejects": pa.schema({"uri": pa.string(), "stage": pa.string(), "error": pa.string(), "at": TIMESTAMP}),
+    "preferences": pa.schema(
+        {
+            "query": pa.string(),
+            "rephrased": pa.string(),
+            "style": pa.string(),
+            "winner": pa.string(),
+            "loser": pa.string(),
+            "p_winner": pa.float32(),
+            "winner_cell": pa.list_(pa.int32()),
+            "loser_cell": pa.list_(pa.int32()),
+            "source": pa.string(),
+            "consistent": pa.bool_(),
+            "judge": pa.string(),
+            "run_id": pa.string(),
+        }
+    ),
+    "rankings": pa.schema(
+        {
+            "run_id": pa.string(),
+            "query": pa.string(),
+            "rephrased": pa.string(),
+            "style": pa.string(),
+            "image_ids": pa.list_(pa.string()),
+            "semantic_scores": pa.list_(pa.float32()),
+            "aesthetic_scores": pa.list_(pa.float32()),
+            "judge": pa.string(),
+            "source": pa.string(),
+            "encoder": pa.string(),
+            "created_at": TIMESTAMP,
+        }
+    ),
+    "encoders": pa.schema(
+        {
+            "encoder": pa.string(),
+            "parent": pa.string(),
+            "checkpoint": pa.string(),
+            "dim": pa.int32(),
+            "metrics": pa.string(),
+            "created_at": TIMESTAMP,
+        }
+    ),
+    "aliases": pa.schema(
+        {"alias": pa.string(), "version": pa.int64(), "encoder": pa.string(), "set_at": TIMESTAMP}
+    ),
+}
+
+# Field metadata by which Lance knows a table's primary key, and each column's place in it (from 1).
+KEY = b"lance-schema:unenforced-primary-key"
+KEY_POSITION = KEY + b":position"
+
+
+def embeddings_table(fingerprint: str) -> str:
+    """The name of the table that holds the vectors of the encoder with that fingerprint."""
+    return f"embeddings_{fingerprint}"
+
+
+def embeddings_schema(dim: int) -> pa.Schema:
+    """Columns of an embeddings table: an L2-normalised float32 vector [dim] and what searches filter on."""
+    images = SCHEMAS["images"]
+    names = ("caption", "width_px", "height_px", "tags", "source", "added_at")
+    return pa.schema(
+        [
+            pa.field("image_id", pa.string()),
+            pa.field("vector", pa.list_(pa.float32(), dim)),
+            *(images.field(name) for name in names),
+        ]
+    )
+
+
+def keyed(schema: pa.Schema, on: Sequence[str]) -> pa.Schema:
+    """The schema with `on` marked as its primary key, which must not be null."""
+    for position, name in enumerate(on, start=1):
+        marks = {KEY: b"true", KEY_POSITION: str(position).encode()}
+        field = schema.field(name).with_nullable(False).with_metadata(marks)
+        schema = schema.set(schema.get_field_index(name), field)
+    return schema
+
+
+def unkeyed(schema: pa.Schema) -> pa.Schema:
+    """The schema without marks, every column nullable: what readers join, concatenate and compare."""
+    return pa.schema([field.with_nullable(True).remove_metadata() for field in schema])
+
+
+def key_of(schema: pa.Schema) -> list[str]:
+    """The columns of the schema's primary key, in order."""
+    marked = [field for field in schema if field.metadata and KEY_POSITION in field.metadata]
+    return [field.name for field in sorted(marked, key=lambda field: int(field.metadata[KEY_POSITION]))]

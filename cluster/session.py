@@ -1,0 +1,183 @@
+"""Starts or joins Ray for a profile, and refuses a pipeline that the resources can never run.
+
+connect(profile)
+require({"embed": profile.encoder.stage, "judge": profile.judge.stage})
+"""
+
+import atexit
+import math
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+
+import ray
+
+from cluster import profile as profiles
+from cluster.errors import UserError
+from cluster.profile import Profile, Stage
+
+# Ray Data reads, shuffles and writes in tasks of one CPU beside the actors that a pipeline holds.
+MARGIN_CPUS = 1.0
+CONNECT_TIMEOUT_S = 5.0
+# What worker processes on other nodes do not need of the repository.
+EXCLUDES = [".git", ".venv", "runs", "build", "dist", "tests", "**/__pycache__", "*.egg-info"]
+
+Resources = Mapping[str, float]
+
+# The autoscaler's bounds that the profile of the last `connect` declares.
+_declared: dict[str, float] = {}
+
+
+def connect(profile: Profile) -> None:
+    """Start Ray here, or join the cluster that the profile names. Does nothing more when Ray runs already.
+
+    A cluster started here has a temp dir of its own, a token that nobody else knows, and ends with the
+    process. A job that was submitted to a cluster joins that one, whatever the profile says.
+
+    Raises:
+        UserError: nothing answers at the address.
+    """
+    _declared.update(CPU=profile.ray.max_cpus, GPU=profile.ray.max_gpus)
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        ray.init(address="auto", log_to_driver=profile.ray.log_to_driver)
+    elif profile.ray.address == "local":
+        _start(profile.ray)
+    else:
+        _join(profile.ray)
+
+
+def require(stages: Mapping[str, Stage]) -> None:
+    """Refuse stages that together, or alone on one node, can never fit the cluster that Ray is connected to.
+
+    What an autoscaler may add counts: as Ray itself knows it, or as the profile of `connect` declares it.
+
+    Raises:
+        UserError: names the CPUs or GPUs that are missing, and what asks for them.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if fault := shortage(stages, nodes, list(_growth()), _declared):
+        raise UserError(fault)
+
+
+def shortage(
+    stages: Mapping[str, Stage], nodes: Sequence[Resources], growth: Sequence[Resources], declared: Resources
+) -> str:
+    """Why the smallest form of the stages cannot run, in one sentence, or "" when it can.
+
+    Args:
+        stages: name -> resources of each stage that runs at the same time.
+        nodes: resources of each node that is alive.
+        growth: resources of each node that could be there when the autoscaler has done all it may.
+        declared: total CPU and GPU that an autoscaler may reach, where its nodes are not known.
+    """
+    for kind, margin in (("CPU", MARGIN_CPUS), ("GPU", 0.0)):
+        needed = sum(stage.min_actors * _of(stage, kind) for stage in stages.values())
+        needed += margin if needed else 0.0
+        limit = max(_total(nodes, kind), _total(growth, kind), declared.get(kind, 0.0))
+        if needed > limit + 1e-6:
+            return _too_little(stages, kind, needed, limit)
+    if any(declared.values()):
+        return ""  # the shape of the nodes to come is not known
+    for name, stage in stages.items():
+        room = max(_room(stage, nodes), _room(stage, growth))
+        if room < stage.min_actors:
+            return _too_small(name, stage, room)
+    return ""
+
+
+def _too_little(stages: Mapping[str, Stage], kind: str, needed: float, limit: float) -> str:
+    asked = [f"{name} {s.min_actors} x {_of(s, kind):g}" for name, s in stages.items() if _of(s, kind)]
+    if kind == "CPU":
+        asked.append(f"reading and writing {MARGIN_CPUS:g}")
+    return (
+        f"The pipeline needs {needed:g} {kind}s ({', '.join(asked)}) and the cluster can have {limit:g}, so "
+        f"{needed - limit:g} {kind}s are missing: add nodes{' (ray.num_cpus here)' if kind == 'CPU' else ''}, or "
+        f"lower min_actors or num_{kind.lower()}s of a stage in the profile."
+    )
+
+
+def _too_small(name: str, stage: Stage, room: int) -> str:
+    size = f"{stage.num_cpus:g} CPUs" + (f" and {stage.num_gpus:g} GPUs" if stage.num_gpus else "")
+    return (
+        f"Stage {name!r} needs {stage.min_actors} actors of {size}, each on one node, and the nodes have room "
+        f"for {room}: add larger nodes, or lower the stage's num_cpus, num_gpus or min_actors."
+    )
+
+
+def _of(stage: Stage, kind: str) -> float:
+    return stage.num_cpus if kind == "CPU" else stage.num_gpus
+
+
+def _total(nodes: Sequence[Resources], kind: str) -> float:
+    return sum(node.get(kind, 0.0) for node in nodes)
+
+
+def _room(stage: Stage, nodes: Sequence[Resources]) -> int:
+    """Actors of the stage that the nodes hold when nothing else runs."""
+    return sum(_room_on(stage, node, most=stage.min_actors) for node in nodes)
+
+
+def _room_on(stage: Stage, node: Resources, most: int) -> int:
+    fits = [
+        math.floor(node.get(kind, 0.0) / _of(stage, kind) + 1e-6)
+        for kind in ("CPU", "GPU")
+        if _of(stage, kind)
+    ]
+    return min([*fits, most])
+
+
+def _growth() -> Iterator[Resources]:
+    """Nodes that Ray's autoscaler may come to, as it told Ray; none without one."""
+    config = ray._private.state.state.get_cluster_config()
+    for group in config.node_group_configs if config else ():
+        count = group.max_count if group.max_count >= 0 else 1_000
+        yield from [dict(group.resources)] * count
+
+
+def _start(config: profiles.Ray) -> None:
+    # The path is short because Ray puts sockets below it, whose names may have 107 characters.
+    folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    # Anyone who reaches a cluster's ports may run code in it: a token of this process keeps others out.
+    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    ray.init(
+        address="local",
+        num_cpus=config.num_cpus or None,
+        object_store_memory=config.object_store_bytes,
+        include_dashboard=False,
+        log_to_driver=config.log_to_driver,
+        _temp_dir=folder,
+    )
+    atexit.register(_end, folder)
+
+
+def _end(folder: str) -> None:
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(config: profiles.Ray) -> None:
+    if config.address != "auto":
+        _probe(config.address)
+    runtime_env = {"working_dir": str(profiles.ROOT), "excludes": EXCLUDES}
+    try:
+        ray.init(address=config.address, log_to_driver=config.log_to_driver, runtime_env=runtime_env)
+    except ConnectionError as error:
+        raise UserError(f"Ray cannot join the cluster at ray.address {config.address!r}: {error}.") from None
+
+
+def _probe(address: str) -> None:
+    """Fail in seconds where Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f'ray.address {address!r} is not "local", "auto" or host:port.')
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise UserError(f"Nothing answers at ray.address {address!r}: {error}.") from None
