@@ -1,0 +1,149 @@
+"""What is asked of whom: the encoders answer from their tables, the teacher from the judge's verdicts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cluster.errors import UserError
+from cluster.profile import Profile
+from cluster.tables import EncoderRecord, Store
+from jobs.evaluate import figures, hpir, judging, metrics, teacher, winrate
+from jobs.evaluate.config import TOP_K, EvaluateConfig
+from jobs.evaluate.inputs import Captions, VoteTable, load_captions, load_queries, load_votes
+from jobs.evaluate.systems import Answers, EncoderSystem, embedded_ids
+
+Duel = tuple[int, int, str, str]  # query index, rank, image of the aligned row, image of the baseline's
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every system is asked."""
+
+    queries: list[str]
+    captions: Captions
+    votes: list[VoteTable]
+    pairs: list[VoteTable]
+    truth: figures.Truth | None
+    num_images: int
+
+    @property
+    def voted(self) -> list[tuple[str, str]]:
+        """Distinct (query, image_id) of all vote tables."""
+        rows = [row for table in (*self.votes, *self.pairs) for row in table.rows]
+        return list(dict.fromkeys((row.query, i) for row in rows for i in (*row.group_a, *row.group_b)))
+
+
+def gather(config: EvaluateConfig, store: Store, records: Sequence[EncoderRecord]) -> Asked:
+    """Reads queries, captions, votes and truth. Raises UserError for anything missing or malformed."""
+    gallery = common_gallery(store, records, config.where)
+    queries = load_queries(config, store)
+    embedded = [embedded_ids(store, record.encoder) for record in records]
+    votes, pairs = load_votes(config, store, set.intersection(*embedded))
+    truth = None
+    if config.truth:
+        from jobs.studio.write import load_truth  # only the studio knows a truth
+
+        truth = load_truth(config.truth)
+    return Asked(queries, load_captions(config, store, gallery), votes, pairs, truth, len(gallery))
+
+
+def common_gallery(store: Store, records: Sequence[EncoderRecord], where: str) -> set[str]:
+    """image_ids of the gallery. Raises UserError when it is empty, or not the same for every encoder."""
+    galleries = [embedded_ids(store, record.encoder, where) for record in records]
+    filtered = f" with --where {where!r}" if where else ""
+    for record, gallery in zip(records, galleries, strict=True):
+        if not gallery:
+            raise UserError(
+                f"encoder {record.encoder} has no images{filtered}: run `kallos index` or mend --where"
+            )
+        if gallery != galleries[0]:
+            raise UserError(
+                f"encoders {records[0].encoder} and {record.encoder} have different galleries{filtered} "
+                f"({len(galleries[0])} and {len(gallery)} images): give --where what both have, or run "
+                f"`kallos index --encoder {record.encoder}`"
+            )
+    return galleries[0]
+
+
+def ask_encoder(system: EncoderSystem, asked: Asked) -> Answers:
+    """Rows, caption ranks and vote scores of one encoder."""
+    similarities = system.similarities(asked.voted)
+    votes = {table.name: hpir.group_means(table.rows, similarities) for table in (*asked.votes, *asked.pairs)}
+    return Answers(system.search(asked.queries, TOP_K), system.caption_ranks(asked.captions), votes)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What the teacher retrieves before it judges: image_ids of each text, by the baseline."""
+
+    texts: list[str]  # the queries, then the captions it answers
+    lists: list[list[str]]
+    rephrased: dict[str, str]
+    num_failed: int
+
+
+def retrieve_candidates(
+    config: EvaluateConfig, profile: Profile, baseline: EncoderSystem, asked: Asked
+) -> Candidates:
+    """Rephrases and retrieves; nothing when the teacher is not asked for."""
+    if not config.teacher:
+        return Candidates([], [], {}, 0)
+    texts = [*asked.queries, *asked.captions.texts[: config.num_teacher_captions]]
+    rephrased, num_failed = judging.rephrase(profile, texts)
+    lists = baseline.search([rephrased[text] for text in texts], config.teacher_top_k)
+    return Candidates(texts, lists, rephrased, num_failed)
+
+
+def questions(
+    config: EvaluateConfig,
+    asked: Asked,
+    answers: Mapping[str, Answers],
+    candidates: Candidates,
+    duels: Sequence[Duel],
+) -> judging.Questions:
+    """All that the judge is asked.
+
+    Ratings of candidates and voted images for the teacher; for the win rate the row pairs, and ratings of what
+    the rows show.
+    """
+    pairs = [(text, i) for text, ids in zip(candidates.texts, candidates.lists, strict=True) for i in ids]
+    if config.teacher:
+        pairs += asked.voted
+    if config.win_rate:
+        rows = (zip(asked.queries, answer.rows, strict=True) for answer in answers.values())
+        pairs += [(query, i) for row in rows for query, ids in row for i in ids]
+    named = [(asked.queries[query], a, b) for query, _, a, b in duels]
+    return judging.Questions([i for _, i in pairs], pairs, named)
+
+
+def ask_teacher(
+    asked: Asked, candidates: Candidates, verdicts: judging.Verdicts, threshold: float
+) -> Answers:
+    """The cascade's rows, caption ranks (of its captions) and vote scores."""
+    judged = {"accuracy": verdicts.accuracy, "aesthetics": verdicts.aesthetics, "threshold": threshold}
+    ranked = teacher.rank_candidates(candidates.texts, candidates.lists, **judged)
+    num_queries = len(asked.queries)
+    num_captions = len(candidates.texts) - num_queries
+    own: list[set[str]] = [set() for _ in range(num_captions)]
+    for image_id, caption in asked.captions.owners.items():
+        if 0 <= caption < num_captions:
+            own[caption].add(image_id)
+    scores = teacher.pair_scores(asked.voted, **judged)
+    return Answers(
+        [ids[:TOP_K] for ids in ranked[:num_queries]],
+        metrics.rank_in_lists(ranked[num_queries:], [frozenset(ids) for ids in own]),
+        {table.name: hpir.group_means(table.rows, scores) for table in (*asked.votes, *asked.pairs)},
+    )
+
+
+def judged_rows(
+    asked: Asked, duels: Sequence[Duel], verdicts: judging.Verdicts
+) -> tuple[np.ndarray, np.ndarray]:
+    """P(aligned row better) of each query, float [Q], with the aligned row shown first and shown second."""
+    p = [verdicts.overall[asked.queries[query], a, b] for query, _, a, b in duels]
+    answered = np.array(p, float).reshape(-1, 2)
+    answered[np.isnan(answered).any(axis=1)] = np.nan  # one order alone would tip the row
+    first, second = answered.T
+    shape = {"num_queries": len(asked.queries), "num_ranks": TOP_K}
+    return winrate.row_preferences(duels, first, **shape), winrate.row_preferences(duels, second, **shape)

@@ -1,0 +1,186 @@
+"""Human preference of image retrieval: a query, two groups of images, votes on accuracy and on aesthetics.
+
+Two kinds of table come in, as Parquet, CSV or JSON lines:
+- HPIR form: query, group_a[], group_b[], votes_accuracy_a, votes_accuracy_b, votes_aesthetic_a,
+  votes_aesthetic_b. In a CSV a group is a JSON list, or names separated by spaces.
+- pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (n_tie optional): groups of one image each,
+  whose votes count as aesthetic.
+A group names its images by image_id, by a file beside the table, or by the end of the stored uri.
+
+A retriever chooses the group with the higher mean similarity to the query; equal means choose nothing and
+count as half an agreement. The majority is the side with more votes, the confidence |a - b| / all votes, a
+vote for "tie" included; a row whose votes are equal has confidence 0 and so no weight. The metric is the
+confidence-weighted agreement (arXiv 2406.09397, section on HPIR; ties are our convention).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from cluster.errors import UserError
+
+HPIR_COLUMNS = (
+    "query",
+    "group_a",
+    "group_b",
+    "votes_accuracy_a",
+    "votes_accuracy_b",
+    "votes_aesthetic_a",
+    "votes_aesthetic_b",
+)
+PAIR_COLUMNS = ("query", "file_a", "file_b", "n_prefer_a", "n_prefer_b")
+CRITERIA = ("accuracy", "aesthetic")
+_READERS = {".parquet": pq.read_table, ".csv": pa.csv.read_csv, ".jsonl": pa.json.read_json}
+
+
+@dataclass(frozen=True)
+class Votes:
+    """How many people chose group A, group B, or neither."""
+
+    a: float
+    b: float
+    tie: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question people answered; groups are names as the table gives them, later image_ids."""
+
+    query: str
+    group_a: tuple[str, ...]
+    group_b: tuple[str, ...]
+    votes: Mapping[str, Votes]  # criterion -> votes; a pair table has no "accuracy"
+
+
+def read_table(path: str) -> pa.Table:
+    """Any table of .parquet, .csv or .jsonl. Raises UserError for a missing file or another ending."""
+    ending = Path(path).suffix.lower()
+    if ending not in _READERS:
+        raise UserError(f"cannot read {path!r} as a table: its name must end in {', '.join(_READERS)}")
+    if not Path(path).is_file():
+        raise UserError(f"no table at {path!r}: give the path of an existing {ending} file")
+    try:
+        return _READERS[ending](path)
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path!r} is not a readable {ending} table: {error}") from error
+
+
+def require_columns(table: pa.Table, columns: Iterable[str], path: str) -> None:
+    """Raises UserError that names every column the table lacks."""
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        have = ", ".join(table.column_names)
+        raise UserError(f"{path!r} lacks the column(s) {', '.join(missing)}; it has {have}")
+
+
+def read_hpir(path: str) -> list[Row]:
+    """Rows of an HPIR-form table. Raises UserError for a missing column or an empty group."""
+    table = read_table(path)
+    require_columns(table, HPIR_COLUMNS, path)
+    rows = [_hpir_row(record) for record in table.select(HPIR_COLUMNS).to_pylist()]
+    for number, row in enumerate(rows):
+        if not row.group_a or not row.group_b:
+            raise UserError(f"{path!r}, row {number} ({row.query!r}): a group holds no image")
+    return rows
+
+
+def _hpir_row(record: Mapping) -> Row:
+    votes = {c: Votes(record[f"votes_{c}_a"] or 0, record[f"votes_{c}_b"] or 0) for c in CRITERIA}
+    return Row(record["query"], _names(record["group_a"]), _names(record["group_b"]), votes)
+
+
+def _names(cell: str | Sequence[str] | None) -> tuple[str, ...]:
+    """A group's names from a list cell, a JSON list or names separated by spaces."""
+    if isinstance(cell, str):
+        return tuple(json.loads(cell)) if cell.lstrip().startswith("[") else tuple(cell.split())
+    return tuple(cell or ())
+
+
+def read_pairs(path: str) -> list[Row]:
+    """Rows of a pair table, one image a group. Raises UserError for a missing column."""
+    table = read_table(path)
+    require_columns(table, PAIR_COLUMNS, path)
+    return [_pair_row(record) for record in table.to_pylist()]
+
+
+def _pair_row(record: Mapping) -> Row:
+    votes = Votes(record["n_prefer_a"] or 0, record["n_prefer_b"] or 0, record.get("n_tie") or 0)
+    return Row(record["query"], (record["file_a"],), (record["file_b"],), {"aesthetic": votes})
+
+
+def match_images(names: Iterable[str], uris: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """name -> image_id for every name that can be found; a name that fits nothing, or several, is absent.
+
+    `uris` maps image_id -> uri of everything in the store. In order: the name is an image_id; a file of that
+    name under `folder` has a stored image's sha256; exactly one stored uri ends with the name.
+    """
+    matched = {name: _matched_directly(name, uris, folder) for name in dict.fromkeys(names)}
+    lost = {name for name, found in matched.items() if not found}
+    matched.update(_match_by_ending(lost, uris) if lost else {})
+    return {name: image_id for name, image_id in matched.items() if image_id}
+
+
+def _matched_directly(name: str, uris: Mapping[str, str], folder: Path) -> str:
+    if name in uris:
+        return name
+    beside = folder / name
+    image_id = hashlib.sha256(beside.read_bytes()).hexdigest() if beside.is_file() else ""
+    return image_id if image_id in uris else ""
+
+
+def _match_by_ending(names: set[str], uris: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, set[str]] = {}
+    depths = {name.strip("/").count("/") + 1 for name in names}
+    for image_id, uri in uris.items():
+        parts = uri.rsplit("/")
+        for depth in depths:
+            found.setdefault("/".join(parts[-depth:]), set()).add(image_id)
+    endings = {name: found.get(name.strip("/"), set()) for name in names}
+    return {name: next(iter(ids)) for name, ids in endings.items() if len(ids) == 1}
+
+
+def with_image_ids(rows: Sequence[Row], matched: Mapping[str, str]) -> list[Row]:
+    """Rows in image_ids; a row with any image that was not matched is left out (the caller counts them)."""
+    kept = [row for row in rows if all(name in matched for name in (*row.group_a, *row.group_b))]
+    return [
+        replace(
+            row,
+            group_a=tuple(matched[name] for name in row.group_a),
+            group_b=tuple(matched[name] for name in row.group_b),
+        )
+        for row in kept
+    ]
+
+
+def agreement(scores: np.ndarray, votes: Sequence[Votes]) -> tuple[np.ndarray, np.ndarray]:
+    """Per row: 1 agrees with the majority, 0 does not, 0.5 equal scores; and the confidence in [0, 1].
+
+    `scores` float [N, 2]: mean score of group A and of group B. Both results are float [N].
+    """
+    a, b, tie = np.array([(v.a, v.b, v.tie) for v in votes], float).reshape(-1, 3).T
+    chosen = np.sign(scores[:, 0] - scores[:, 1])
+    agrees = 0.5 + 0.5 * chosen * np.sign(a - b)
+    total = a + b + tie
+    confidence = np.divide(np.abs(a - b), total, out=np.zeros_like(total), where=total > 0)
+    return agrees, confidence
+
+
+def group_means(rows: Sequence[Row], score: Mapping[tuple[str, str], float]) -> np.ndarray:
+    """Mean score of both groups of each row, float [N, 2]; `score` maps (query, image_id) -> score."""
+    return np.array(
+        [
+            [
+                np.mean([score[row.query, image_id] for image_id in group])
+                for group in (row.group_a, row.group_b)
+            ]
+            for row in rows
+        ]
+    ).reshape(-1, 2)

@@ -1,0 +1,162 @@
+"""Language-model work of an evaluation, in Ray Data actor pools: rephrase texts, ask the judge.
+
+All questions to the judge go through one pool, so its engine starts once: beauty once per image, accuracy
+once per (query, image), preference once per pair (both orders).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from actors.engine import make_engine, model_path
+from actors.images import decode
+from actors.judge import Judge
+from actors.rephraser import Rephrase
+from cluster import session
+from cluster.profile import LanguageModel, Profile, Stage
+from cluster.tables import Store
+from jobs.evaluate.systems import rows_of
+
+AESTHETICS, ACCURACY, OVERALL = "aesthetics", "accuracy", "overall"
+TASKS = pa.schema({name: pa.string() for name in ("kind", "query", "image_a", "image_b")})
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Everything the judge is asked; whatever is asked twice is asked once."""
+
+    images: Iterable[str] = ()  # beauty of each image_id
+    pairs: Iterable[tuple[str, str]] = ()  # accuracy of each (query, image_id)
+    duels: Iterable[tuple[str, str, str]] = ()  # preference between (query, image A, image B)
+
+    def tasks(self) -> pa.Table:
+        """One row a question, those of a kind together; columns of `TASKS`, unused ones empty."""
+        rows = [(AESTHETICS, "", image, "") for image in dict.fromkeys(self.images)]
+        rows += [(ACCURACY, query, image, "") for query, image in dict.fromkeys(self.pairs)]
+        rows += [(OVERALL, query, a, b) for query, a, b in dict.fromkeys(self.duels)]
+        return pa.Table.from_pylist([dict(zip(TASKS.names, row, strict=True)) for row in rows], TASKS)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The judge's answers; NaN where it gave none.
+
+    aesthetics: image_id -> [1, 5]. accuracy: (query, image_id) -> [1, 5].
+    overall: (query, A, B) -> (P(A better | A first), P(A better | B first)), each in [0, 1].
+    """
+
+    aesthetics: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[tuple[str, str], float] = field(default_factory=dict)
+    overall: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def num_questions(self) -> int:
+        return len(self.aesthetics) + len(self.accuracy) + len(self.overall)
+
+    @property
+    def num_unanswered(self) -> int:
+        ratings = [*self.aesthetics.values(), *self.accuracy.values()]
+        return sum(map(math.isnan, ratings)) + sum(any(map(math.isnan, p)) for p in self.overall.values())
+
+
+class AnswerTasks:
+    """Ray Data actor, `batch_format="pyarrow"`: rows of `TASKS` -> adds `value` and `swapped`, float64.
+
+    A rating's `value` is in [1, 5] and its `swapped` NaN; a preference has P(A better) with A shown first and
+    with B shown first. Images are the stored previews.
+    """
+
+    def __init__(self, *, store: Store, model: LanguageModel) -> None:
+        self.store = store
+        self.judge = Judge(make_engine(model), model.image_px)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = batch.to_pylist()
+        ids = {row[side] for row in rows for side in ("image_a", "image_b")} - {""}
+        previews = rows_of(self.store, "images", ["image_id", "preview"], ids)
+        images = {row["image_id"]: decode(row["preview"]) for row in previews}
+        answers = np.full((len(rows), 2), np.nan)
+        for kind in (AESTHETICS, ACCURACY, OVERALL):
+            chosen = [i for i, row in enumerate(rows) if row["kind"] == kind]
+            if chosen:
+                answers[chosen] = self._ask(kind, [rows[i] for i in chosen], images)
+        for column, name in enumerate(("value", "swapped")):
+            batch = batch.append_column(name, pa.array(answers[:, column]))
+        return batch
+
+    def _ask(self, kind: str, rows: Sequence[dict], images: dict) -> np.ndarray:
+        """Answers of rows of one kind, float [len(rows), 2]."""
+        queries = [row["query"] for row in rows]
+        shown = [images[row["image_a"]] for row in rows]
+        nothing = np.full(len(rows), np.nan)
+        if kind == AESTHETICS:
+            return np.stack([self.judge.aesthetics(shown), nothing], axis=1)
+        if kind == ACCURACY:
+            return np.stack([self.judge.accuracy(queries, shown), nothing], axis=1)
+        compared = self.judge.compare("overall", queries, shown, [images[row["image_b"]] for row in rows])
+        return np.stack([compared.p_ab, compared.p_ba], axis=1)
+
+
+def ask_judge(profile: Profile, store: Store, questions: Questions) -> Verdicts:
+    """Asks everything in one actor pool; no questions start nothing.
+
+    Raises UserError when the judge's model is not there or the cluster can never hold it.
+    """
+    tasks = questions.tasks()
+    if not tasks.num_rows:
+        return Verdicts()
+    model_path(profile.judge.model)  # a missing model is told here, not from inside an actor
+    arguments = {"store": store, "model": profile.judge}
+    return verdicts(_map(profile, AnswerTasks, tasks, profile.judge.stage, arguments, "pyarrow"))
+
+
+def verdicts(answered: pa.Table) -> Verdicts:
+    """Sorts answered tasks (columns of `TASKS`, `value`, `swapped`) into lookups."""
+    found = Verdicts()
+    for row in answered.to_pylist():
+        if row["kind"] == AESTHETICS:
+            found.aesthetics[row["image_a"]] = row["value"]
+        elif row["kind"] == ACCURACY:
+            found.accuracy[row["query"], row["image_a"]] = row["value"]
+        else:
+            found.overall[row["query"], row["image_a"], row["image_b"]] = (row["value"], row["swapped"])
+    return found
+
+
+def rephrase(profile: Profile, texts: Sequence[str]) -> tuple[dict[str, str], int]:
+    """text -> rephrased text in the profile's style, and how many could not be rephrased.
+
+    Such a text stands for itself: the teacher then retrieves with the plain query.
+    """
+    distinct = list(dict.fromkeys(texts))
+    if not distinct:
+        return {}, 0
+    arguments = {"language_model": profile.rephraser, "style": profile.label.style}
+    table = pa.table({"query": distinct})
+    rows = _map(profile, Rephrase, table, profile.rephraser.stage, arguments, "numpy").to_pylist()
+    failed = sum(bool(row["rephrase_error"]) for row in rows)
+    return {row["query"]: row["rephrased"] or row["query"] for row in rows}, failed
+
+
+def _map(
+    profile: Profile, actor: Callable, table: pa.Table, stage: Stage, arguments: dict, batch_format: str
+) -> pa.Table:
+    """The table through a pool of `actor`, whose stage says how many and how large; rows in any order."""
+    import ray.data
+
+    session.connect(profile)
+    session.require({actor.__name__: stage})
+    num_blocks = math.ceil(table.num_rows / stage.batch_size)
+    done = ray.data.from_arrow(table, override_num_blocks=num_blocks).map_batches(
+        actor,
+        fn_constructor_kwargs=arguments,
+        batch_format=batch_format,
+        batch_size=stage.batch_size,
+        compute=ray.data.ActorPoolStrategy(min_size=stage.min_actors, max_size=stage.max_actors),
+        num_cpus=stage.num_cpus,
+        num_gpus=stage.num_gpus,
+    )
+    return pa.concat_tables(ray.get(done.to_arrow_refs()))

@@ -1,0 +1,132 @@
+"""The figures as pure functions of arrays: ranks, recall, precision, aesthetics, bootstrap intervals.
+
+Nothing here knows of Ray, files or encoders. Shapes: Q queries, N gallery images, D dimensions, k results.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its bootstrap 95 % interval over queries."""
+
+    value: float
+    low: float
+    high: float
+    num_queries: int
+
+    def as_dict(self) -> dict:
+        """{"value", "ci95", "num_queries"}; a figure without queries is null, not NaN."""
+        if not np.isfinite(self.value):
+            return {"value": None, "ci95": None, "num_queries": self.num_queries}
+        ci95 = [round(self.low, 6), round(self.high, 6)]
+        return {"value": round(self.value, 6), "ci95": ci95, "num_queries": self.num_queries}
+
+
+def text_to_image_ranks(texts: np.ndarray, blocks: Blocks) -> np.ndarray:
+    """Rank (1 = first) of each text's best own image among all images that are not its own.
+
+    `texts` float32 [Q, D]; each call of `blocks` yields the gallery anew as (owners int [N], vectors float32
+    [N, D]), where owners[i] is the text that image i belongs to, or -1. Two passes, so a gallery larger than
+    memory can be ranked block by block. Ties count against the encoder: an image with exactly the same
+    score stands before the wanted one, so an encoder that gives every image one score gets the last rank.
+    """
+    best = np.full(len(texts), -np.inf, np.float32)
+    for owners, vectors in blocks():
+        scores, own = _scores(texts, owners, vectors)
+        best = np.maximum(best, np.where(own, scores, -np.inf).max(axis=1, initial=-np.inf))
+    ranks = np.ones(len(texts), np.int64)
+    for owners, vectors in blocks():
+        scores, own = _scores(texts, owners, vectors)
+        ranks += ((scores >= best[:, None]) & ~own).sum(axis=1)
+    return ranks
+
+
+def _scores(texts: np.ndarray, owners: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return texts @ vectors.T, owners[None, :] == np.arange(len(texts))[:, None]
+
+
+def recall_at(ranks: np.ndarray, k: int) -> np.ndarray:
+    """1.0 where the wanted image stands among the first k, float [Q]."""
+    return (np.asarray(ranks) <= k).astype(float)
+
+
+def rank_in_lists(lists: Sequence[Sequence[str]], wanted: Sequence[frozenset[str]]) -> np.ndarray:
+    """Rank (1 = first) of the first wanted id in each list, int [Q]; a list without one gives 2**31."""
+    missing = 2**31
+    pairs = zip(lists, wanted, strict=True)
+    return np.array([next((i for i, x in enumerate(ids, 1) if x in want), missing) for ids, want in pairs])
+
+
+def precision_at(accurate: np.ndarray) -> np.ndarray:
+    """Share of accurate images in each row; bool [Q, k] -> float [Q]; a missing image is False."""
+    return np.asarray(accurate, float).mean(axis=1)
+
+
+def aesthetic_at(accurate: np.ndarray, aesthetics: np.ndarray) -> np.ndarray:
+    """Mean true aesthetics of each row where an inaccurate image counts 0; [Q, k] in [0, 1] -> [Q]."""
+    return (np.asarray(accurate, float) * np.asarray(aesthetics, float)).mean(axis=1)
+
+
+def resample_counts(num_queries: int, *, num_resamples: int, seed: int) -> np.ndarray:
+    """How often each query is drawn in each resample, float [R, Q]; each row sums to Q.
+
+    Drawing Q queries with replacement R times is one multinomial draw, and a resampled sum is a matrix
+    product; systems that share these counts are compared on the same queries (paired).
+    """
+    rng = np.random.default_rng(seed)
+    even = np.full(num_queries, 1 / num_queries)
+    return rng.multinomial(num_queries, even, size=num_resamples).astype(float)
+
+
+def estimate(
+    values: np.ndarray, weights: np.ndarray | None = None, *, num_resamples: int, seed: int
+) -> Estimate:
+    """Weighted mean of per-query values with its percentile bootstrap 95 % interval over queries.
+
+    `values` float [Q] are per-query means, `weights` float [Q] >= 0 (all 1 if None); a query without any
+    weight carries no evidence and is left out. Empty input gives NaN. Same seed, same interval.
+    """
+    values = np.asarray(values, float)
+    weights = np.ones_like(values) if weights is None else np.asarray(weights, float)
+    kept = weights > 0
+    values, weights = values[kept], weights[kept]
+    if len(values) == 0:
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    counts = resample_counts(len(values), num_resamples=num_resamples, seed=seed)
+    means = (counts @ (values * weights)) / (counts @ weights)
+    low, high = np.percentile(means, [2.5, 97.5])
+    value = float(values @ weights / weights.sum())
+    return Estimate(value, float(low), float(high), len(values))
+
+
+def paired_difference(
+    after: np.ndarray,
+    before: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    num_resamples: int,
+    seed: int,
+) -> Estimate:
+    """Mean of after - before over the same queries, with its interval; the weights are shared by both."""
+    differences = np.asarray(after, float) - np.asarray(before, float)
+    return estimate(differences, weights, num_resamples=num_resamples, seed=seed)
+
+
+def by_query(
+    queries: Sequence[str], values: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per-query weighted means and weight sums of rows that may share a query; order of first appearance.
+
+    Rows of one query are not independent, so the bootstrap must draw queries, not rows.
+    """
+    place = {query: i for i, query in enumerate(dict.fromkeys(queries))}
+    rows = np.array([place[query] for query in queries], np.int64)
+    weight = np.bincount(rows, weights, minlength=len(place))
+    total = np.bincount(rows, np.asarray(values, float) * weights, minlength=len(place))
+    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0), weight

@@ -1,0 +1,105 @@
+"""What each system answers: result rows, caption ranks, and its score of an image for a query.
+
+An encoder answers from its own embeddings table; the teacher re-orders what the baseline retrieves.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from actors.retriever import Retriever
+
+from actors.encoder import Encoder
+from cluster.profile import EncoderModel
+from cluster.tables import EncoderRecord, Store, embeddings_table
+from jobs.evaluate import metrics
+from jobs.evaluate.inputs import Captions
+
+BLOCK_ROWS = 8192
+IDS_PER_READ = 500
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Everything one system was asked.
+
+    rows: image_ids of each query's results, best first.
+    caption_ranks: int [C], rank of each caption's best own image; C may be a sample's first captions.
+    votes: table name -> float [N, 2], mean score of group A and B of each row.
+    """
+
+    rows: list[list[str]]
+    caption_ranks: np.ndarray
+    votes: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class EncoderSystem:
+    """One registered encoder with its embeddings table, as the search endpoint would use it."""
+
+    def __init__(self, store: Store, record: EncoderRecord, settings: EncoderModel, *, where: str) -> None:
+        self.store = store
+        self.where = where
+        self.table = embeddings_table(record.encoder)
+        self.encoder = Encoder.load(
+            record.checkpoint, precision=settings.precision, num_threads=settings.num_threads
+        )
+        self.retriever = Retriever(store, record.encoder, self.encoder)
+
+    def search(self, texts: Sequence[str], k: int) -> list[list[str]]:
+        """image_ids of the k nearest images of each text, best first."""
+        found = self.retriever.search(self.encoder.encode_texts(texts), k, where=self.where)
+        return [[row["image_id"] for row in rows] for rows in found]
+
+    def caption_ranks(self, captions: Captions) -> np.ndarray:
+        """Exact rank of each caption's best own image in the whole gallery, int [C]."""
+        texts = self.encoder.encode_texts(captions.texts)
+        return metrics.text_to_image_ranks(texts, lambda: self._blocks(captions.owners))
+
+    def _blocks(self, owners: dict[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for ids, vectors in scan_vectors(self.store, self.table, self.where):
+            yield np.array([owners.get(image_id, -1) for image_id in ids], np.int64), vectors
+
+    def similarities(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
+        """Cosine similarity of each (query, image_id)."""
+        if not pairs:
+            return {}
+        queries = list(dict.fromkeys(query for query, _ in pairs))
+        texts = dict(zip(queries, self.encoder.encode_texts(queries), strict=True))
+        images = vectors_of(self.store, self.table, {image_id for _, image_id in pairs})
+        return {(query, image_id): float(texts[query] @ images[image_id]) for query, image_id in pairs}
+
+
+def vector_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Arrow fixed_size_list<float32>[D] -> float32 [N, D]."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+
+
+def scan_vectors(store: Store, table: str, where: str) -> Iterator[tuple[list[str], np.ndarray]]:
+    """(image_ids, vectors float32 [N, D]) block by block, filtered by `where` (SQL, may be empty)."""
+    query = store.open(table).search().select(["image_id", "vector"])
+    query = query.where(where) if where else query
+    for batch in query.to_batches(batch_size=BLOCK_ROWS):
+        if batch.num_rows:
+            yield batch["image_id"].to_pylist(), vector_matrix(batch["vector"])
+
+
+def rows_of(store: Store, table: str, columns: Sequence[str], image_ids: Iterable[str]) -> Iterator[dict]:
+    """The table's rows of those images, a few hundred per read."""
+    ids = sorted(image_ids)
+    for start in range(0, len(ids), IDS_PER_READ):
+        listed = ", ".join(f"'{image_id}'" for image_id in ids[start : start + IDS_PER_READ])
+        yield from store.read(table, columns, f"image_id IN ({listed})").to_pylist()
+
+
+def vectors_of(store: Store, table: str, image_ids: Iterable[str]) -> dict[str, np.ndarray]:
+    """image_id -> vector float32 [D] of those images."""
+    found = rows_of(store, table, ["image_id", "vector"], image_ids)
+    return {row["image_id"]: np.asarray(row["vector"], np.float32) for row in found}
+
+
+def embedded_ids(store: Store, fingerprint: str, where: str = "") -> set[str]:
+    """image_ids the encoder has embedded. Raises UserError when it has no table."""
+    return set(store.read(embeddings_table(fingerprint), ["image_id"], where or None)["image_id"].to_pylist())

@@ -1,0 +1,60 @@
+"""The teacher: the cascade that alignment distils, and the bar to reach.
+
+Rephrase the query, retrieve K images with the rephrased text by the baseline, drop what the judge finds
+inaccurate for the original query, order the rest by the judge's aesthetics. Beauty without accuracy is no
+gain, so what was dropped only fills up a short list, the most accurate first.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def cascade_order(accuracy: np.ndarray, aesthetics: np.ndarray, *, threshold: float) -> np.ndarray:
+    """Order of K candidates, int [K]: the accurate by aesthetics, then the inaccurate by accuracy.
+
+    `accuracy` and `aesthetics` float [K] on the judge's scale 1 to 5; accurate is >= threshold. Candidates
+    come in retrieval order, which also settles ties. What the judge could not answer (NaN) is inaccurate and
+    last.
+    """
+    accuracy = np.nan_to_num(np.asarray(accuracy, float), nan=-np.inf)
+    accurate = accuracy >= threshold
+    beauty = np.nan_to_num(np.asarray(aesthetics, float), nan=-np.inf)
+    return np.lexsort((np.where(accurate, -beauty, -accuracy), ~accurate))
+
+
+def gated_scores(accuracy: np.ndarray, aesthetics: np.ndarray, *, threshold: float) -> np.ndarray:
+    """The teacher's score of an image for a query: its aesthetics if accurate, else 0; NaN counts 0."""
+    accurate = np.asarray(accuracy, float) >= threshold
+    return np.where(accurate, np.nan_to_num(np.asarray(aesthetics, float)), 0.0)
+
+
+def rank_candidates(
+    queries: Sequence[str],
+    candidates: Sequence[Sequence[str]],
+    accuracy: Mapping[tuple[str, str], float],
+    aesthetics: Mapping[str, float],
+    *,
+    threshold: float,
+) -> list[list[str]]:
+    """The cascade's final list for each query: its candidates' image_ids, all of them, in cascade order.
+
+    `accuracy` maps (query, image_id) and `aesthetics` image_id to the judge's score.
+    """
+    ranked = []
+    for query, ids in zip(queries, candidates, strict=True):
+        scores = np.array([(accuracy[query, i], aesthetics[i]) for i in ids], float).reshape(-1, 2)
+        ranked.append([ids[i] for i in cascade_order(scores[:, 0], scores[:, 1], threshold=threshold)])
+    return ranked
+
+
+def pair_scores(
+    pairs: Sequence[tuple[str, str]],
+    accuracy: Mapping[tuple[str, str], float],
+    aesthetics: Mapping[str, float],
+    *,
+    threshold: float,
+) -> dict[tuple[str, str], float]:
+    """Gated score of each (query, image_id)."""
+    scores = np.array([(accuracy[pair], aesthetics[pair[1]]) for pair in pairs], float).reshape(-1, 2)
+    return dict(zip(pairs, gated_scores(scores[:, 0], scores[:, 1], threshold=threshold), strict=True))

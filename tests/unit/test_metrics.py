@@ -1,0 +1,149 @@
+"""The evaluation's figures against naive oracles, closed forms and tied scores."""
+
+import numpy as np
+import pytest
+
+from jobs.evaluate import metrics, teacher, winrate
+
+
+def naive_ranks(texts, owners, vectors):
+    """One text at a time over the full list: place of the best own image, ties before it."""
+    ranks = []
+    for text, vector in enumerate(texts):
+        scores = [float(vector @ image) for image in vectors]
+        best = max(score for score, owner in zip(scores, owners, strict=True) if owner == text)
+        ranks.append(1 + sum(s >= best for s, o in zip(scores, owners, strict=True) if o != text))
+    return np.array(ranks)
+
+
+def blocks_of(owners, vectors, size):
+    return lambda: ((owners[i : i + size], vectors[i : i + size]) for i in range(0, len(owners), size))
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 1000])
+@pytest.mark.parametrize("num_texts, num_images", [(1, 1), (5, 13), (17, 101)])
+def test_ranks_equal_a_naive_oracle_with_ties(num_texts, num_images, block_rows):
+    rng = np.random.default_rng(num_images)
+    # Small integers: many scores are exactly equal, and float32 sums are exact in any order.
+    texts = rng.integers(-1, 2, (num_texts, 3)).astype(np.float32)
+    vectors = rng.integers(-1, 2, (num_images, 3)).astype(np.float32)
+    owners = np.concatenate([np.arange(num_texts), rng.integers(-1, num_texts, num_images - num_texts)])
+    ranks = metrics.text_to_image_ranks(texts, blocks_of(owners, vectors, block_rows))
+    np.testing.assert_array_equal(ranks, naive_ranks(texts, owners, vectors))
+
+
+def test_a_collapsed_encoder_gets_the_last_rank_and_no_recall():
+    texts, vectors = np.ones((2, 4), np.float32), np.ones((6, 4), np.float32)
+    owners = np.array([0, 1, -1, -1, 0, -1])
+    ranks = metrics.text_to_image_ranks(texts, blocks_of(owners, vectors, 4))
+    assert ranks.tolist() == [5, 6]  # four other images tie with text 0's two, five with text 1's one
+    assert metrics.recall_at(ranks, 5).tolist() == [1, 0]
+    assert metrics.recall_at(ranks, 1).sum() == 0
+
+
+def test_rank_in_lists_counts_from_one_and_misses_are_beyond_any_k():
+    lists = [["a", "b", "c"], ["a", "b"], []]
+    ranks = metrics.rank_in_lists(lists, [frozenset("c"), frozenset("xb"), frozenset("a")])
+    assert ranks[:2].tolist() == [3, 2]
+    assert metrics.recall_at(ranks, 1_000_000).tolist() == [1, 1, 0]
+
+
+def test_an_inaccurate_image_counts_nothing_however_beautiful():
+    accurate = np.array([[True, False], [False, False], [True, True]])
+    aesthetics = np.array([[0.5, 1.0], [1.0, 1.0], [0.25, 0.75]])
+    assert metrics.aesthetic_at(accurate, aesthetics).tolist() == [0.25, 0.0, 0.5]
+    assert metrics.precision_at(accurate).tolist() == [0.5, 0.0, 1.0]
+
+
+def test_estimate_is_the_mean_and_its_interval_the_normal_one():
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    figure = metrics.estimate(values, num_resamples=4000, seed=0)
+    half_width = 1.96 * values.std() / 20
+    assert figure.value == pytest.approx(values.mean())
+    assert figure.low == pytest.approx(values.mean() - half_width, abs=0.03)
+    assert figure.high == pytest.approx(values.mean() + half_width, abs=0.03)
+    assert figure == metrics.estimate(values, num_resamples=4000, seed=0)
+    assert figure != metrics.estimate(values, num_resamples=4000, seed=1)
+
+
+def test_estimate_agrees_with_scipys_bootstrap():
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(2).exponential(1, 60)
+    ours = metrics.estimate(values, num_resamples=9999, seed=0)
+    theirs = bootstrap((values,), np.mean, n_resamples=9999, method="percentile", rng=0).confidence_interval
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+def test_weights_weigh_and_queries_without_weight_are_left_out():
+    figure = metrics.estimate(np.array([1.0, 0.0, 9.0]), np.array([3.0, 1.0, 0.0]), num_resamples=200, seed=0)
+    assert figure.value == pytest.approx(0.75)
+    assert figure.num_queries == 2
+    assert (figure.low, figure.high) == (0, 1)
+
+
+def test_no_queries_is_null_not_nan():
+    figure = metrics.estimate(np.array([]), num_resamples=200, seed=0)
+    assert figure.as_dict() == {"value": None, "ci95": None, "num_queries": 0}
+
+
+def test_a_paired_difference_is_tighter_than_two_intervals():
+    before = np.random.default_rng(3).normal(0, 1, 100)
+    figure = metrics.paired_difference(before + 0.1, before, num_resamples=500, seed=0)
+    assert (figure.value, figure.low, figure.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_rows_of_one_query_are_one_observation():
+    values, weights = metrics.by_query(
+        ["q", "r", "q", "s"], np.array([1.0, 0.5, 0.0, 1.0]), np.array([3, 1, 1, 0])
+    )
+    assert values.tolist() == [0.75, 0.5, 0.0]
+    assert weights.tolist() == [4, 1, 0]
+
+
+def test_the_cascade_drops_the_inaccurate_then_orders_by_beauty_then_fills_by_accuracy():
+    accuracy = np.array([4.0, 2.0, 5.0, 2.9, np.nan, 3.0])
+    aesthetics = np.array([2.0, 5.0, 3.0, 5.0, 5.0, 3.0])
+    order = teacher.cascade_order(accuracy, aesthetics, threshold=3.0)
+    # 2 and 5 tie in beauty and stay in retrieval order; 3 is more accurate than 1; unanswered is last.
+    assert order.tolist() == [2, 5, 0, 3, 1, 4]
+
+
+def test_the_teachers_score_of_an_inaccurate_image_is_zero():
+    scores = teacher.pair_scores(
+        [("q", "a"), ("q", "b"), ("r", "a")],
+        {("q", "a"): 3.0, ("q", "b"): 2.9, ("r", "a"): np.nan},
+        {"a": 4.0, "b": 5.0},
+        threshold=3.0,
+    )
+    assert scores == {("q", "a"): 4.0, ("q", "b"): 0.0, ("r", "a"): 0.0}
+
+
+def test_a_row_is_won_only_if_both_orders_agree():
+    p_ab = np.array([0.9, 0.9, 0.1, 0.5, 0.6])
+    p_ba = np.array([0.8, 0.2, 0.3, 0.5, 0.5])
+    outcomes = winrate.row_outcomes(p_ab, p_ba)
+    assert outcomes.tolist() == [winrate.WIN, winrate.TIE, winrate.LOSS, winrate.TIE, winrate.TIE]
+    result = winrate.summary(outcomes, num_resamples=200, seed=0)
+    assert (result["wins"], result["ties"], result["losses"]) == (1, 3, 1)
+    assert result["value"] == 0.5
+    differs = np.array([True, True, True, False, False])
+    assert winrate.order_consistency(p_ab, p_ba, differs) == pytest.approx(2 / 3, abs=1e-6)
+    assert winrate.order_consistency(p_ab, p_ba, np.zeros(5, bool)) is None
+
+
+def test_equal_pairs_and_unanswered_pairs_count_half():
+    rows_a, rows_b = [["a", "b", "c"], ["a"]], [["a", "x", "y"], ["a"]]
+    pairs = winrate.pairs_to_judge(rows_a, rows_b)
+    assert pairs == [(0, 1, "b", "x"), (0, 2, "c", "y")]
+    p = winrate.row_preferences(pairs, np.array([1.0, np.nan]), num_queries=2, num_ranks=3)
+    assert p.tolist() == pytest.approx([(0.5 + 1.0 + 0.5) / 3, 0.5])
+
+
+def test_swapping_the_systems_mirrors_the_win_rate():
+    rng = np.random.default_rng(4)
+    p_ab, p_ba = rng.random(50), rng.random(50)
+    forward = winrate.summary(winrate.row_outcomes(p_ab, p_ba), num_resamples=200, seed=0)
+    backward = winrate.summary(winrate.row_outcomes(1 - p_ba, 1 - p_ab), num_resamples=200, seed=0)
+    assert forward["value"] == pytest.approx(1 - backward["value"])
+    assert (forward["wins"], forward["losses"]) == (backward["losses"], backward["wins"])
