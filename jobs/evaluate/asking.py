@@ -104,8 +104,8 @@ def questions(
 ) -> judging.Questions:
     """All that the judge is asked.
 
-    Ratings of candidates and voted images for the teacher; for the win rate the row pairs, and ratings of what
-    the rows show.
+    Ratings of candidates and voted images for the teacher; for the win rate the row pairs, and ratings of
+    what the rows show.
     """
     pairs = [(text, i) for text, ids in zip(candidates.texts, candidates.lists, strict=True) for i in ids]
     if config.teacher:

@@ -130,7 +130,7 @@ def _line(evaluation: Evaluation, system: str, query: str, ids: Sequence[str], p
 def _verdict(evaluation: Evaluation, number: int) -> str:
     if not evaluation.differs[number]:
         return "same results"
-    if not evaluation.duels:
+    if not evaluation.rows_judged:
         return ""
     outcome = int(winrate.row_outcomes(*evaluation.preferences)[number])
     words = {winrate.WIN: "prefers after", winrate.LOSS: "prefers before", winrate.TIE: "sees a tie"}

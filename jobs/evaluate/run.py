@@ -72,7 +72,9 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> Evaluation:
     if config.teacher:
         answers["teacher"] = ask_teacher(asked, candidates, verdicts, threshold)
     fingerprints = {name: record.encoder for name, record in records.items()}
-    return Evaluation(asked, answers, candidates, duels, verdicts, threshold, fingerprints, profile)
+    return Evaluation(
+        asked, answers, candidates, duels, verdicts, threshold, fingerprints, profile, config.win_rate
+    )
 
 
 def run(config: EvaluateConfig) -> dict:

@@ -45,6 +45,7 @@ class Evaluation:
     threshold: float
     fingerprints: Mapping[str, str]
     profile: Profile
+    rows_judged: bool  # whether the judge compared and rated the rows
 
     @cached_property
     def preferences(self) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +63,7 @@ class Evaluation:
         """Who says what is accurate and beautiful: the truth, else the judge if asked, else nobody."""
         if self.asked.truth is not None:
             return self.asked.truth
-        return JudgedTruth(self.verdicts, self.threshold) if self.verdicts.accuracy and self.duels else None
+        return JudgedTruth(self.verdicts, self.threshold) if self.rows_judged else None
 
 
 def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
@@ -87,7 +88,7 @@ def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
             "aligned_minus_baseline": figures.differences(series["aligned"], series["baseline"], **sampling)
         },
         "share_of_teacher_gain": _shares(measured),
-        "win_rate": _win_rate(evaluation, sampling) if config.win_rate else {},
+        "win_rate": _win_rate(evaluation, sampling) if evaluation.rows_judged else {},
         "judged": _judged(evaluation, sampling),
         "captions": _captions(evaluation),
         "hpir": {table.name: _votes(evaluation, table, sampling) for table in asked.votes},
@@ -141,7 +142,7 @@ def aesthetic_change(evaluation: Evaluation, marks: figures.Truth) -> np.ndarray
 
 def _judged(evaluation: Evaluation, sampling: dict) -> dict:
     """Precision and aesthetics of the rows by the judge's own ratings, and how good a judge it is."""
-    if not evaluation.duels:
+    if not evaluation.rows_judged:
         return {}
     judged = JudgedTruth(evaluation.verdicts, evaluation.threshold)
     found = {}

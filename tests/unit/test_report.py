@@ -1,0 +1,293 @@
+"""report.json and report.html of a made-up evaluation whose figures are known in advance."""
+
+import json
+import re
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from cluster.errors import UserError
+from cluster.profile import load_profile
+from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
+from jobs.evaluate import inputs, judging, report, run, summary
+from jobs.evaluate.asking import Asked, Candidates, common_gallery
+from jobs.evaluate.config import TOP_K, EvaluateConfig
+from jobs.evaluate.hpir import Row, Votes
+from jobs.evaluate.systems import Answers, EncoderSystem
+
+IDS = [f"{i:064x}" for i in range(20)]
+QUERIES = ["a boat", '<b>&"dogs"</b>', "same"]
+CONFIG = EvaluateConfig(num_resamples=200, num_sheets=2, num_losses=2)
+
+
+class KnownTruth:
+    """Even images are accurate; image i has aesthetics i / 20."""
+
+    def accurate(self, query, image_ids):
+        return np.array([int(i, 16) % 2 == 0 for i in image_ids])
+
+    def aesthetics(self, image_ids):
+        return np.array([int(i, 16) / 20 for i in image_ids])
+
+
+def ids(*numbers):
+    return [IDS[n] for n in numbers]
+
+
+BEFORE = [ids(0, 2, 4, 6, 8), ids(18, 16, 14, 12, 10), ids(1, 2, 3, 4, 5)]
+AFTER = [ids(10, 12, 14, 16, 18), ids(19, 17, 15, 13, 10), ids(1, 2, 3, 4, 5)]
+
+
+def jpeg(number):
+    buffer = BytesIO()
+    Image.new("RGB", (256, 192), (number * 12, 90, 120)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def image_row(number):
+    return {
+        "image_id": IDS[number],
+        "uri": f"/photos/{number}.jpg",
+        "caption": f"<i>picture</i> {number}",
+        "detailed_caption": "",
+        "width_px": 256,
+        "height_px": 192,
+        "preview": jpeg(number),
+        "tags": [],
+        "source": "test",
+        "added_at": now(),
+    }
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    made = Store(str(tmp_path_factory.mktemp("store")))
+    rows = [image_row(number) for number in range(20)]
+    made.merge("images", pa.Table.from_pylist(rows, SCHEMAS["images"]), on=["image_id"])
+    return made
+
+
+def evaluation(truth):
+    """Before against after, a teacher equal to after, and a judge that prefers higher numbers."""
+    captions = inputs.Captions(("x", "y"), {IDS[0]: 0, IDS[1]: 1, IDS[2]: 1}, "caption", 3, 2)
+    row = Row("q", (IDS[0],), (IDS[1],), {"accuracy": Votes(3, 0), "aesthetic": Votes(1, 4)})
+    votes = inputs.VoteTable("folder/votes.parquet", (row,), 1)
+    scores = {votes.name: np.array([[0.9, 0.1]])}
+    asked = Asked(QUERIES, captions, [votes], [], truth, 20)
+    answers = {
+        "baseline": Answers(BEFORE, np.array([1, 11]), scores),
+        "aligned": Answers(AFTER, np.array([1, 7]), scores),
+        "teacher": Answers(AFTER, np.array([2]), scores),
+    }
+    duels = [
+        (q, r, a, b)
+        for q in (0, 1)
+        for r, (a, b) in enumerate(zip(AFTER[q], BEFORE[q], strict=True))
+        if a != b
+    ]
+    overall = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in duels}
+    known = KnownTruth()
+    shown = {i for row in (*BEFORE, *AFTER) for i in row}
+    accuracy = {(q, i): 5.0 if known.accurate(q, [i])[0] else 1.0 for q in QUERIES for i in shown}
+    aesthetics = {i: 1 + 4 * float(known.aesthetics([i])[0]) for i in shown}
+    verdicts = judging.Verdicts(aesthetics, accuracy, overall)
+    candidates = Candidates(QUERIES, AFTER, {QUERIES[0]: "a boat, golden light"}, 1)
+    encoders = {"baseline": "b" * 16, "aligned": "a" * 16}
+    return summary.Evaluation(
+        asked, answers, candidates, duels, verdicts, 3.0, encoders, load_profile("mini"), True
+    )
+
+
+def page(store, truth, config=CONFIG):
+    made = evaluation(truth)
+    document = summary.document(made, config) | {"versions": {"ray": "1.2.3"}, "created_at": "today"}
+    return report.render(document, *report.sheets(made, store, config), config)
+
+
+def test_the_documents_figures_are_those_worked_out_by_hand():
+    found = summary.document(evaluation(KnownTruth()), CONFIG)
+    before = found["metrics"]["baseline"]
+    assert list(found["metrics"]) == ["baseline", "teacher", "aligned"]
+    assert (before["recall@1"], before["recall@10"]) == (0.5, 0.5)
+    assert found["metrics"]["aligned"]["recall@10"] == 1.0
+    assert before["precision@5"] == pytest.approx((1 + 1 + 0.4) / 3, abs=1e-6)
+    assert before["aesthetic@5"] == pytest.approx((0.2 + 0.7 + (2 + 4) / 20 / 5) / 3, abs=1e-6)
+    assert (before["hpir_accuracy"], before["hpir_aesthetic"]) == (1.0, 0.0)
+    assert found["captions"]["num_sharing"] == 2
+    assert found["hpir"]["folder/votes.parquet"]["num_left_out"] == 1
+    assert found["share_of_teacher_gain"]["hpir_aesthetic"] is None  # the teacher gained nothing
+
+
+def test_the_win_rate_counts_consistent_rows_only():
+    rate = summary.document(evaluation(KnownTruth()), CONFIG)["win_rate"]["aligned_vs_baseline"]
+    # Query 0: five wins; query 1: four wins against an equal image; query 2: the same row.
+    assert (rate["wins"], rate["ties"], rate["losses"]) == (2, 1, 0)
+    assert rate["value"] == pytest.approx(2.5 / 3, abs=1e-6)
+    assert (rate["order_consistency"], rate["num_identical_rows"]) == (1.0, 1)
+    # By the truth query 1 lost: its beautiful images are inaccurate.
+    assert (rate["people"]["wins"], rate["people"]["ties"], rate["people"]["losses"]) == (1, 1, 1)
+    assert rate["judge_agrees_with_people"] == 0.5
+
+
+def test_the_judge_stands_in_for_a_truth_and_is_checked_against_one():
+    with_truth = summary.document(evaluation(KnownTruth()), CONFIG)
+    without = summary.document(evaluation(None), CONFIG)
+    assert with_truth["judged"]["accuracy_gate_right"] == 1.0
+    assert with_truth["judged"]["aesthetics_spearman"] == pytest.approx(1.0)
+    assert without["metrics"]["aligned"]["aesthetic@5"] is None
+    # This judge's ratings are the truth moved to 1..5, so the figures agree.
+    judged = without["judged"]["aligned"]["aesthetic@5"]["value"]
+    assert judged == pytest.approx(with_truth["metrics"]["aligned"]["aesthetic@5"], abs=1e-6)
+
+
+def test_the_document_is_strict_json():
+    json.dumps(summary.document(evaluation(None), CONFIG), allow_nan=False)
+
+
+@pytest.mark.parametrize("truth", [KnownTruth(), None])
+def test_the_page_needs_nothing_from_elsewhere(store, truth):
+    html = page(store, truth)
+    sources = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert len(sources) >= 3 * TOP_K
+    assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
+    assert "<script" not in html
+    assert "@import" not in html
+    assert "url(" not in html
+
+
+def test_what_comes_from_data_is_escaped(store):
+    html = page(store, KnownTruth())
+    assert "<b>&" not in html
+    assert "<i>picture" not in html
+    assert "&lt;b&gt;&amp;" in html
+    assert "&lt;i&gt;picture&lt;/i&gt; 10" in html
+
+
+def test_the_worst_losses_come_first_and_gains_never():
+    assert report.lost_most(np.array([0.1, -0.2, 0.0, -0.5]), 3) == [3, 1]
+    assert report.lost_most(np.zeros(4), 2) == []
+
+
+def test_the_lost_query_is_shown_with_its_marks(store):
+    html = page(store, KnownTruth())
+    lost = html[html.index("Where alignment lost the most") :]
+    assert lost.count("<article>") == 1
+    assert "&lt;b&gt;" in lost[: lost.index("</h3>")]
+    assert lost.count("✕") >= 4
+
+
+def test_without_a_truth_the_marks_are_said_to_be_the_judges(store):
+    assert "the judge&#39;s ratings" in page(store, None) or "the judge's ratings" in page(store, None)
+
+
+def test_a_change_is_called_one_only_if_its_interval_leaves_out_zero():
+    assert report.verdict_on({"ci95": [0.01, 0.2]}) == "better"
+    assert report.verdict_on({"ci95": [-0.2, -0.01]}) == "worse"
+    assert report.verdict_on({"ci95": [-0.1, 0.2]}) == "same"
+    assert report.verdict_on(None) == "same"
+
+
+def test_thumbnails_are_small_jpegs_of_the_asked_height(store):
+    uri = report.thumbnail(jpeg(3), 60)
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert len(uri) < 4000
+
+
+def encoder_tables(store, fingerprint, numbers, vectors):
+    rows = [
+        {
+            **{k: v for k, v in image_row(n).items() if k not in ("uri", "preview", "detailed_caption")},
+            "vector": v,
+        }
+        for n, v in zip(numbers, vectors, strict=True)
+    ]
+    table = pa.Table.from_pylist(rows, embeddings_schema(len(vectors[0])))
+    store.merge(embeddings_table(fingerprint), table, on=["image_id"])
+    return EncoderRecord(encoder=fingerprint, checkpoint="none", dim=len(vectors[0]))
+
+
+def test_different_galleries_are_refused_with_both_sizes(tmp_path):
+    store = Store(str(tmp_path))
+    first = encoder_tables(store, "1" * 16, [0, 1, 2], np.eye(3, dtype=np.float32))
+    second = encoder_tables(store, "2" * 16, [0, 1], np.eye(3, dtype=np.float32)[:2])
+    with pytest.raises(UserError, match=r"3 and 2 images.*kallos index --encoder 2222222222222222"):
+        common_gallery(store, [first, second], "")
+    where = f"image_id < '{IDS[2]}'"
+    assert common_gallery(store, [first, second], where) == set(ids(0, 1))
+    with pytest.raises(UserError, match="has no images with --where"):
+        common_gallery(store, [first, second], "caption = 'absent'")
+
+
+def test_caption_ranks_and_similarities_read_from_the_table(tmp_path):
+    store = Store(str(tmp_path))
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [0.6, 0.8, 0]], np.float32)
+    encoder_tables(store, "1" * 16, [0, 1, 2], vectors)
+    system = object.__new__(EncoderSystem)  # without a checkpoint: texts are looked up
+    system.store, system.where, system.table = store, "", embeddings_table("1" * 16)
+    system.encoder = LookedUp()
+    captions = inputs.Captions(("x", "y"), {IDS[0]: 0, IDS[1]: 0, IDS[2]: 1}, "caption", 3, 2)
+    assert system.caption_ranks(captions).tolist() == [1, 2]
+    found = system.similarities([("x", IDS[2]), ("y", IDS[1])])
+    assert found == pytest.approx({("x", IDS[2]): 0.6, ("y", IDS[1]): 1.0})
+
+
+class LookedUp:
+    """Text "x" is the first axis, "y" the second."""
+
+    def encode_texts(self, texts):
+        return np.array([{"x": [1, 0, 0], "y": [0, 1, 0]}[text] for text in texts], np.float32)
+
+
+def test_an_unknown_alias_and_missing_queries_are_the_users_to_mend(tmp_path):
+    empty = EvaluateConfig(store=str(tmp_path / "store"), out=str(tmp_path / "out"))
+    with pytest.raises(UserError, match="no encoder 'baseline'"):
+        run.run(empty)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=r"absent.txt.*--queries"):
+        inputs.load_queries(EvaluateConfig(queries="absent.txt"), Store(str(tmp_path)))
+    (tmp_path / "blank.txt").write_text("\n  \n")
+    with pytest.raises(UserError, match=r"no queries in .*blank.txt"):
+        inputs.load_queries(EvaluateConfig(queries=str(tmp_path / "blank.txt")), Store(str(tmp_path)))
+    (tmp_path / "wrong.csv").write_text("text\nboat\n")
+    with pytest.raises(UserError, match=r"lacks the column\(s\) query"):
+        inputs.load_queries(EvaluateConfig(queries=str(tmp_path / "wrong.csv")), Store(str(tmp_path)))
+
+
+def test_queries_are_drawn_by_seed_and_fall_back_to_captions(store, tmp_path):
+    path = tmp_path / "queries.txt"
+    path.write_text("\n".join(f"q{i}" for i in range(30)) + "\nq0\n")
+    drawn = [
+        inputs.load_queries(EvaluateConfig(queries=str(path), num_queries=5, seed=seed), store)
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(set(drawn[0])) == 5
+    assert "<i>picture</i> 7" in inputs.load_queries(EvaluateConfig(num_queries=100), store)
+
+
+def test_captions_that_several_images_share_are_one_query():
+    captions = {"a": "red", "b": "red", "c": "blue", "d": "green"}
+    found = inputs.sample_captions(captions, "caption", 0, 0)
+    assert sorted(found.texts) == ["blue", "green", "red"]
+    assert found.owners["a"] == found.owners["b"] == found.texts.index("red")
+    assert (found.num_images, found.num_sharing) == (4, 2)
+    sampled = inputs.sample_captions(captions, "caption", 1, 0)
+    assert sorted(sampled.owners.values()).count(-1) == 4 - sum(
+        v == sampled.texts[0] for v in captions.values()
+    )
+
+
+def test_questions_are_asked_once_each():
+    asked = judging.Questions(["a", "b", "a"], [("q", "a"), ("q", "a"), ("r", "a")], [("q", "a", "b")] * 2)
+    tasks = asked.tasks()
+    assert tasks["kind"].to_pylist() == ["aesthetics"] * 2 + ["accuracy"] * 2 + ["overall"]
+    values = [3.0, np.nan, 4.0, 2.0, 0.7]
+    swapped = [np.nan] * 4 + [0.6]
+    answered = tasks.append_column("value", pa.array(values)).append_column("swapped", pa.array(swapped))
+    found = judging.verdicts(answered)
+    assert found.accuracy == {("q", "a"): 4.0, ("r", "a"): 2.0}
+    assert found.overall == {("q", "a", "b"): (0.7, 0.6)}
+    assert (found.num_questions, found.num_unanswered) == (5, 1)
