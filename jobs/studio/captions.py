@@ -1,9 +1,11 @@
 """What people write about studio scenes, and what they type to find them.
 
-Web captions are like the web's: most name only the subject, some carry words of quality that fit loosely, some
-are wrong. An encoder trained on them knows what the words of quality look like, and does not use that knowledge
-for a plain query: the misalignment that the paper describes.
+Web captions are like the web's: most name only the subject, some carry words of quality that fit loosely,
+some are wrong. An encoder trained on them knows what the words of quality look like, and does not use that
+knowledge for a plain query: the misalignment that the paper describes.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -65,7 +67,7 @@ def quality_words(latents: Latents, rng: np.random.Generator) -> list[str]:
 
 
 def web_caption(latents: Latents, rng: np.random.Generator) -> str:
-    """A caption as the web would have it; people praise what is beautiful more often than they fault what is not."""
+    """A caption as the web would have it: strong pictures, fine or poor, draw more words of quality."""
     if _some(rng, WRONG_CAPTION_SHARE):
         return plain_caption(sample_latents(rng), rng)
     text = plain_caption(latents, rng)
@@ -75,7 +77,7 @@ def web_caption(latents: Latents, rng: np.random.Generator) -> str:
 
 
 def detailed_caption(latents: Latents) -> str:
-    """Subject, colour, count, place in the frame, companion, setting and light: nearly unique in a gallery."""
+    """Subject, colour, count, place in the frame, companion, setting, light: nearly unique in a gallery."""
     subject = SUBJECTS[latents.subject]
     noun = subject.name if latents.count == 1 else subject.plural
     companion = f" with {COMPANIONS[latents.companion]}" if COMPANIONS[latents.companion] else ""
@@ -97,30 +99,30 @@ def sample_query(rng: np.random.Generator) -> str:
     """What someone types: a subject, often alone, else with one attribute that a scene of it can have."""
     latents = sample_latents(rng)
     subject = SUBJECTS[latents.subject]
-    noun = subject.name if _some(rng, 0.8) else _pick(rng, subject.synonyms)
-    kind = rng.choice(["subject", "colour", "setting", "light"], p=[0.5, 0.2, 0.15, 0.15])
+    noun = subject.name if _some(rng, 0.7) else _pick(rng, subject.synonyms)
+    kind = rng.choice(["subject", "colour", "setting", "light"], p=[0.4, 0.2, 0.2, 0.2])
     if kind == "colour":
         return f"{latents.colour} {noun}"
     if kind == "setting":
         return f"{noun} {SETTINGS[latents.setting][0]}"
     if kind == "light":
         return f"{noun} {LIGHTS[latents.light][0]}"
-    return noun if _some(rng, 0.5) else f"a {noun}"
+    return noun
 
 
 def sample_queries(
-    rng: np.random.Generator, num_queries: int, exclude: frozenset[str] = frozenset()
+    rng: np.random.Generator, num_queries: int, accept: Callable[[str], bool] = lambda query: True
 ) -> list[str]:
-    """Distinct queries, none of them in `exclude`.
+    """Distinct queries that `accept` lets through, in the order drawn.
 
     Raises:
-        ValueError: the lexicon has fewer distinct queries than asked for.
+        ValueError: the lexicon has fewer such queries than asked for.
     """
     queries: dict[str, None] = {}
     for _ in range(200 * num_queries):
         if len(queries) == num_queries:
             return list(queries)
         query = sample_query(rng)
-        if query not in exclude:
+        if query not in queries and accept(query):
             queries[query] = None
-    raise ValueError(f"num_queries={num_queries}: the studio's lexicon has only {len(queries)} more queries")
+    raise ValueError(f"num_queries={num_queries}: the studio has only {len(queries)} such queries")

@@ -1,7 +1,7 @@
 """What a studio scene is made of, how beautiful it truly is, and whether it answers a query.
 
-A scene's latents are drawn from one seeded generator. A hidden `skill` of the imaginary photographer moves all
-aspects together, as in real collections: the same hand that focuses well tends to compose well.
+A scene's latents are drawn from one seeded generator. A hidden `skill` of the imaginary photographer moves
+all aspects together, as in real collections: the same hand that focuses well tends to compose well.
 """
 
 import re
@@ -147,8 +147,11 @@ def parse_query(text: str) -> Wanted:
 
 
 def accuracy(wanted: Wanted, latents: Latents) -> float:
-    """How well a scene answers, in [0, 1]: 0 with another subject, otherwise half for the subject and half for
-    the share of the named attributes that fit. 1 only when everything named is there."""
+    """How well a scene answers, in [0, 1].
+
+    0 with another subject, otherwise half for the subject and half for the share of the named attributes
+    that fit; 1 only when everything named is there.
+    """
     if wanted.subjects and latents.subject not in wanted.subjects:
         return 0.0
     named = [
