@@ -1,0 +1,1 @@
+"""The search endpoint and its page: Ray Serve, FastAPI, one HTML page."""

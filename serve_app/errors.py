@@ -1,0 +1,91 @@
+"""Every error of the endpoint as one JSON body: {"error": {"code", "message", "field"}}."""
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+logger = logging.getLogger(__name__)
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and where."""
+
+    code: str = Field(description="a stable name for programs, such as `empty_query`")
+    message: str = Field(description="one sentence for people")
+    field: str = Field(description="the field of the request that is at fault, empty when it is none")
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer whose status is 400 or above."""
+
+    error: ErrorDetail
+
+
+class ApiError(HTTPException):
+    """A refusal with a code that programs can rely on."""
+
+    def __init__(self, status: int, code: str, message: str, field: str = "") -> None:
+        super().__init__(status, message)
+        self.code, self.field = code, field
+
+
+# (field, pydantic's error type) -> our code; what is listed nowhere is an `invalid_value`.
+CODES = {
+    ("query", "string_too_short"): "empty_query",
+    ("query", "empty_query"): "empty_query",
+    ("query", "string_too_long"): "query_too_long",
+    ("k", "greater_than_equal"): "k_out_of_range",
+    ("k", "less_than_equal"): "k_out_of_range",
+    ("system", "literal_error"): "unknown_system",
+}
+GENERAL_CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field"}
+STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_json"}
+
+
+def install(app: FastAPI) -> None:
+    """Give the app handlers that answer every error in our form."""
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def body(status: int, code: str, message: str, field: str = "", headers: dict | None = None) -> JSONResponse:
+    """The JSON answer for one error."""
+    detail = ErrorBody(error=ErrorDetail(code=code, message=message, field=field))
+    return JSONResponse(detail.model_dump(), status_code=status, headers=headers)
+
+
+async def _on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """The first thing that is wrong with the request; the offending value is not echoed."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "")
+        return body(400, "malformed_json", f"The body is not valid JSON: {reason}.")
+    where = [str(part) for part in first["loc"][1:]]
+    field = ".".join(where)
+    code = CODES.get((field, first["type"])) or GENERAL_CODES.get(first["type"], "invalid_value")
+    what = f"`{field}`" if field else "The body"
+    return body(422, code, f"{what}: {first['msg']}.", field)
+
+
+async def _on_http(request: Request, error: HTTPException) -> JSONResponse:
+    headers = dict(error.headers) if error.headers else None
+    if isinstance(error, ApiError):
+        return body(error.status_code, error.code, error.detail, error.field, headers)
+    messages = {
+        400: "The body could not be read as JSON.",
+        404: f"There is nothing at {request.url.path}: see /docs.",
+        405: f"{request.url.path} does not take {request.method}: see /docs.",
+    }
+    message = messages.get(error.status_code, str(error.detail))
+    return body(error.status_code, STATUS_CODES.get(error.status_code, "error"), message, headers=headers)
+
+
+async def _on_bug(request: Request, error: Exception) -> JSONResponse:
+    """A mistake of ours: logged in full, told in brief."""
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return body(500, "internal_error", "The server made a mistake; it is in its log.")
