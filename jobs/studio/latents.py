@@ -5,6 +5,7 @@ all aspects together, as in real collections: the same hand that focuses well te
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,33 +117,40 @@ _SUBJECT_PHRASES = {
 _COLOUR_PHRASES = _phrases(COLOUR_SYNONYMS)
 _SETTING_PHRASES = _phrases(SETTINGS)
 _LIGHT_PHRASES = _phrases(LIGHTS)
+_COMPANION_PHRASES = {phrase: name for name, phrase in COMPANIONS.items() if phrase}
 _COUNT_PHRASES = {"two": 2, "pair of": 2, "three": 3}
 
 
-def _find(text: str, phrases: dict) -> list:
-    """Values of the phrases that stand in the text as whole words, longest first, each letter used once."""
+def _take(text: str, phrases: Mapping) -> tuple[list, str]:
+    """What the phrases in the text stand for, longest phrase first, and the text without them."""
     found = []
     for phrase in sorted(phrases, key=len, reverse=True):
         pattern = rf"\b{re.escape(phrase)}\b"
         if re.search(pattern, text):
             found.append(phrases[phrase])
             text = re.sub(pattern, " ", text)
-    return found
-
-
-def _first(text: str, phrases: dict, default):
-    return next(iter(_find(text, phrases)), default)
+    return found, text
 
 
 def parse_query(text: str) -> Wanted:
-    """Read a query in the studio's words; words it does not know ask for nothing."""
+    """Read a query in the studio's words; words it does not know ask for nothing.
+
+    Lights are read before colours and companions before both, so that "blue hour" and "white clouds" ask for
+    no colour.
+    """
     text = re.sub(r"[^a-z ]+", " ", text.lower())
+    _, text = _take(text, _COMPANION_PHRASES)
+    lights, text = _take(text, _LIGHT_PHRASES)
+    settings, text = _take(text, _SETTING_PHRASES)
+    counts, text = _take(text, _COUNT_PHRASES)
+    colours, text = _take(text, _COLOUR_PHRASES)
+    subjects, _ = _take(text, _SUBJECT_PHRASES)
     return Wanted(
-        subjects=frozenset(_find(text, _SUBJECT_PHRASES)),
-        colour=_first(text, _COLOUR_PHRASES, ""),
-        setting=_first(text, _SETTING_PHRASES, ""),
-        light=_first(text, _LIGHT_PHRASES, ""),
-        count=_first(text, _COUNT_PHRASES, 0),
+        subjects=frozenset(subjects),
+        colour=next(iter(colours), ""),
+        setting=next(iter(settings), ""),
+        light=next(iter(lights), ""),
+        count=next(iter(counts), 0),
     )
 
 

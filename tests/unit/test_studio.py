@@ -1,0 +1,180 @@
+"""The studio's world: what it draws, what is true of it, what people say and how they vote."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jobs.studio.captions import detailed_caption, plain_caption, sample_queries, web_caption
+from jobs.studio.draw import render
+from jobs.studio.latents import (
+    AESTHETIC_WEIGHTS,
+    Latents,
+    is_accurate,
+    parse_query,
+    sample_latents,
+    true_accuracy,
+    true_aesthetics,
+)
+from jobs.studio.raters import hpir_row, sample_raters
+from jobs.studio.subjects import DRAWINGS
+from jobs.studio.words import ASPECTS, BAD_PHRASES, COLOURS, GOOD_PHRASES, LIGHT_APPEAL, SETTINGS, SUBJECTS
+from jobs.studio.write import split_of
+
+BOAT = Latents(
+    subject="sailboat",
+    colour="red",
+    count=1,
+    setting="sea",
+    light="sunset",
+    companion="birds",
+    place="left",
+    composition=0.9,
+    focus=0.9,
+    exposure=0.9,
+    palette=0.9,
+    clutter=0.9,
+    level=0.9,
+    grain=0.9,
+    scenery_seed=4,
+)
+
+
+def with_(**changes) -> Latents:
+    return dataclasses.replace(BOAT, **changes)
+
+
+def test_world_is_as_wide_as_promised():
+    assert len(SUBJECTS) >= 24 and len(SETTINGS) >= 8
+    assert set(DRAWINGS) == set(SUBJECTS)
+    assert set(GOOD_PHRASES) == set(BAD_PHRASES) == {*ASPECTS, "overall"}
+    assert sum(AESTHETIC_WEIGHTS.values()) == pytest.approx(1.0)
+
+
+def test_same_seed_same_scene_same_pixels():
+    first, second = (sample_latents(np.random.default_rng((3, 5))) for _ in range(2))
+    assert first == second != sample_latents(np.random.default_rng((3, 6)))
+    np.testing.assert_array_equal(render(first), render(second))
+
+
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_every_subject_shows_and_its_colour_matters(subject):
+    setting = SUBJECTS[subject].settings[0]
+    pictures = [
+        render(with_(subject=subject, setting=setting, colour=c), 96).astype(int) for c in ("red", "blue")
+    ]
+    assert pictures[0].shape == (96, 96, 3)
+    changed = np.abs(pictures[0] - pictures[1]).max(axis=2) > 40
+    assert 0.005 < changed.mean() < 0.5
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_place_and_light_can_be_drawn(setting):
+    subject = next(name for name, s in SUBJECTS.items() if setting in s.settings)
+    pictures = [render(with_(subject=subject, setting=setting, light=light), 64) for light in LIGHT_APPEAL]
+    assert len({picture.tobytes() for picture in pictures}) == len(LIGHT_APPEAL)
+
+
+@pytest.mark.parametrize("aspect", [aspect for aspect in ASPECTS if aspect != "light"])
+def test_every_aspect_raises_the_truth_and_shows(aspect):
+    poor, fine = with_(**{aspect: 0.1}), with_(**{aspect: 1.0})
+    assert true_aesthetics(poor) < true_aesthetics(fine)
+    assert np.abs(render(poor).astype(int) - render(fine).astype(int)).mean() > 0.3
+
+
+def test_true_aesthetics_spreads_over_the_unit_interval():
+    rng = np.random.default_rng(0)
+    values = np.array([true_aesthetics(sample_latents(rng)) for _ in range(2000)])
+    assert values.min() >= 0 and values.max() <= 1
+    assert 0.4 < values.mean() < 0.6 and values.std() > 0.2
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("sailboat", 1.0),
+        ("a yacht", 1.0),
+        ("Sailboats!", 1.0),
+        ("red sailboat at sunset", 1.0),
+        ("blue sailboat at sunset", 0.75),
+        ("blue sailboat at noon", 0.5),
+        ("two sailboats", 0.5),
+        ("red car", 0.0),
+        ("something I have no words for", 1.0),
+    ],
+)
+def test_true_accuracy(query, expected):
+    assert true_accuracy(query, BOAT) == expected
+    assert is_accurate(query, BOAT) == (expected == 1.0)
+
+
+def test_query_words_are_found_whole_and_longest_first():
+    assert parse_query("hot air balloon").subjects == {"hot air balloon"}
+    assert parse_query("a scarf for the carpet").subjects == frozenset()
+    assert parse_query("car and dog in the snow").subjects == {"car", "dog"}
+    assert parse_query("cat at blue hour with white clouds").colour == ""
+    assert parse_query("golden yellow teapot").colour == "yellow"
+    assert set(COLOURS) == {parse_query(f"{colour} vase").colour for colour in COLOURS}
+
+
+def test_detailed_captions_are_true_and_nearly_unique():
+    rng = np.random.default_rng(1)
+    latents = [sample_latents(rng) for _ in range(1000)]
+    captions = [detailed_caption(x) for x in latents]
+    assert all(is_accurate(caption, x) for caption, x in zip(captions, latents, strict=True))
+    assert len(set(captions)) > 980
+
+
+def test_plain_captions_are_true_and_web_captions_sometimes_wrong():
+    rng = np.random.default_rng(2)
+    latents = [sample_latents(rng) for _ in range(1000)]
+    plain_true = np.mean([is_accurate(plain_caption(x, rng), x) for x in latents])
+    web = [web_caption(x, rng).split(",")[0] for x in latents]
+    web_true = np.mean([is_accurate(caption, x) for caption, x in zip(web, latents, strict=True)])
+    assert plain_true == 1.0
+    assert 0.9 < web_true < 0.98
+
+
+def test_words_of_quality_fit_loosely():
+    rng = np.random.default_rng(3)
+    praise = {phrase for phrases in GOOD_PHRASES.values() for phrase in phrases}
+    fine, poor = with_(), with_(**{a: 0.05 for a in ASPECTS if a != "light"}, light="overcast")
+
+    def praised(latents: Latents) -> float:
+        words = [part for _ in range(600) for part in web_caption(latents, rng).split(", ")[1:]]
+        return np.mean([word in praise for word in words])
+
+    assert 0.75 < praised(fine) < 1.0
+    assert 0.0 < praised(poor) < 0.25
+
+
+def test_queries_are_distinct_and_filtered_and_refuse_the_impossible():
+    rng = np.random.default_rng(4)
+    queries = sample_queries(rng, 200, lambda query: "vase" not in query)
+    assert len(set(queries)) == 200 and not any("vase" in query for query in queries)
+    with pytest.raises(ValueError, match="num_queries=5"):
+        sample_queries(rng, 5, lambda query: query == "vase")
+
+
+def test_split_shares():
+    splits = [split_of(i, 1000) for i in range(1000)]
+    assert [splits.count(name) for name in ("train", "gallery", "heldout")] == [400, 400, 200]
+
+
+def test_raters_agree_with_the_truth_but_not_always():
+    rng = np.random.default_rng(5)
+    scenes = {f"boat{i}": sample_latents(rng, "sailboat") for i in range(60)}
+    scenes |= {f"car{i}": sample_latents(rng, "car") for i in range(60)}
+    boats = [name for name in scenes if name.startswith("boat")]
+    raters = sample_raters(rng, 7)
+    rows = [hpir_row("sailboat", scenes, boats, raters, rng) for _ in range(200)]
+    gaps, leads = [], []
+    for row in rows:
+        assert not set(row["group_a"]) & set(row["group_b"])
+        assert row["votes_accuracy_a"] + row["votes_accuracy_b"] == 7
+        mean = [np.mean([true_aesthetics(scenes[i]) for i in row[g]]) for g in ("group_a", "group_b")]
+        gaps.append(mean[0] - mean[1])
+        leads.append(row["votes_aesthetic_a"] - row["votes_aesthetic_b"])
+    agreement = np.mean(np.sign(gaps) == np.sign(leads))
+    assert 0.8 < agreement < 1.0
+    assert np.mean(np.abs(leads) < 7) > 0.1
