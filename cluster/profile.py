@@ -109,15 +109,20 @@ class Align(Settings):
     num_workers: int = Field(1, ge=1, description="data-parallel training workers")
     use_gpu: bool = Field(False, description="one GPU per worker")
     epochs: int = Field(1, ge=1, description="passes over the preferences")
-    queries_per_batch: int = Field(8, ge=1, description="queries per step and worker")
-    caption_batch_size: int = Field(64, ge=1, description="caption pairs of L_pt per step and worker")
+    queries_per_batch: int = Field(8, ge=1, description="queries per batch, which a worker encodes at once")
+    caption_batch_size: int = Field(64, ge=1, description="caption pairs of L_pt per batch")
+    batches_per_step: int = Field(1, ge=1, description="batches per worker whose gradients make one step")
     learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak step size")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of all steps in which the step size rises")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay")
     beta: float = Field(1.0, gt=0, description="beta of the DPO loss")
     pretrain_weight: float = Field(1.0, ge=0, description="w_pt: weight of the contrastive loss L_pt")
     max_pairs_per_query: int = Field(200, ge=1, description="preference pairs of a query used in a step")
     gradient_clip: float = Field(1.0, gt=0, description="largest L2 norm of the gradient")
-    seed: int = Field(0, description="seed of order, sampling and initial state")
+    seed: int = Field(0, ge=0, description="seed of order and sampling")
+    pixel_cache_bytes: int = Field(
+        400_000_000, ge=0, description="decoded images kept in Ray's object store if they fit, bytes"
+    )
 
 
 class Index(Settings):

@@ -5,6 +5,7 @@ require({"embed": profile.encoder.stage, "judge": profile.judge.stage})
 """
 
 import atexit
+import logging
 import math
 import os
 import secrets
@@ -95,9 +96,10 @@ def _too_little(stages: Mapping[str, Stage], kind: str, needed: float, limit: fl
     asked = [f"{name} {s.min_actors} x {_of(s, kind):g}" for name, s in stages.items() if _of(s, kind)]
     if kind == "CPU":
         asked.append(f"reading and writing {MARGIN_CPUS:g}")
+    remedy = "add nodes or raise ray.num_cpus" if kind == "CPU" else "add nodes"
     return (
         f"The pipeline needs {needed:g} {kind}s ({', '.join(asked)}) and the cluster can have {limit:g}, so "
-        f"{needed - limit:g} {kind}s are missing: add nodes{' (ray.num_cpus here)' if kind == 'CPU' else ''}, or "
+        f"{needed - limit:g} {kind}s are missing: {remedy}, or "
         f"lower min_actors or num_{kind.lower()}s of a stage in the profile."
     )
 
@@ -105,8 +107,8 @@ def _too_little(stages: Mapping[str, Stage], kind: str, needed: float, limit: fl
 def _too_small(name: str, stage: Stage, room: int) -> str:
     size = f"{stage.num_cpus:g} CPUs" + (f" and {stage.num_gpus:g} GPUs" if stage.num_gpus else "")
     return (
-        f"Stage {name!r} needs {stage.min_actors} actors of {size}, each on one node, and the nodes have room "
-        f"for {room}: add larger nodes, or lower the stage's num_cpus, num_gpus or min_actors."
+        f"Stage {name!r} needs {stage.min_actors} actors of {size}, each on one node, and the nodes have "
+        f"room for {room}: add larger nodes, or lower the stage's num_cpus, num_gpus or min_actors."
     )
 
 
@@ -146,6 +148,7 @@ def _start(config: profiles.Ray) -> None:
     # Anyone who reaches a cluster's ports may run code in it: a token of this process keeps others out.
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # its advice is taken above
     ray.init(
         address="local",
         num_cpus=config.num_cpus or None,

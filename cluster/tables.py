@@ -89,7 +89,7 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether the table exists."""
-        return name in self.names()
+        return self._find(name) is not None
 
     def open(self, name: str) -> Any:
         """The LanceDB table at its newest version.
@@ -97,10 +97,20 @@ class Store:
         Raises:
             UserError: it does not exist; the message names the verb that makes it.
         """
-        if not self.exists(name):
+        table = self._find(name)
+        if table is None:
             verb = MADE_BY.get(name, "kallos index")
             raise UserError(f"{self} has no table {name!r}: run `{verb}` first, or give another --store.")
-        return self.database.open_table(name)
+        return table
+
+    def _find(self, name: str) -> Any | None:
+        # Opened, not looked up in the list: a table is listed before its first version is complete.
+        try:
+            return self.database.open_table(name)
+        except ValueError as error:
+            if "was not found" in str(error):
+                return None
+            raise
 
     def count(self, name: str, where: str | None = None) -> int:
         """Rows in the table, or those that `where` (SQL) keeps."""
@@ -142,7 +152,9 @@ class Store:
         reraise=True,
     )
     def _insert_new(self, name: str, rows: pa.Table, on: list[str]) -> int:
-        table = self.database.create_table(name, schema=rows.schema, exist_ok=True)
+        table = self._find(name)
+        if table is None:
+            table = self.database.create_table(name, schema=rows.schema, exist_ok=True)
         if (key := key_of(table.schema)) != on:
             raise ValueError(f"Table {name!r} of {self} has the key {key}, so it cannot be merged on {on}.")
         return table.merge_insert(on).when_not_matched_insert_all().execute(rows).num_inserted_rows

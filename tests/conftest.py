@@ -1,0 +1,43 @@
+"""What several tests need: an offline environment, a tiny profile, one Ray cluster per module."""
+
+import os
+
+# Set before anything is imported: tests use nothing but this machine.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    VLLM_NO_USAGE_STATS="1",
+    RAY_USAGE_STATS_ENABLED="0",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+import pytest
+
+from cluster.profile import Profile, load_profile
+from cluster.tables import Store
+
+
+@pytest.fixture(scope="session")
+def mini_profile(tmp_path_factory) -> Profile:
+    """The `mini` profile with a small object store and tables in a temporary folder."""
+    store = tmp_path_factory.mktemp("store")
+    return load_profile("mini", store=str(store), ray={"object_store_bytes": 300_000_000})
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    """An empty store of this test's own."""
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(mini_profile):
+    """One local Ray cluster for the module, with the logical CPUs of the `mini` profile."""
+    import ray
+
+    from cluster.session import connect
+
+    ray.shutdown()  # a module before may have left its own
+    connect(mini_profile)
+    yield mini_profile
+    ray.shutdown()

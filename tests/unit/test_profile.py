@@ -1,0 +1,121 @@
+"""Profiles: every shipped one loads, and a wrong one is refused with a sentence that says how to mend it."""
+
+import pytest
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cluster import profile as profiles
+from cluster.errors import UserError
+from cluster.profile import PROFILES, Profile, load_profile, profile_names, repo_path
+
+
+@pytest.fixture
+def mini_values() -> dict:
+    return yaml.safe_load((PROFILES / "mini.yaml").read_text())
+
+
+def written(tmp_path, values) -> str:
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+def test_the_three_profiles_are_shipped():
+    assert profile_names() == ["fleet", "gpu", "mini"]
+
+
+@pytest.mark.parametrize("name", ["mini", "gpu", "fleet"])
+def test_a_shipped_profile_loads_and_names_itself(name):
+    loaded = load_profile(name)
+    assert loaded.name == name
+    head = (PROFILES / f"{name}.yaml").read_text().splitlines()[:4]
+    assert any(line.startswith("#   kallos ") and f"--profile {name}" in line for line in head)
+
+
+def test_the_mini_profile_has_the_methods_numbers_and_needs_no_network():
+    mini = load_profile("mini")
+    assert (mini.label.top_k, mini.label.rows, mini.label.columns, mini.label.stride) == (100, 5, 5, 4)
+    assert (mini.align.beta, mini.align.pretrain_weight, mini.align.num_workers) == (1.0, 1.0, 2)
+    assert all("models/mini/" in model.model for model in (mini.encoder, mini.rephraser, mini.judge))
+    assert all(stage.num_gpus == 0 for stage in (mini.encoder.stage, mini.rephraser.stage, mini.judge.stage))
+
+
+def test_every_field_of_every_setting_is_described():
+    def settings(model: type[BaseModel]):
+        yield model
+        for field in model.model_fields.values():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                yield from settings(field.annotation)
+
+    seen = list(settings(Profile))
+    assert len(seen) > 8
+    for model in seen:
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
+
+
+def test_overrides_merge_nested_mappings_and_dotted_keys():
+    loaded = load_profile(
+        "mini", **{"align.epochs": 7, "serve.port": 9000}, store="elsewhere", label={"rows": 2}
+    )
+    assert (loaded.align.epochs, loaded.serve.port, loaded.store) == (7, 9000, "elsewhere")
+    assert (loaded.label.rows, loaded.label.columns, loaded.align.num_workers) == (2, 5, 2)
+
+
+def test_a_profile_is_frozen():
+    with pytest.raises(ValidationError):
+        load_profile("mini").store = "other"
+
+
+def test_a_profile_of_ones_own_is_read_from_its_path(tmp_path, mini_values):
+    mini_values["name"] = "own"
+    assert load_profile(written(tmp_path, mini_values)).name == "own"
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ({"align.epoch": 3}, ["align.epoch = 3", "Extra inputs"]),
+        ({"serve.port": 70000}, ["serve.port = 70000", "65535"]),
+        ({"label.style": "haiku"}, ["label.style = 'haiku'", "kw_dict"]),
+        ({"encoder.stage.num_cpus": "two"}, ["encoder.stage.num_cpus = 'two'", "number"]),
+        ({"label.top_k": 50}, ["label", "top_k 50", "97"]),
+        (
+            {"judge.stage": {"min_actors": 4, "max_actors": 2}},
+            ["judge.stage", "max_actors 2", "min_actors 4"],
+        ),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value_and_what_is_allowed(override, words):
+    with pytest.raises(UserError) as caught:
+        load_profile("mini", **override)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_missing_field_is_named(tmp_path, mini_values):
+    del mini_values["judge"]["max_tokens"]
+    with pytest.raises(UserError, match=r"judge\.max_tokens: Field required"):
+        load_profile(written(tmp_path, mini_values))
+
+
+def test_an_unknown_profile_is_refused_with_the_names_that_exist():
+    with pytest.raises(UserError, match=r"'midi'.*fleet, gpu, mini"):
+        load_profile("midi")
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", ""])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"broken\.yaml"):
+        load_profile(str(path))
+
+
+def test_repo_path_finds_the_repository_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert repo_path("cluster/profiles/mini.yaml") == str(PROFILES / "mini.yaml")
+    (tmp_path / "cluster").mkdir()
+    assert repo_path("cluster") == "cluster", "what lies in the current folder comes first"
+    assert repo_path("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct"
+    assert repo_path(str(tmp_path)) == str(tmp_path)
+    assert profiles.ROOT.joinpath("pyproject.toml").is_file()

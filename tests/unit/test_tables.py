@@ -1,0 +1,230 @@
+"""Tables: merges add each key once, whoever writes at the same time; what is missing is said clearly."""
+
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.errors import UserError
+from cluster.schemas import KEY_POSITION, key_of
+from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
+
+FINGERPRINT = "0123456789abcdef"
+PARENT = "fedcba9876543210"
+NUM_WRITERS = 3
+
+
+def rejects(uris, error="truncated") -> pa.Table:
+    rows = [{"uri": uri, "stage": "decode", "error": error, "at": now()} for uri in uris]
+    return pa.Table.from_pylist(rows, SCHEMAS["rejects"])
+
+
+def preference(winner, loser, query="red barn") -> dict:
+    cells = {"winner_cell": [0, 0], "loser_cell": [1, 1]}
+    names = {name: "x" for name in ("rephrased", "style", "source", "judge", "run_id")}
+    return {
+        "query": query,
+        "winner": winner,
+        "loser": loser,
+        "p_winner": 0.75,
+        "consistent": True,
+        **cells,
+        **names,
+    }
+
+
+def test_a_merge_adds_each_key_once(store):
+    assert store.merge("rejects", rejects(["a", "b", "a"]), on=["uri"]) == 2
+    assert store.merge("rejects", rejects(["b", "c"], error="later"), on=["uri"]) == 1
+    rows = {row["uri"]: row["error"] for row in store.read("rejects").to_pylist()}
+    assert rows == {"a": "truncated", "b": "truncated", "c": "later"}
+    assert store.merge("rejects", rejects(["b", "c"]), on=["uri"]) == 0
+
+
+def test_the_first_of_equal_keys_in_one_merge_is_kept(store):
+    rows = pa.concat_tables([rejects(["a"], error="first"), rejects(["a"], error="second")])
+    store.merge("rejects", rows, on=["uri"])
+    assert store.read("rejects", columns=["error"]).to_pylist() == [{"error": "first"}]
+
+
+def test_no_rows_make_an_empty_table(store):
+    assert store.merge("rejects", rejects([]), on=["uri"]) == 0
+    assert store.exists("rejects")
+    assert store.count("rejects") == 0
+
+
+def test_a_composite_key_tells_pairs_apart(store):
+    pairs = [preference("a", "b"), preference("a", "c"), preference("a", "b", query="blue barn")]
+    rows = pa.Table.from_pylist(pairs, SCHEMAS["preferences"])
+    on = ["run_id", "query", "winner", "loser"]
+    assert store.merge("preferences", rows, on=on) == 3
+    assert store.merge("preferences", rows, on=on) == 0
+    assert key_of(store.open("preferences").schema) == on
+
+
+@pytest.mark.parametrize("name", sorted(SCHEMAS))
+def test_every_schema_makes_a_table_whose_rows_come_back_in_it(store, name):
+    key = SCHEMAS[name].names[:1]
+    assert store.merge(name, SCHEMAS[name].empty_table(), on=key) == 0
+    assert store.read(name).schema == SCHEMAS[name]
+
+
+def test_read_gives_all_rows_the_named_columns_and_what_the_filter_keeps(store):
+    store.merge("rejects", rejects([f"{number:05}" for number in range(5_000)]), on=["uri"])
+    assert store.read("rejects").num_rows == store.count("rejects") == 5_000
+    some = store.read("rejects", columns=["uri", "stage"], where="uri < '00003'")
+    assert some.column_names == ["uri", "stage"]
+    assert sorted(some["uri"].to_pylist()) == ["00000", "00001", "00002"]
+    assert store.count("rejects", where="uri < '00003'") == 3
+    assert KEY_POSITION not in (some.schema.field("uri").metadata or {})
+
+
+def test_embeddings_keep_their_vectors_and_filter_on_tags(store):
+    vectors = np.eye(3, dtype=np.float32)
+    images = {name: [b"" if name == "preview" else 1] * 3 for name in ("width_px", "height_px")}
+    rows = pa.table(
+        {
+            **images,
+            "image_id": ["a", "b", "c"],
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 3),
+            "caption": ["", "", ""],
+            "tags": [["split:train"], ["split:gallery"], []],
+            "source": ["s"] * 3,
+            "added_at": [now()] * 3,
+        }
+    )
+    name = embeddings_table(FINGERPRINT)
+    assert name == f"embeddings_{FINGERPRINT}"
+    ordered = rows.select(embeddings_schema(3).names).cast(embeddings_schema(3))
+    assert store.merge(name, ordered, on=["image_id"]) == 3
+    found = store.open(name).search(vectors[1]).where("array_contains(tags, 'split:gallery')").to_list()
+    assert [row["image_id"] for row in found] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "on", "message"),
+    [
+        (rejects(["a"]).drop_columns(["stage"]), ["uri"], "lack the columns stage"),
+        (rejects(["a"]), ["image_id"], "lack the columns image_id"),
+        (rejects([None]), ["uri"], "null"),
+        (rejects(["a"]), ["uri", "stage"], r"has the key \['uri'\]"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(store, rows, on, message):
+    store.merge("rejects", rejects(["z"]), on=["uri"])
+    with pytest.raises(ValueError, match=message):
+        store.merge("rejects", rows, on=on)
+    assert store.count("rejects") == 1
+
+
+def test_a_store_travels_to_another_process(store):
+    store.merge("rejects", rejects(["a"]), on=["uri"])
+    assert pickle.loads(pickle.dumps(store)).count("rejects") == 1
+
+
+def test_a_relative_store_does_not_move_with_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = Store("store")
+    monkeypatch.chdir("/")
+    assert store.uri == str(tmp_path / "store")
+    assert Store("s3://bucket/store").uri == "s3://bucket/store"
+
+
+@pytest.mark.parametrize(
+    ("name", "verb"),
+    [("images", "ingest"), ("preferences", "label"), (embeddings_table(FINGERPRINT), "index")],
+)
+def test_a_missing_table_names_the_verb_that_makes_it(store, name, verb):
+    with pytest.raises(UserError, match=f"{store.uri} has no table '{name}': run `kallos {verb}`"):
+        store.open(name)
+
+
+def test_a_file_is_no_store(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        Store(str(tmp_path / "file")).exists("images")
+
+
+def test_encoders_are_registered_once_and_found_by_fingerprint_and_alias(store):
+    root = EncoderRecord(encoder=PARENT, checkpoint="models/mini/encoder", dim=128)
+    child = EncoderRecord(
+        encoder=FINGERPRINT,
+        parent=PARENT,
+        checkpoint="out",
+        dim=128,
+        metrics={"recall@10": 0.9, "epochs": [1]},
+    )
+    for record in (root, child, child.model_copy(update={"checkpoint": "another"})):
+        store.register_encoder(record)
+    assert store.count("encoders") == 2
+    store.set_alias("baseline", PARENT)
+    assert store.encoder("baseline") == root
+    assert store.encoder(FINGERPRINT) == child
+
+
+def test_an_alias_moves_and_is_read_at_its_newest(store):
+    assert store.aliases() == {}
+    for fingerprint in (PARENT, FINGERPRINT, FINGERPRINT, PARENT):
+        store.set_alias("live", fingerprint)
+        assert store.alias("live") == fingerprint
+    store.set_alias("baseline", FINGERPRINT)
+    assert store.aliases() == {"live": PARENT, "baseline": FINGERPRINT}
+    assert store.count("aliases", where="alias = 'live'") == 3
+
+
+def test_an_unknown_encoder_or_alias_is_refused_with_those_that_exist(store):
+    with pytest.raises(UserError, match="no alias 'live': it knows none"):
+        store.alias("live")
+    store.register_encoder(EncoderRecord(encoder=FINGERPRINT, checkpoint="x", dim=4))
+    store.set_alias("baseline", FINGERPRINT)
+    with pytest.raises(UserError, match=f"no encoder 'live': it knows baseline, {FINGERPRINT}"):
+        store.encoder("live")
+
+
+def merge_overlapping(store: Store, writer: int, barrier) -> int:
+    """Twelve merges at the same moment as the other writers': half of the keys are everybody's."""
+    inserted = 0
+    for turn in range(12):
+        shared = [f"shared-{turn}-{number}" for number in range(10)]
+        own = [f"own-{writer}-{turn}-{number}" for number in range(10)]
+        barrier.wait(timeout=60)
+        inserted += store.merge("rejects", rejects(shared + own), on=["uri"])
+    return inserted
+
+
+def move_alias(store: Store, writer: int, barrier) -> int:
+    barrier.wait(timeout=60)
+    for turn in range(5):
+        store.set_alias("live", f"{writer}{turn}".ljust(16, "0"))
+    return 0
+
+
+@pytest.fixture(scope="module")
+def at_once():
+    """`at_once(function, store)`: what `function(store, writer, barrier)` returns in each process."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(NUM_WRITERS, mp_context=context) as pool:
+
+        def call(function, store: Store) -> list[int]:
+            barrier = manager.Barrier(NUM_WRITERS)
+            futures = [pool.submit(function, store, writer, barrier) for writer in range(NUM_WRITERS)]
+            return [future.result(timeout=120) for future in futures]
+
+        yield call
+
+
+def test_processes_that_merge_the_same_new_keys_at_once_lose_and_double_none(store, at_once):
+    inserted = at_once(merge_overlapping, store)
+    uris = store.read("rejects", columns=["uri"])["uri"].to_pylist()
+    assert len(uris) == len(set(uris)) == 12 * 10 + NUM_WRITERS * 12 * 10
+    assert sum(inserted) == len(uris), "each new row is counted by the one writer that inserted it"
+
+
+def test_processes_that_move_an_alias_at_once_each_get_a_version_of_their_own(store, at_once):
+    at_once(move_alias, store)
+    versions = sorted(store.read("aliases", columns=["version"])["version"].to_pylist())
+    assert versions == list(range(1, 16))
+    assert store.alias("live")[1] == "4", "the last move of some writer counts"
