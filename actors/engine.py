@@ -10,11 +10,14 @@ class with the same method and a line in `ENGINES`.
 import importlib.util
 import math
 import os
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import ray
 from PIL import Image
 
 from cluster.errors import UserError
@@ -30,6 +33,9 @@ VLLM_ENVIRONMENT = {
 }
 # An untrained or tiny model otherwise fills its whole length limit with whitespace between JSON tokens.
 STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
+
+# Options of a Ray Data actor that holds an engine: Ray Data's own default restarts a broken one for ever.
+ENGINE_ACTOR = {"max_restarts": 10, "max_task_retries": -1}
 
 
 @dataclass(frozen=True)
@@ -150,7 +156,7 @@ class VllmOffline:
 
         if request.choices:
             ids = self._choice_ids(request)
-            # logprob_token_ids are the model's own probabilities, from before allowed_token_ids masks the rest.
+            # logprob_token_ids are the model's own probabilities, before allowed_token_ids masks the rest.
             return SamplingParams(
                 temperature=0.0, max_tokens=1, logprob_token_ids=ids, allowed_token_ids=ids, detokenize=True
             )
@@ -205,6 +211,23 @@ def normalised(logprobs: Mapping[str, float]) -> dict[str, float]:
     weights = {key: math.exp(value - top) for key, value in logprobs.items()}
     total = sum(weights.values())
     return {key: weight / total for key, weight in weights.items()}
+
+
+def generate_or_exit(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
+    """The replies; in a Ray actor, an engine that raises ends its process.
+
+    A broken engine cannot be mended from within. Ray starts the actor anew, on a healthy node if need be, and
+    gives it the same batch, so that no row is lost; `ENGINE_ACTOR` bounds how often. Outside an actor the
+    exception goes on as it is.
+    """
+    try:
+        return engine.generate(requests)
+    except Exception:
+        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        raise
 
 
 def _vllm_offline(settings: LanguageModel) -> Engine:
