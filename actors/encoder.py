@@ -241,12 +241,19 @@ def vector_array(vectors: Iterable[np.ndarray] | np.ndarray, dim: int) -> pa.Fix
 
 
 class EncodeImages:
-    """Ray Data actor, `batch_format="pyarrow"`: drops `pixels` (raw uint8 [3, H, W]), adds `vector` [dim]."""
+    """Ray Data actor on Arrow batches: `pixels` (raw uint8 [3, H, W]) -> `vector` [dim], null where null."""
 
     def __init__(self, *, model: str, precision: str = "fp32", num_threads: int = 0) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.encoder = Encoder.load(model, precision=precision, device=device, num_threads=num_threads)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        vectors = self.encoder.encode_images(pixel_array(batch["pixels"], self.encoder.fit))
-        return batch.drop_columns("pixels").append_column("vector", vector_array(vectors, self.encoder.dim))
+        given = np.flatnonzero(batch["pixels"].is_valid())
+        vectors = np.zeros((0, self.encoder.dim), np.float32)
+        if len(given):
+            pixels = pixel_array(batch["pixels"].drop_null(), self.encoder.fit)
+            vectors = self.encoder.encode_images(pixels)
+        places = np.full(batch.num_rows, -1)
+        places[given] = np.arange(len(given))
+        column = vector_array(vectors, self.encoder.dim).take(pa.array(places, mask=places < 0))
+        return batch.drop_columns("pixels").append_column("vector", column)

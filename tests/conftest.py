@@ -24,6 +24,14 @@ def mini_profile(tmp_path_factory) -> Profile:
     return load_profile("mini", store=str(store), ray={"object_store_bytes": 300_000_000})
 
 
+@pytest.fixture(scope="session")
+def tiny_encoder_folder(tmp_path_factory) -> str:
+    """A random open_clip encoder: resnet10t at 96 px, 32 dimensions, context 24, a byte-level BPE tokenizer."""
+    from tiny_encoder import write_tiny_encoder
+
+    return write_tiny_encoder(tmp_path_factory.mktemp("encoders") / "tiny")
+
+
 @pytest.fixture
 def store(tmp_path) -> Store:
     """An empty store of this test's own."""

@@ -1,0 +1,54 @@
+"""Point Kallos at images: read -> check, decode -> embed -> `images`, `embeddings_<encoder>`, `rejects`.
+
+    kallos ingest --source photos/
+    kallos ingest --source s3://bucket/shards/ --kind webdataset --label stock-2024
+
+A source is a folder (local or any pyarrow filesystem, with an optional metadata table), Parquet, WebDataset
+tars or a Lance table. Images that the tables hold already are skipped, so a killed run continues when started
+again.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from actors.images import MAX_PIXELS
+from jobs import command
+
+
+class IngestConfig(command.JobConfig):
+    """What to ingest, and how its columns are called."""
+
+    source: str = Field(
+        description="folder, Parquet, WebDataset tars or Lance table; a path or a filesystem URI"
+    )
+    kind: Literal["auto", "folder", "parquet", "webdataset", "lance"] = Field(
+        "auto", description="what the source is; auto tells it from names and contents"
+    )
+    label: str = Field("", description="value of the images' `source` column, empty = the source's own name")
+    metadata: str = Field(
+        "",
+        description="table that joins captions to a folder's files, empty = its metadata.{parquet,csv,jsonl}",
+    )
+    bytes_column: str = Field(
+        "bytes", description="column of Parquet and Lance sources with the file's bytes"
+    )
+    uri_column: str = Field("uri", description="column of Parquet and Lance sources with the file's address")
+    caption_column: str = Field("caption", description="column with an image's caption")
+    tag_columns: tuple[str, ...] = Field(
+        ("split",), description="columns whose values become tags of the form `column:value`"
+    )
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="images with more pixels are rejected, a count")
+    preview_px: int = Field(256, ge=16, description="longer side of the stored previews, pixels")
+
+
+def run(config: IngestConfig) -> dict:
+    """Ingest; returns the report. Raises UserError before any work when the source cannot be used."""
+    from jobs.ingest.pipeline import ingest  # here, so that decoding workers import neither LanceDB nor torch
+
+    return ingest(config)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    command.main(IngestConfig, run, argv)

@@ -1,0 +1,117 @@
+"""What lies at a path or filesystem URI, and which kind of source it is."""
+
+import os
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyarrow import fs
+
+from cluster.errors import UserError
+from jobs.ingest.readers import IMAGE_EXTENSIONS, MAX_FILE_BYTES, extension
+
+PARQUET_EXTENSIONS = frozenset(("parquet", "pq"))
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+METADATA_NAMES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path on a filesystem. `prefix` + path is the address that the tables store."""
+
+    filesystem: fs.FileSystem
+    path: str
+    prefix: str
+    is_file: bool
+
+    def uri(self, path: str) -> str:
+        """The address of a path on the same filesystem."""
+        return self.prefix + path
+
+
+def place_of(source: str) -> Place:
+    """A local path or filesystem URI -> where it is. Raises UserError when there is nothing."""
+    try:
+        if "://" in source:
+            filesystem, path = fs.FileSystem.from_uri(source)
+        else:
+            filesystem, path = fs.LocalFileSystem(), os.path.abspath(source)
+        found = filesystem.get_file_info(path)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"source '{source}' cannot be reached: {error}") from error
+    if found.type == fs.FileType.NotFound:
+        raise UserError(
+            f"source '{source}' does not exist; give a folder of images, Parquet files, WebDataset tars "
+            "or a Lance table, as a path or a URI such as s3://bucket/folder."
+        )
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    prefix = "" if local else source.partition("://")[0] + "://"
+    return Place(filesystem, path.rstrip("/") or "/", prefix, found.type == fs.FileType.File)
+
+
+def files_below(place: Place) -> list[tuple[str, int]]:
+    """(path, bytes) of every file at or below the place, sorted by path."""
+    if place.is_file:
+        return [(place.path, place.filesystem.get_file_info(place.path).size)]
+    if isinstance(place.filesystem, fs.LocalFileSystem):
+        return sorted(
+            _local_files(place.path)
+        )  # unlike Arrow's listing, this survives names that are not UTF-8
+    infos = place.filesystem.get_file_info(fs.FileSelector(place.path, recursive=True))
+    return sorted((info.path, info.size) for info in infos if info.type == fs.FileType.File)
+
+
+def _local_files(folder: str) -> list[tuple[str, int]]:
+    files = []
+    for root, _, names in os.walk(folder):
+        paths = (os.path.join(root, name) for name in names)
+        files += [(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
+    return files
+
+
+def kind_of(place: Place, files: list[tuple[str, int]], source: str) -> str:
+    """folder, parquet, webdataset or lance. Raises UserError when the place holds none of them."""
+    paths = [path for path, _ in files]
+    if any(f"{place.path}/_versions/" in path for path in paths):
+        return "lance"
+    if images_of(files):
+        return "folder"
+    if tars_of(files):
+        return "webdataset"
+    if parquet_of(files):
+        return "parquet"
+    raise UserError(
+        f"source '{source}' holds no images: no file ends in tar, parquet, "
+        f"{', '.join(sorted(IMAGE_EXTENSIONS))}."
+    )
+
+
+def images_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The files with an image's extension."""
+    return [(path, size) for path, size in files if extension(path) in IMAGE_EXTENSIONS]
+
+
+def tars_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The tars among the files."""
+    return [(path, size) for path, size in files if path.lower().endswith(TAR_SUFFIXES)]
+
+
+def parquet_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The Parquet files, without metadata tables of a folder."""
+    parquet = [file for file in files if extension(file[0]) in PARQUET_EXTENSIONS]
+    return [file for file in parquet if os.path.basename(file[0]) not in METADATA_NAMES]
+
+
+def unreadable(files: list[tuple[str, int]]) -> list[tuple[str, str]]:
+    """(path, reason) of files that no reader should be given: too large, or a name that is not UTF-8."""
+    rejects = []
+    for path, size in files:
+        if size > MAX_FILE_BYTES:
+            rejects.append((path, f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}"))
+        elif printable(path) != path:
+            rejects.append((printable(path), "the file's name is not UTF-8"))
+    return rejects
+
+
+def printable(path: str) -> str:
+    """The path as valid text: bytes that are not UTF-8 become `\\xff` and the like."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

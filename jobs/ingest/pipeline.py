@@ -1,0 +1,114 @@
+"""Source -> CPU stage -> encoder actors -> tables, as one streaming Ray Data pipeline."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+import ray.data
+from pyarrow import compute as pc
+
+from actors.encoder import EncodeImages, Encoder
+from cluster import session
+from cluster.profile import EncoderModel, Profile
+from cluster.tables import EncoderRecord, Store, embeddings_table
+from jobs import command
+from jobs.ingest import IngestConfig, stages
+from jobs.ingest.lookup import Lookup
+from jobs.ingest.sources import Source, open_source
+from jobs.ingest.writer import Progress, Writer
+
+# Blocks small enough that the encoders start while the first file is still being read.
+BLOCK_BYTES = 16 << 20
+
+
+def ingest(config: IngestConfig) -> dict:
+    """The whole job; see the package. Raises UserError before any work when something is wrong."""
+    started = time.monotonic()
+    profile, store = command.settings(config)
+    source = open_source(config, profile.encoder.decode)
+    encoder = Encoder.load(profile.encoder.model)
+    session.connect(profile)
+    session.require({"decode": profile.encoder.decode, "encode": profile.encoder.stage})
+    register_first(store, profile, encoder)
+    known = known_images(store, encoder.fingerprint)
+    writer = Writer(store, encoder.fingerprint, encoder.dim, source.label)
+    writer.reject_inputs(source.rejects)
+    progress = Progress(source.num_inputs, sys.stderr)
+    begun = time.monotonic()
+    recipe = stages.Recipe(encoder.fit, config.preview_px, config.max_pixels)
+    for batch in embedded(source, profile.encoder, recipe, known):
+        writer.add(batch)
+        progress.show(writer.counts)
+    writer.close()
+    return {
+        "source": config.source,
+        "kind": source.kind,
+        "label": source.label,
+        "encoder": encoder.fingerprint,
+        **writer.counts,
+        "images_per_s": round(writer.counts["num_inputs"] / (time.monotonic() - begun), 1),
+        "seconds": {"start": round(begun - started, 2), "total": round(time.monotonic() - started, 2)},
+    }
+
+
+def embedded(source: Source, model: EncoderModel, recipe: stages.Recipe, known: Lookup) -> Iterator[pa.Table]:
+    """Batches of `prepared_schema` with `vector` in the place of `pixels`, as the actors finish them."""
+    with _streaming_context():
+        prepared = source.dataset().map_batches(
+            stages.prepare,
+            batch_format="pyarrow",
+            fn_kwargs={"rows": source.rows, "recipe": recipe, "known": known},
+            compute=ray.data.TaskPoolStrategy(model.decode.max_actors),
+            num_cpus=model.decode.num_cpus,
+        )
+        yield from encode(prepared, model).iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def encode(prepared: ray.data.Dataset, model: EncoderModel) -> ray.data.Dataset:
+    """Append the actor pool that turns `pixels` into `vector`."""
+    return prepared.map_batches(
+        EncodeImages,
+        batch_size=model.stage.batch_size,
+        batch_format="pyarrow",
+        fn_constructor_kwargs={
+            "model": model.model,
+            "precision": model.precision,
+            "num_threads": model.num_threads,
+        },
+        compute=ray.data.ActorPoolStrategy(min_size=model.stage.min_actors, max_size=model.stage.max_actors),
+        num_cpus=model.stage.num_cpus,
+        num_gpus=model.stage.num_gpus,
+        # An argument of its own keeps the stage apart: Ray would decode inside actors that ask for equal CPUs.
+        label_selector={},
+    )
+
+
+@contextmanager
+def _streaming_context() -> Iterator[None]:
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = BLOCK_BYTES
+    context.enable_progress_bars = False
+    with ray.data.DataContext.current(context):
+        yield
+
+
+def known_images(store: Store, fingerprint: str) -> Lookup:
+    """Identities of the images that stand in `images` and in the encoder's table."""
+    names = ("images", embeddings_table(fingerprint))
+    if not all(store.exists(name) for name in names):
+        return Lookup(pa.array([], pa.string()))
+    images, embeddings = (store.read(name, columns=["image_id"])["image_id"] for name in names)
+    return Lookup(images.filter(pc.is_in(images, value_set=embeddings.combine_chunks())))
+
+
+def register_first(store: Store, profile: Profile, encoder: Encoder) -> None:
+    """Register the profile's encoder; in a new store it becomes both `baseline` and `live`."""
+    store.register_encoder(
+        EncoderRecord(encoder=encoder.fingerprint, checkpoint=profile.encoder.model, dim=encoder.dim)
+    )
+    taken = store.aliases()
+    for alias in ("baseline", "live"):
+        if alias not in taken:
+            store.set_alias(alias, encoder.fingerprint)

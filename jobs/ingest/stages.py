@@ -1,0 +1,108 @@
+"""The CPU stage: rows of any source -> checked rows with identity, preview and the encoder's pixels.
+
+Runs in Ray tasks, fused with the reading: a file's bytes never travel. Imports neither torch nor LanceDB.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import pyarrow as pa
+from pyarrow import fs
+
+from actors import images
+from actors.images import Fit, UnusableImage
+from jobs.ingest.lookup import Lookup
+from jobs.ingest.words import NO_WORDS, Words
+
+# A JPEG may be decoded smaller as long as its shorter side stays this many times what is wanted of it.
+OVERSAMPLING = 2
+NEW, KNOWN, REJECTED = "new", "known", "rejected"
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A row as its source gives it: the file's bytes, or why there are none."""
+
+    uri: str
+    data: bytes
+    words: Words = NO_WORDS
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is made of each image."""
+
+    fit: Fit
+    preview_px: int
+    max_pixels: int
+
+    @property
+    def min_side_px(self) -> int:
+        """Shorter side below which a JPEG is not decoded at reduced size."""
+        return OVERSAMPLING * max(self.preview_px, self.fit.height_px, self.fit.width_px)
+
+
+@lru_cache
+def prepared_schema(fit: Fit) -> pa.Schema:
+    """Columns between the stages; `pixels`: raw uint8 of [3, H, W], null unless to be embedded."""
+    return pa.schema(
+        {
+            "status": pa.string(),
+            "uri": pa.string(),
+            "image_id": pa.string(),
+            "caption": pa.string(),
+            "detailed_caption": pa.string(),
+            "tags": pa.list_(pa.string()),
+            "width_px": pa.int32(),
+            "height_px": pa.int32(),
+            "preview": pa.binary(),
+            "pixels": pa.binary(3 * fit.height_px * fit.width_px),
+            "stage": pa.string(),
+            "error": pa.string(),
+        }
+    )
+
+
+def prepare(
+    batch: pa.Table, *, rows: Callable[[pa.Table], Iterable[Raw]], recipe: Recipe, known: Lookup
+) -> pa.Table:
+    """A batch of source rows -> as many rows of `prepared_schema`. Never raises for an image."""
+    prepared = [prepare_row(raw, recipe, known) for raw in rows(batch)]
+    return pa.Table.from_pylist(prepared, prepared_schema(recipe.fit))
+
+
+def prepare_row(raw: Raw, recipe: Recipe, known: Lookup) -> dict:
+    """One image: identity, then, unless it is known, upright RGB, preview and pixels from one decoding."""
+    if raw.error:
+        return {"status": REJECTED, "uri": raw.uri, "stage": "read", "error": raw.error}
+    identity = images.image_id(raw.data)
+    if identity in known:
+        return {"status": KNOWN, "uri": raw.uri, "image_id": identity}
+    try:
+        decoded = images.read(raw.data, max_pixels=recipe.max_pixels, min_side_px=recipe.min_side_px)
+    except UnusableImage as error:
+        return {"status": REJECTED, "uri": raw.uri, "stage": "decode", "error": str(error)}
+    return {
+        "status": NEW,
+        "uri": raw.uri,
+        "image_id": identity,
+        "caption": raw.words.caption,
+        "detailed_caption": raw.words.detailed_caption,
+        "tags": list(raw.words.tags),
+        "width_px": decoded.width_px,
+        "height_px": decoded.height_px,
+        "preview": images.preview_jpeg(decoded.image, recipe.preview_px),
+        "pixels": images.pixels(decoded.image, recipe.fit).tobytes(),
+    }
+
+
+def read_uri(uri: str) -> bytes:
+    """The bytes at a path or filesystem URI. Raises UnusableImage with the reason."""
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
+        with filesystem.open_input_stream(path) as stream:
+            return stream.read()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UnusableImage(f"cannot be opened: {error}") from error

@@ -1,0 +1,100 @@
+"""The end of the pipeline: merges batches into the tables as they come; a killed run keeps what it did."""
+
+import time
+from collections.abc import Sequence
+from typing import IO
+
+import pyarrow as pa
+from pyarrow import compute as pc
+
+from cluster.tables import SCHEMAS, Store, embeddings_schema, embeddings_table, now
+from jobs.ingest.stages import KNOWN, NEW, REJECTED
+
+FLUSH_ROWS = 2048
+FLUSH_SECONDS = 5.0
+SHOW_SECONDS = 2.0
+
+
+class Writer:
+    """Collects embedded rows and merges them, vectors first: an image in `images` always has its vector."""
+
+    def __init__(self, store: Store, fingerprint: str, dim: int, label: str) -> None:
+        self.store = store
+        self.table = embeddings_table(fingerprint)
+        self.schema = embeddings_schema(dim)
+        self.label = label
+        self.counts = dict.fromkeys(
+            ("num_inputs", "num_images", "num_embeddings", "num_known", "num_duplicates", "num_rejects"), 0
+        )
+        self._waiting: list[pa.Table] = []
+        self._flushed = time.monotonic()
+
+    def add(self, batch: pa.Table) -> None:
+        """Take a batch of `prepared_schema` with `vector`; merge when enough rows or seconds gathered."""
+        self._waiting.append(batch)
+        num_rows = sum(table.num_rows for table in self._waiting)
+        if num_rows >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def reject_inputs(self, rejects: Sequence[tuple[str, str]]) -> None:
+        """Record inputs, as (uri, reason), that no reader was given."""
+        self.counts["num_inputs"] += len(rejects)
+        self._reject([{"uri": uri, "stage": "list", "error": error} for uri, error in rejects])
+
+    def flush(self) -> None:
+        """Merge what waits."""
+        rows = pa.concat_tables(self._waiting) if self._waiting else None
+        self._waiting, self._flushed = [], time.monotonic()
+        if rows is None or not rows.num_rows:
+            return
+        self.counts["num_inputs"] += rows.num_rows
+        self.counts["num_known"] += pc.sum(pc.equal(rows["status"], KNOWN)).as_py()
+        self._insert(rows.filter(pc.equal(rows["status"], NEW)))
+        rejected = rows.filter(pc.equal(rows["status"], REJECTED))
+        self._reject(rejected.select(["uri", "stage", "error"]).to_pylist())
+
+    def close(self) -> None:
+        """Merge the rest and, after many merges, join their small files."""
+        self.flush()
+
+    def _insert(self, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            return
+        moment = pa.scalar(now(), SCHEMAS["images"].field("added_at").type)
+        rows = rows.append_column("source", pa.array([self.label] * rows.num_rows, pa.string()))
+        rows = rows.append_column("added_at", pa.repeat(moment, rows.num_rows))
+        vectors = rows.select(self.schema.names).cast(self.schema)
+        inserted = self.store.merge(self.table, vectors, on=["image_id"])
+        self.counts["num_embeddings"] += inserted
+        self.counts["num_images"] += self.store.merge("images", rows, on=["image_id"])
+        self.counts["num_duplicates"] += rows.num_rows - inserted
+
+    def _reject(self, rows: list[dict]) -> None:
+        self.counts["num_rejects"] += len(rows)
+        if rows:
+            moment = now()
+            table = pa.Table.from_pylist([{**row, "at": moment} for row in rows], SCHEMAS["rejects"])
+            self.store.merge("rejects", table, on=["uri", "error"])
+
+
+class Progress:
+    """One line on a stream, at most every two seconds."""
+
+    def __init__(self, total: int | None, stream: IO[str]) -> None:
+        self.total = total
+        self.stream = stream
+        self._begun = self._shown = time.monotonic()
+
+    def show(self, counts: dict[str, int]) -> None:
+        """Say how far the job is, unless it was said a moment ago."""
+        moment = time.monotonic()
+        if moment - self._shown < SHOW_SECONDS:
+            return
+        self._shown = moment
+        of = f" of {self.total}" if self.total is not None else ""
+        print(
+            f"ingest: {counts['num_inputs']}{of} read, {counts['num_images']} new, "
+            f"{counts['num_known']} known, {counts['num_rejects']} rejected, {moment - self._begun:.0f} s",
+            file=self.stream,
+            flush=True,
+        )
