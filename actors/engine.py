@@ -127,7 +127,7 @@ class VllmOffline:
         try:
             outputs = self.llm.chat(
                 [conversation(request) for request in requests],
-                sampling_params=[self._sampling(request) for request in requests],
+                sampling_params=[self.sampling(request) for request in requests],
                 use_tqdm=False,
             )
         except self._refusals as error:
@@ -150,7 +150,8 @@ class VllmOffline:
     def _choice_ids(self, request: Request) -> list[int]:
         return [self._token_ids(choice)[0] for choice in request.choices]
 
-    def _sampling(self, request: Request):
+    def sampling(self, request: Request):
+        """vLLM's sampling parameters for a request."""
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 

@@ -63,8 +63,8 @@ SCENE_OF_GROUP = {
     "food": "indoor", "object": "indoor", "people": "close",
 }  # fmt: skip
 SCENE_OF_SETTING = {
-    "sea": "wide", "beach": "wide", "desert": "wide", "forest": "close", "mountains": "wide", "meadow": "close",
-    "city": "built", "snow": "wide", "room": "indoor", "table": "indoor",
+    "sea": "wide", "beach": "wide", "desert": "wide", "forest": "close", "mountains": "wide",
+    "meadow": "close", "city": "built", "snow": "wide", "room": "indoor", "table": "indoor",
 }  # fmt: skip
 FRAMES = (
     "{}",
@@ -78,8 +78,8 @@ FRAMES = (
     "{} photo",
     "best {} pictures",
 )
-SYLLABLE_STARTS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl qu sh st th tr sw".split()
-SYLLABLE_ENDS = "a e i o u ai ea ee oo ar er in on um el ock ist ant ill ong ush yx eft".split()
+SYLLABLE_STARTS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl qu sh st th tr sw"
+SYLLABLE_ENDS = "a e i o u ai ea ee oo ar er in on um el ock ist ant ill ong ush yx eft"
 FOREIGN = "äöüßéèêçñåøœíóúабвгдежзиклмнопрстуяαβγδεζηθλμπσω東京山川海空花月火水木金土猫犬"
 
 
@@ -105,7 +105,8 @@ def made_up_word(rng: np.random.Generator) -> str:
         return "".join(pick(rng, FOREIGN) for _ in range(rng.integers(2, 7)))
     if kind < 0.2:
         return str(rng.integers(1, 3000))
-    parts = [pick(rng, SYLLABLE_STARTS) + pick(rng, SYLLABLE_ENDS) for _ in range(rng.integers(1, 4))]
+    starts, ends = SYLLABLE_STARTS.split(), SYLLABLE_ENDS.split()
+    parts = [pick(rng, starts) + pick(rng, ends) for _ in range(rng.integers(1, 4))]
     return "".join(parts) + (pick(rng, "bdgklmnprst") if rng.random() < 0.4 else "")
 
 
@@ -150,7 +151,7 @@ def _described(rng: np.random.Generator, noun: str, held_out: bool) -> str:
         colour = pick(rng, list(COLOURS))
         words.insert(0, colour if rng.random() < 0.7 else pick(rng, COLOUR_SYNONYMS[colour]))
     if rng.random() < 0.3:
-        words.insert(0, pick(rng, world_words.split(world_words.QUALIFIERS, held_out)))
+        words.insert(0, pick(rng, world_words.qualifiers(held_out)))
     if rng.random() < 0.3:
         words.insert(0, pick(rng, ("a", "the", "my", "one", *COUNT_WORDS[2], *COUNT_WORDS[3])))
     return " ".join(words)
@@ -176,7 +177,7 @@ def misspelt(rng: np.random.Generator, text: str) -> str:
 
 
 def draw_query(rng: np.random.Generator, held_out: bool = False) -> Query:
-    """A query as people type them. `held_out` uses only nouns, qualities and places that training never sees."""
+    """A query as people type them; `held_out` uses nouns, qualities and places that training never sees."""
     noun, scene = draw_noun(rng, held_out)
     parts = [_described(rng, noun, held_out)]
     if rng.random() < 0.15:
@@ -224,9 +225,9 @@ def answer(rng: np.random.Generator, query: Query, style: str) -> str:
         content: dict = {aspect: chosen[aspect] for aspect in ASPECTS}
     elif style == "k_list":
         phrases = [phrase for aspect in ASPECTS for phrase in chosen[aspect].split(", ")]
-        order = (
-            sorted(rng.permutation(len(phrases))[:NUM_QUALITIES]) if rng.random() > USUAL_SHARE else range(4)
-        )
+        usual = rng.random() < USUAL_SHARE
+        order = np.arange(len(phrases)) if usual else rng.permutation(len(phrases))
+        order = sorted(order[:NUM_QUALITIES])
         content = {"qualities": [phrases[place] for place in order]}
     elif style == "detail":
         end = f"{chosen['composition']}, with {chosen['colours']}, {chosen['detail']}"

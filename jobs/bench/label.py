@@ -1,0 +1,142 @@
+"""`kallos bench label`: the label stages against vLLM's own offline `LLM`, requests per second.
+
+    python -m jobs.bench.label --num-requests 1024 --num-runs 3
+
+Both sides answer the same prompts with the same model, engine arguments and sampling, in turns, each turn
+with prompts that neither engine has seen. Our side is a Ray Data stage of the label pipeline, rows in to rows
+out; the other is one `LLM.chat` call over all the prompts. Start-up is left out of both: each answers one
+batch before the clock starts.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from pydantic import Field
+
+from actors.engine import ENGINE_ACTOR, Request, conversation, make_engine
+from actors.rephraser import MODEL_STYLES, Rephrase, prompt, schema
+from cluster import session
+from cluster.errors import UserError
+from cluster.profile import LanguageModel
+from jobs import command
+from jobs.bench.report import comparison, machine
+from jobs.pretrain.rephraser_data import draw_query
+
+
+class BenchLabelConfig(command.JobConfig):
+    """What is measured, and how often."""
+
+    num_requests: int = Field(1024, ge=1, description="requests of a turn, beside the warm-up batch")
+    num_runs: int = Field(3, ge=1, description="turns of each side")
+    style: str = Field("", description="prompt style of the queries, empty = the profile's")
+    seed: int = Field(0, ge=0, description="seed of the queries")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One stage to measure.
+
+    rows(seed, num_rows): the stage's input. requests(rows): what the stage asks its engine for those rows.
+    """
+
+    model: LanguageModel
+    actor: type
+    arguments: Mapping[str, Any]
+    rows: Callable[[int, int], pa.Table]
+    requests: Callable[[pa.Table], list[Request]]
+
+
+class BareVllm:
+    """vLLM's offline `LLM` in a process of its own, called as its documentation shows."""
+
+    def __init__(self, model: LanguageModel):
+        self.engine = make_engine(model)
+
+    def chat(self, requests: Sequence[Request]) -> float:
+        """Seconds that one `LLM.chat` call takes for all the requests."""
+        chats = [conversation(request) for request in requests]
+        sampling = [self.engine.sampling(request) for request in requests]
+        started = time.perf_counter()
+        self.engine.llm.chat(chats, sampling_params=sampling, use_tqdm=False)
+        return time.perf_counter() - started
+
+
+def stage_seconds(side: Side, rows: pa.Table) -> float:
+    """Seconds from the end of the first batch (the warm-up) to the end of the last, as the driver sees them.
+
+    One block a batch, as a stage downstream of a reader has them.
+    """
+    size = side.model.stage.batch_size
+    blocks = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
+    answered = ray.data.from_arrow(blocks).map_batches(
+        side.actor,
+        fn_constructor_kwargs=dict(side.arguments),
+        batch_size=size,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=side.model.stage.min_actors, max_size=side.model.stage.max_actors
+        ),
+        num_cpus=side.model.stage.num_cpus,
+        num_gpus=side.model.stage.num_gpus,
+        **ENGINE_ACTOR,
+    )
+    arrivals = [time.perf_counter() for _ in answered.iter_batches(batch_size=None, prefetch_batches=0)]
+    return arrivals[-1] - arrivals[0]
+
+
+def measure(side: Side, num_requests: int, num_runs: int, seed: int) -> dict[str, list[float]]:
+    """Requests per second of both sides, turn by turn."""
+    stage = side.model.stage
+    bare = ray.remote(num_cpus=stage.num_cpus, num_gpus=stage.num_gpus)(BareVllm).remote(side.model)
+    warm_up = side.rows(seed, stage.batch_size)
+    ray.get(bare.chat.remote(side.requests(warm_up)))
+    rates: dict[str, list[float]] = {"kallos": [], "vllm": []}
+    for turn in range(num_runs):
+        rows = side.rows(seed + 1 + turn, num_requests)
+        rates["kallos"].append(num_requests / stage_seconds(side, pa.concat_tables([warm_up, rows])))
+        rates["vllm"].append(num_requests / ray.get(bare.chat.remote(side.requests(rows))))
+    ray.kill(bare)
+    return rates
+
+
+def rephrase_side(model: LanguageModel, style: str) -> Side:
+    """The rephrase stage. Raises UserError for a style that asks no model."""
+    if style not in MODEL_STYLES:
+        raise UserError(f"style {style!r} asks no model: measure one of {', '.join(MODEL_STYLES)}.")
+
+    def rows(seed: int, num_rows: int) -> pa.Table:
+        rng = np.random.default_rng([seed, 7])
+        return pa.table({"query": [draw_query(rng).text for _ in range(num_rows)]})
+
+    def requests(table: pa.Table) -> list[Request]:
+        return [Request(prompt(q, style), schema=schema(style)) for q in table["query"].to_pylist()]
+
+    return Side(model, Rephrase, {"language_model": model, "style": style}, rows, requests)
+
+
+def run(config: BenchLabelConfig) -> dict:
+    """Measures each stage; returns the benchmark's line."""
+    profile, _ = command.settings(config)
+    side = rephrase_side(profile.rephraser, config.style or profile.label.style)
+    session.connect(profile)
+    session.require({"stage": side.model.stage, "bare vllm": side.model.stage})
+    rates = measure(side, config.num_requests, config.num_runs, config.seed)
+    return {
+        "bench": "label",
+        "ratios": {"label_llm_over_vllm": comparison(rates["kallos"], rates["vllm"])},
+        "figures": {"llm_requests_per_s": rates, "num_requests": config.num_requests},
+        "machine": machine(),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    command.main(BenchLabelConfig, run, argv)
+
+
+if __name__ == "__main__":
+    main()
