@@ -42,7 +42,7 @@ def gather(config: EvaluateConfig, store: Store, records: Sequence[EncoderRecord
     votes, pairs = load_votes(config, store, set.intersection(*embedded))
     truth = None
     if config.truth:
-        from jobs.studio.write import load_truth  # only the studio knows a truth
+        from jobs.studio.truth import load_truth  # only the studio knows a truth
 
         truth = load_truth(config.truth)
     return Asked(queries, load_captions(config, store, gallery), votes, pairs, truth, len(gallery))

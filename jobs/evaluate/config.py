@@ -50,7 +50,7 @@ class EvaluateConfig(JobConfig):
     )
     num_sheets: int = Field(12, ge=0, description="queries, drawn by seed, shown with their results, a count")
     num_losses: int = Field(6, ge=0, description="queries that lost the most, shown too, a count")
-    thumb_px: int = Field(112, ge=32, le=256, description="height of the images in the page, pixels")
+    thumb_px: int = Field(160, ge=32, le=256, description="height of the images in the page, pixels")
     num_resamples: int = Field(2000, ge=100, description="bootstrap resamples of the queries, a count")
     seed: int = Field(0, description="seed of every draw and of the bootstrap")
     out: str = Field("runs/evaluate", description="folder for report.json and report.html")

@@ -21,7 +21,7 @@ HEADLINE = (
 
 
 class Truth(Protocol):
-    """What the studio knows of its images."""
+    """What is known of the images; a studio also knows `latents`, what each scene is made of."""
 
     def accurate(self, query: str, image_ids: Sequence[str]) -> np.ndarray:
         """Whether everything the query names is in each image, bool [N]."""

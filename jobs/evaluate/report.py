@@ -163,7 +163,7 @@ def strip(values: Mapping[str, float | None], intervals: Mapping[str, Sequence |
     ends = [end for interval in intervals.values() if interval for end in interval]
     low, high = min(ends), max(ends)
     margin = 0.08 * (high - low) or 0.01
-    low, high = low - margin, high + margin
+    low, high = max(low - margin, 0.0), min(high + margin, 1.0)
     marks = [
         (
             system,

@@ -109,7 +109,7 @@ def _shares(measured: Mapping[str, Mapping[str, dict]]) -> dict:
 
 
 def _win_rate(evaluation: Evaluation, sampling: dict) -> dict:
-    """The judge's win rate of aligned over baseline, and that of the truth beside it where there is one."""
+    """The judge's win rate of aligned over baseline, and simulated people's beside it in a studio."""
     p_ab, p_ba = evaluation.preferences
     outcomes = winrate.row_outcomes(p_ab, p_ba)
     found = winrate.summary(outcomes, **sampling)
@@ -117,7 +117,7 @@ def _win_rate(evaluation: Evaluation, sampling: dict) -> dict:
     found["num_identical_rows"] = int((~evaluation.differs).sum())
     found["num_judged_pairs"] = len(evaluation.duels)
     if evaluation.asked.truth is not None:
-        people = true_outcomes(evaluation)
+        people = people_outcomes(evaluation, sampling["seed"])
         decided = (people != winrate.TIE) & (outcomes != winrate.TIE)
         agrees = float((people == outcomes)[decided].mean()) if decided.any() else None
         found["people"] = winrate.summary(people, **sampling)
@@ -125,9 +125,13 @@ def _win_rate(evaluation: Evaluation, sampling: dict) -> dict:
     return {"aligned_vs_baseline": found}
 
 
-def true_outcomes(evaluation: Evaluation) -> np.ndarray:
-    """WIN, TIE or LOSS of the aligned row by the truth: the higher sum of accurate x aesthetics, int [Q]."""
-    return np.sign(aesthetic_change(evaluation, evaluation.asked.truth)).astype(int)
+def people_outcomes(evaluation: Evaluation, seed: int) -> np.ndarray:
+    """WIN, TIE or LOSS of the aligned row by the studio's simulated raters, int [Q]."""
+    from jobs.evaluate import people  # the studio's words are needed only where it is the world
+
+    asked = evaluation.asked
+    rows = (evaluation.answers[system].rows for system in ("aligned", "baseline"))
+    return people.outcomes(asked.truth.latents, asked.queries, *rows, seed=seed)
 
 
 def aesthetic_change(evaluation: Evaluation, marks: figures.Truth) -> np.ndarray:

@@ -1,5 +1,6 @@
 """report.json and report.html of a made-up evaluation whose figures are known in advance."""
 
+import dataclasses
 import json
 import re
 from io import BytesIO
@@ -17,14 +18,26 @@ from jobs.evaluate.asking import Asked, Candidates, common_gallery
 from jobs.evaluate.config import TOP_K, EvaluateConfig
 from jobs.evaluate.hpir import Row, Votes
 from jobs.evaluate.systems import Answers, EncoderSystem
+from jobs.studio.latents import sample_latents
+from jobs.studio.words import ASPECTS, LIGHT_APPEAL
 
 IDS = [f"{i:064x}" for i in range(20)]
-QUERIES = ["a boat", '<b>&"dogs"</b>', "same"]
+QUERIES = ["a boat", '<b>&"boat"</b>', "same boat"]
 CONFIG = EvaluateConfig(num_resamples=200, num_sheets=2, num_losses=2)
+
+
+def scene(number):
+    """A boat if even, else a guitar; as beautiful as its number, to every taste."""
+    light = min(LIGHT_APPEAL, key=lambda name: abs(LIGHT_APPEAL[name] - number / 20))
+    aspects = {name: number / 20 for name in ASPECTS if name != "light"}
+    drawn = sample_latents(np.random.default_rng(number), subject="sailboat" if number % 2 == 0 else "guitar")
+    return dataclasses.replace(drawn, light=light, **aspects)
 
 
 class KnownTruth:
     """Even images are accurate; image i has aesthetics i / 20."""
+
+    latents = {IDS[number]: scene(number) for number in range(20)}  # noqa: RUF012
 
     def accurate(self, query, image_ids):
         return np.array([int(i, 16) % 2 == 0 for i in image_ids])
@@ -127,7 +140,7 @@ def test_the_win_rate_counts_consistent_rows_only():
     assert (rate["wins"], rate["ties"], rate["losses"]) == (2, 1, 0)
     assert rate["value"] == pytest.approx(2.5 / 3, abs=1e-6)
     assert (rate["order_consistency"], rate["num_identical_rows"]) == (1.0, 1)
-    # By the truth query 1 lost: its beautiful images are inaccurate.
+    # To people query 1 lost: its beautiful images show no boat.
     assert (rate["people"]["wins"], rate["people"]["ties"], rate["people"]["losses"]) == (1, 1, 1)
     assert rate["judge_agrees_with_people"] == 0.5
 
