@@ -1,0 +1,248 @@
+"""The whole loop on one machine: draw, ingest, label, align, index, evaluate, promote, serve.
+
+    kallos demo                  # serves the page until Ctrl-C
+    kallos demo --no-serve
+
+Every stage is the verb itself, called as anyone would call it; started again, it goes on where it stopped.
+Writes `<out>/report.json`, `<out>/evaluate/report.html`, and the tables in `<out>/store`.
+"""
+
+import importlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+
+from cluster.errors import UserError
+from cluster.tables import Store
+from jobs.command import JobConfig, save_config, settings
+from jobs.command import main as run_job
+
+METRICS = (
+    ("recall@1", "caption recall@1"),
+    ("recall@10", "caption recall@10"),
+    ("precision@5", "precision@5"),
+    ("aesthetic@5", "aesthetic@5 (inaccurate counts 0)"),
+    ("hpir_accuracy", "HPIR accuracy agreement"),
+    ("hpir_aesthetic", "HPIR aesthetic agreement"),
+)
+
+
+class DemoConfig(JobConfig):
+    """The demo's sizes."""
+
+    out: str = Field("runs/demo", description="folder of the demo; an existing one must have the same sizes")
+    seed: int = Field(0, ge=0, description="seed of the studio, the training order and the samples")
+    num_images: int = Field(4000, ge=1000, description="studio images, a count")
+    num_queries: int = Field(160, ge=8, description="training queries to label, a count")
+    num_eval_queries: int = Field(60, ge=12, description="held-out queries to evaluate on, a count")
+    serve: bool = Field(True, description="serve the page at the end, until Ctrl-C")
+    port: int = Field(-1, ge=-1, description="port of the page: 0 = any free one, -1 = the profile's")
+
+
+class Stages:
+    """Runs the verbs one after the other, tells what is going on, keeps the seconds and the reports."""
+
+    def __init__(self, total: int) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.total = total
+        self.seconds: dict[str, float] = {}
+
+    def run(self, name: str, what: str, verb: Callable[[], dict]) -> dict:
+        self.console.rule(f"[bold]{len(self.seconds) + 1}/{self.total} {name}[/] · {what}", align="left")
+        started = time.monotonic()
+        report = verb()
+        self.seconds[name] = round(time.monotonic() - started, 1)
+        self.console.print(f"[green]{name} done[/] in {self.seconds[name]:.0f} s")
+        return report
+
+
+def call(module: str, **options) -> dict:
+    """Run a verb in this process: `module.run(module.<its config>(**options))`."""
+    verb = importlib.import_module(module)
+    config_type = next(
+        value
+        for value in vars(verb).values()
+        if isinstance(value, type) and issubclass(value, JobConfig) and value is not JobConfig
+    )
+    return verb.run(config_type(**options))
+
+
+def split(name: str) -> str:
+    """SQL filter for one split of the studio."""
+    return f"array_contains(tags, 'split:{name}')"
+
+
+def prepare_folder(config: DemoConfig) -> Path:
+    """The demo's folder.
+
+    Raises:
+        UserError: it holds something else, or a demo of other sizes.
+    """
+    folder = Path(config.out)
+    mark = folder / "resolved_config.yaml"
+    same = {"serve", "port"}
+    if mark.exists():
+        before = yaml.safe_load(mark.read_text(encoding="utf-8"))
+        now = config.model_dump(mode="json")
+        changed = [name for name in now if name not in same and before.get(name) != now[name]]
+        if changed:
+            raise UserError(f"{folder} holds a demo with another {', '.join(changed)}: choose another --out.")
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no demo: choose another --out.")
+    save_config(config, folder)
+    return folder
+
+
+def loop(config: DemoConfig, folder: Path, stages: Stages) -> dict:
+    """Stages 1 to 7; returns the evaluation's report with the counts of the others beside it."""
+    common = {"profile": config.profile, "store": config.store or str(folder / "store")}
+    studio = str(folder / "studio")
+    stages.run(
+        "studio",
+        f"{config.num_images} scenes with captions, queries and votes (seed {config.seed})",
+        lambda: call(
+            "jobs.studio.write", out=studio, seed=config.seed, num_images=config.num_images, **common
+        ),
+    )
+    stages.run(
+        "ingest",
+        "check, hash, decode, embed, write",
+        lambda: call("jobs.ingest", source=studio, label="studio", **common),
+    )
+    label = stages.run(
+        "label",
+        f"{config.num_queries} queries: LLM rephrases, encoder retrieves, LMM re-ranks",
+        lambda: call(
+            "jobs.label",
+            queries=f"{studio}/queries_train.parquet",
+            num_queries=config.num_queries,
+            where=split("train"),
+            **common,
+        ),
+    )
+    align = stages.run(
+        "align",
+        f"distributed DPO on {label['num_preferences']} preferences",
+        lambda: call(
+            "jobs.align.run", run_id=label["run_id"], where=split("train"), seed=config.seed, **common
+        ),
+    )
+    stages.run(
+        "index",
+        "embed everything with the aligned encoder",
+        lambda: call("jobs.index", encoder="candidate", **common),
+    )
+    report = stages.run(
+        "evaluate",
+        f"{config.num_eval_queries} held-out queries on images that training never saw",
+        lambda: call(
+            "jobs.evaluate",
+            truth=studio,
+            hpir=(f"{studio}/hpir.parquet",),
+            where=split("gallery"),
+            num_queries=config.num_eval_queries,
+            seed=config.seed,
+            out=str(folder / "evaluate"),
+            **common,
+        ),
+    )
+    return {"evaluation": report, "label": label, "align": align}
+
+
+def promote(config: DemoConfig, store: Store, metrics: dict) -> str:
+    """Move `live` to the candidate unless ordinary retrieval fell too far; returns what was decided."""
+    profile, _ = settings(config)
+    drop = metrics["baseline"]["recall@10"] - metrics["aligned"]["recall@10"]
+    limit = profile.guard.max_recall_drop
+    if drop > limit:
+        return f"not promoted: recall@10 fell by {100 * drop:.1f} points, the limit is {100 * limit:.1f}"
+    store.set_alias("live", store.alias("candidate"))
+    return f"promoted to live: recall@10 moved by {-100 * drop:+.1f} points, the limit is {-100 * limit:.1f}"
+
+
+def plain(metrics: dict) -> dict[str, dict[str, float]]:
+    """The headline figures of each system."""
+    return {system: {name: figures.get(name) for name, _ in METRICS} for system, figures in metrics.items()}
+
+
+def show(report: dict, console: Console) -> None:
+    """The before/after table."""
+    table = Table(title="Before and after, on held-out queries and images")
+    table.add_column("")
+    for system in ("baseline", "teacher", "aligned"):
+        table.add_column(system, justify="right")
+    for name, title in METRICS:
+        values = (
+            report["metrics"].get(system, {}).get(name) for system in ("baseline", "teacher", "aligned")
+        )
+        table.add_row(title, *("–" if value is None else f"{value:.3f}" for value in values))
+    console.print(table)
+    win = report["win_rate"]["aligned_vs_baseline"]
+    low, high = win["ci95"]
+    console.print(
+        f"LMM judge, both orders: aligned wins {win['value']:.0%} (95 % interval {low:.0%} to {high:.0%})"
+    )
+
+
+def serve(config: DemoConfig, folder: Path, console: Console) -> None:
+    """Serve the page until Ctrl-C or SIGTERM."""
+    app = importlib.import_module("serve_app.app")
+    port = {} if config.port < 0 else {"port": config.port}
+    store = config.store or str(folder / "store")
+    queries = ("red sailboat at sunset", "castle in the snow", "teapot", "horse in a meadow", "bicycle")
+    address = app.deploy({"profile": config.profile, "store": store, "examples": queries, **port})
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    console.print(f"\n[bold]Search both systems side by side: {address}[/]  (Ctrl-C ends it)")
+    stop.wait()
+    app.shutdown()
+
+
+def run(config: DemoConfig) -> dict:
+    """The demo; returns the content of report.json.
+
+    Raises:
+        UserError: the folder holds something else, or a stage refuses.
+    """
+    folder = prepare_folder(config)
+    stages = Stages(total=6)
+    results = loop(config, folder, stages)
+    evaluation = results["evaluation"]
+    _, store = settings(config.model_copy(update={"store": config.store or str(folder / "store")}))
+    report = {
+        "num_images": config.num_images,
+        "num_queries": results["label"]["num_queries"],
+        "num_preferences": results["label"]["num_preferences"],
+        "encoders": {"baseline": results["align"]["parent"], "aligned": results["align"]["encoder"]},
+        "metrics": plain(evaluation["metrics"]),
+        "win_rate": {"aligned_vs_baseline": evaluation["win_rate"]["aligned_vs_baseline"]},
+        "seconds": {**stages.seconds, "total": round(sum(stages.seconds.values()), 1)},
+        "versions": evaluation["versions"],
+        "seed": config.seed,
+    }
+    report["promotion"] = promote(config, store, report["metrics"])
+    path = folder / "report.json"
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    show(report, stages.console)
+    stages.console.print(f"{report['promotion']}\nreport: {path}\npage:   {folder}/evaluate/report.html")
+    if config.serve:
+        serve(config, folder, stages.console)
+    return report
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of `kallos demo`."""
+    run_job(DemoConfig, run, argv)
+
+
+if __name__ == "__main__":
+    main()
