@@ -1,4 +1,4 @@
-"""Bytes of an image file -> checked, upright RGB pixels, a preview, an identity. Needs only Pillow and numpy.
+"""Bytes of an image file -> checked, upright RGB pixels, a preview, an identity. Imports no torch.
 
 The same functions serve the batch job and the search endpoint, so that both see the same pixels.
 """
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image, ImageOps
+from pyarrow import fs
 
 # Only formats whose decoders are plain libraries: Pillow would start Ghostscript for an EPS file.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -16,6 +18,8 @@ MAX_PIXELS = 100_000_000
 # A strip of 1 x 60,000 px is small as a file and huge once its shorter side is scaled up to the encoder's.
 MAX_ASPECT = 50
 PREVIEW_QUALITY = 85
+# A JPEG may be decoded smaller while its shorter side stays this long, and this many times what is needed.
+LEAST_SIDE_PX, OVERSAMPLING = 512, 2
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -73,6 +77,22 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> 
         raise UnusableImage(f"more than the allowed {max_pixels:,} pixels: {error}") from error
     except Exception as error:  # Pillow's decoders raise nearly every built-in type on hostile input
         raise UnusableImage(f"cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def read_for(data: bytes, fit: "Fit", *, max_pixels: int = MAX_PIXELS, preview_px: int = 0) -> Decoded:
+    """Decode for an encoder and a preview: a large JPEG no larger than scaling down well needs."""
+    needed = max(LEAST_SIDE_PX, OVERSAMPLING * max(fit.height_px, fit.width_px, preview_px))
+    return read(data, max_pixels=max_pixels, min_side_px=needed)
+
+
+def read_uri(uri: str) -> bytes:
+    """The bytes at a path or filesystem URI. Raises UnusableImage with the reason."""
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
+        with filesystem.open_input_stream(path) as stream:
+            return stream.read()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UnusableImage(f"cannot be opened: {error}") from error
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

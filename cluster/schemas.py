@@ -63,6 +63,16 @@ SCHEMAS: dict[str, pa.Schema] = {
             "created_at": TIMESTAMP,
         }
     ),
+    "indexes": pa.schema(
+        {
+            "encoder": pa.string(),
+            "kind": pa.string(),
+            "num_rows": pa.int64(),
+            "recall_at_10": pa.float32(),
+            "num_queries": pa.int32(),
+            "measured_at": TIMESTAMP,
+        }
+    ),
     "aliases": pa.schema(
         {"alias": pa.string(), "version": pa.int64(), "encoder": pa.string(), "set_at": TIMESTAMP}
     ),

@@ -3,13 +3,13 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pyarrow as pa
 import ray.data
 from pyarrow import compute as pc
 
-from actors.encoder import EncodeImages, Encoder
+from actors.embedding import embed, streaming_context
+from actors.encoder import Encoder
 from cluster import session
 from cluster.profile import EncoderModel, Profile
 from cluster.tables import EncoderRecord, Store, embeddings_table
@@ -18,9 +18,6 @@ from jobs.ingest import IngestConfig, stages
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.sources import Source, open_source
 from jobs.ingest.writer import Progress, Writer
-
-# Blocks small enough that the encoders start while the first file is still being read.
-BLOCK_BYTES = 16 << 20
 
 
 def ingest(config: IngestConfig) -> dict:
@@ -55,7 +52,7 @@ def ingest(config: IngestConfig) -> dict:
 
 def embedded(source: Source, model: EncoderModel, recipe: stages.Recipe, known: Lookup) -> Iterator[pa.Table]:
     """Batches of `prepared_schema` with `vector` in the place of `pixels`, as the actors finish them."""
-    with _streaming_context():
+    with streaming_context():
         prepared = source.dataset().map_batches(
             stages.prepare,
             batch_format="pyarrow",
@@ -63,35 +60,7 @@ def embedded(source: Source, model: EncoderModel, recipe: stages.Recipe, known: 
             compute=ray.data.TaskPoolStrategy(model.decode.max_actors),
             num_cpus=model.decode.num_cpus,
         )
-        yield from encode(prepared, model).iter_batches(batch_size=None, batch_format="pyarrow")
-
-
-def encode(prepared: ray.data.Dataset, model: EncoderModel) -> ray.data.Dataset:
-    """Append the actor pool that turns `pixels` into `vector`."""
-    return prepared.map_batches(
-        EncodeImages,
-        batch_size=model.stage.batch_size,
-        batch_format="pyarrow",
-        fn_constructor_kwargs={
-            "model": model.model,
-            "precision": model.precision,
-            "num_threads": model.num_threads,
-        },
-        compute=ray.data.ActorPoolStrategy(min_size=model.stage.min_actors, max_size=model.stage.max_actors),
-        num_cpus=model.stage.num_cpus,
-        num_gpus=model.stage.num_gpus,
-        # An argument of its own keeps the stage apart: Ray would decode inside actors that ask for equal CPUs.
-        label_selector={},
-    )
-
-
-@contextmanager
-def _streaming_context() -> Iterator[None]:
-    context = ray.data.DataContext.get_current().copy()
-    context.target_max_block_size = BLOCK_BYTES
-    context.enable_progress_bars = False
-    with ray.data.DataContext.current(context):
-        yield
+        yield from embed(prepared, model).iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def known_images(store: Store, fingerprint: str) -> Lookup:

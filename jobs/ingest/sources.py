@@ -11,14 +11,14 @@ import pyarrow as pa
 import ray.data
 from pyarrow import parquet
 
-from actors.images import UnusableImage, image_id
+from actors.images import UnusableImage, image_id, read_uri
 from cluster.errors import UserError
 from cluster.profile import Stage
 from jobs.ingest import IngestConfig, listing
 from jobs.ingest.listing import Place
 from jobs.ingest.metadata import Metadata, find_metadata, read_metadata
 from jobs.ingest.readers import ImageFiles, TarSamples
-from jobs.ingest.stages import Raw, read_uri
+from jobs.ingest.stages import Raw
 from jobs.ingest.words import Columns, Words, words_of
 
 

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import pyarrow as pa
-from pyarrow import fs
 
 from actors import images
 from actors.images import Fit, UnusableImage
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.words import NO_WORDS, Words
 
-# A JPEG may be decoded smaller as long as its shorter side stays this many times what is wanted of it.
-OVERSAMPLING = 2
 NEW, KNOWN, REJECTED = "new", "known", "rejected"
 
 
@@ -37,11 +34,6 @@ class Recipe:
     fit: Fit
     preview_px: int
     max_pixels: int
-
-    @property
-    def min_side_px(self) -> int:
-        """Shorter side below which a JPEG is not decoded at reduced size."""
-        return OVERSAMPLING * max(self.preview_px, self.fit.height_px, self.fit.width_px)
 
 
 @lru_cache
@@ -81,7 +73,9 @@ def prepare_row(raw: Raw, recipe: Recipe, known: Lookup) -> dict:
     if identity in known:
         return {"status": KNOWN, "uri": raw.uri, "image_id": identity}
     try:
-        decoded = images.read(raw.data, max_pixels=recipe.max_pixels, min_side_px=recipe.min_side_px)
+        decoded = images.read_for(
+            raw.data, recipe.fit, max_pixels=recipe.max_pixels, preview_px=recipe.preview_px
+        )
     except UnusableImage as error:
         return {"status": REJECTED, "uri": raw.uri, "stage": "decode", "error": str(error)}
     return {
@@ -96,13 +90,3 @@ def prepare_row(raw: Raw, recipe: Recipe, known: Lookup) -> dict:
         "preview": images.preview_jpeg(decoded.image, recipe.preview_px),
         "pixels": images.pixels(decoded.image, recipe.fit).tobytes(),
     }
-
-
-def read_uri(uri: str) -> bytes:
-    """The bytes at a path or filesystem URI. Raises UnusableImage with the reason."""
-    try:
-        filesystem, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
-        with filesystem.open_input_stream(path) as stream:
-            return stream.read()
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise UnusableImage(f"cannot be opened: {error}") from error

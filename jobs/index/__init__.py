@@ -1,0 +1,30 @@
+"""Give an encoder its index: embed images, build an ANN index where one pays, measure its recall.
+
+    kallos index --encoder candidate
+
+`images` -> `embeddings_<encoder>`, and a row in `indexes` for each size at which it was measured. An encoder
+whose image side equals its parent's (aligned in `text` mode) takes over the parent's vectors.
+"""
+
+from pydantic import Field
+
+from jobs import command
+
+
+class IndexConfig(command.JobConfig):
+    """Whose index, over which images."""
+
+    encoder: str = Field("live", description="alias or fingerprint of a registered encoder")
+    where: str = Field("", description="SQL filter on the images table, empty = every image")
+
+
+def run(config: IndexConfig) -> dict:
+    """Embed, index, measure; returns the report. Raises UserError for an unknown encoder or a bad filter."""
+    from jobs.index.job import index  # here, so that `--help` does not wait for torch
+
+    return index(config)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    command.main(IndexConfig, run, argv)
