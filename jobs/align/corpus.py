@@ -1,0 +1,149 @@
+"""Reads what an alignment learns from: preferences, caption pairs, and the reference's scores, made once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from actors.encoder import Encoder
+from cluster.errors import UserError
+from cluster.profile import Align
+from cluster.tables import Store, embeddings_table
+from jobs.align.batches import Corpus, flat, group_pairs
+
+EncodeTexts = Callable[[list[str]], np.ndarray]
+
+
+def read_pairs(store: Store, run_id: str, parent: str) -> pa.Table:
+    """Preference rows of the run, or all for "": `query`, `winner`, `loser`, `p_winner`.
+
+    Raises UserError when there are none, or when another encoder than `parent` retrieved their images.
+    """
+    where = "run_id = '{}'".format(run_id.replace("'", "''")) if run_id else None
+    columns = ["query", "winner", "loser", "p_winner", "run_id"]
+    pairs = store.read("preferences", columns, where)
+    if not pairs.num_rows:
+        known = sorted(set(store.read("preferences", ["run_id"])["run_id"].to_pylist()))
+        raise UserError(
+            f"There are no preferences of run {run_id!r} in {store.uri}: it holds the runs "
+            f"{', '.join(known) or 'none'}; `kallos label` makes one."
+        )
+    _check_encoder(store, where, parent)
+    return pairs.drop_columns("run_id")
+
+
+def _check_encoder(store: Store, where: str | None, parent: str) -> None:
+    """People's choices have no ranking, and so no encoder to compare with."""
+    if not store.exists("rankings"):
+        return
+    rankings = store.read("rankings", ["run_id", "encoder"], where)
+    for run_id, encoder in zip(*rankings.to_pydict().values(), strict=True):
+        if encoder != parent:
+            raise UserError(
+                f"The preferences of run {run_id} were made with encoder {encoder}, but the parent is "
+                f"{parent}: give --parent {encoder}, or label again with --encoder {parent}."
+            )
+
+
+def read_captions(store: Store, where: str, *, limit: int, seed: int) -> pa.Table:
+    """Caption pairs (`image_id`, `caption`) of the images that `where` (SQL) keeps: at most `limit`, sampled.
+
+    An image gives a pair for its caption and one for its detailed caption, if it has them.
+    Raises UserError when no image has a caption.
+    """
+    images = store.read("images", ["image_id", "caption", "detailed_caption"], where or None)
+    both = [images.select(["image_id", name]).rename_columns(["image_id", "caption"]) for name in
+            ("caption", "detailed_caption")]  # fmt: skip
+    pairs = pa.concat_tables(both)
+    pairs = pairs.filter(pc.fill_null(pc.not_equal(pairs["caption"], ""), False))
+    if not pairs.num_rows:
+        kept = f"that --where {where!r} keeps " if where else ""
+        raise UserError(
+            f"No image {kept}in {store.uri} has a caption for the contrastive loss: set the profile's "
+            "align.pretrain_weight to 0, or ingest images with captions."
+        )
+    pairs = pairs.sort_by([("image_id", "ascending"), ("caption", "ascending")])
+    kept = np.random.default_rng(seed).permutation(pairs.num_rows)[:limit]
+    return pairs.take(np.sort(kept))
+
+
+def find_rows(store: Store, table: str, image_ids: pa.Array) -> np.ndarray:
+    """Where the images stand in the table: int64 row offsets, in the order of `image_ids`.
+
+    Raises UserError naming one of those that are missing.
+    """
+    present = store.open(table).to_lance().to_table(columns=["image_id"])["image_id"]
+    rows = pc.index_in(image_ids, present.combine_chunks())
+    if rows.null_count:
+        missing = image_ids.filter(rows.is_null())
+        verb = "ingest" if table == "images" else "index"
+        raise UserError(
+            f"{len(missing)} of {len(image_ids)} images to learn from are missing from table {table} of "
+            f"{store.uri}, such as {missing[0].as_py()}: run `kallos {verb}` on them."
+        )
+    return rows.to_numpy().astype(np.int64)
+
+
+def read_vectors(store: Store, fingerprint: str, image_ids: pa.Array) -> np.ndarray:
+    """The encoder's stored vectors of the images, float32 [N, dim]. Raises UserError for missing ones."""
+    table = embeddings_table(fingerprint)
+    rows = find_rows(store, table, image_ids)
+    vectors = store.open(table).to_lance().take(rows.tolist(), columns=["vector"])["vector"]
+    return flat(vectors).reshape(len(image_ids), -1)
+
+
+def read_corpus(
+    store: Store, pairs: pa.Table, captions: pa.Table, parent: Encoder, encode: EncodeTexts, settings: Align
+) -> Corpus:
+    """The corpus of those preference and caption rows, with the reference's scores.
+
+    `encode` is the parent's text tower. A score is the cosine similarity of the query's vector and the
+    image's stored one, over tau. Raises UserError when an image has no vector in the parent's table.
+    """
+    queries = group_pairs(pairs, max_pairs_per_query=settings.max_pairs_per_query, seed=settings.seed)
+    of_pairs = _distinct_ids(
+        queries["winner"].combine_chunks().values, queries["loser"].combine_chunks().values
+    )
+    image_ids = _distinct_ids(of_pairs, captions["image_id"])
+    vectors = read_vectors(store, parent.fingerprint, of_pairs)
+    query_vectors = encode(queries["query"].to_pylist())
+    num_pairs = pc.list_value_length(queries["winner"]).to_numpy()
+    of_query = np.repeat(np.arange(queries.num_rows), num_pairs)
+    columns = {"query": queries["query"], "p_winner": queries["p_winner"]}
+    for side in ("winner", "loser"):
+        ids = pc.list_flatten(queries[side])
+        side_vectors = vectors[pc.index_in(ids, of_pairs).to_numpy()]
+        scores = np.einsum("pd,pd->p", query_vectors[of_query], side_vectors) / parent.temperature
+        columns[side] = _lists(pc.index_in(ids, image_ids).to_numpy(), num_pairs)
+        columns[f"{side}_reference"] = _lists(scores.astype(np.float32), num_pairs)
+    image = pc.index_in(captions["image_id"], image_ids)
+    return Corpus(pa.table(columns), pa.table({"image": image, "caption": captions["caption"]}), image_ids)
+
+
+def saved_corpus(folder: Path, make: Callable[[], Corpus]) -> Corpus:
+    """The corpus in the folder; made and written there, complete or not at all, when it is not there yet."""
+    names = ("queries", "captions", "images")
+    if not folder.exists():
+        corpus = make()
+        tables = (corpus.queries, corpus.captions, pa.table({"image_id": corpus.image_ids}))
+        draft = folder.with_name(folder.name + ".draft")
+        draft.mkdir(parents=True, exist_ok=True)
+        for name, table in zip(names, tables, strict=True):
+            parquet.write_table(table, draft / f"{name}.parquet")
+        draft.rename(folder)
+    queries, captions, images = (parquet.read_table(folder / f"{name}.parquet") for name in names)
+    return Corpus(queries, captions, images["image_id"].combine_chunks())
+
+
+def _distinct_ids(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The distinct image ids of all columns, sorted."""
+    distinct = np.unique(np.concatenate([column.to_numpy(zero_copy_only=False) for column in columns]))
+    return pa.array(distinct, pa.string())
+
+
+def _lists(values: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, values)

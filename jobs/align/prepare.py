@@ -1,0 +1,114 @@
+"""What is settled before training starts: the order of batches, the run's name, where images come from."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from actors.encoder import Encoder
+from cluster.errors import UserError
+from cluster.profile import Align, Profile, Stage, repo_path
+from cluster.tables import EncoderRecord, Store
+from jobs.align.batches import Corpus, Schedule
+from jobs.align.corpus import EncodeTexts, find_rows, read_captions, read_vectors
+from jobs.align.inputs import Images, SharedImages, StoredImages, num_pixel_bytes, share_pixels
+from jobs.align.learner import Plan
+from jobs.align.progress import progress
+
+
+def plan_batches(store: Store, pairs: pa.Table, where: str, settings: Align) -> tuple[Schedule, pa.Table]:
+    """The order of batches, and the caption pairs (`image_id`, `caption`) drawn for the whole run."""
+    with_captions = settings.pretrain_weight > 0
+    schedule = Schedule(
+        num_queries=len(pairs["query"].unique()),
+        num_captions=0,
+        queries_per_batch=settings.queries_per_batch,
+        caption_batch_size=settings.caption_batch_size if with_captions else 0,
+        batches_per_step=settings.num_workers * settings.batches_per_step,
+        seed=settings.seed,
+    )
+    if not with_captions:
+        return schedule, pa.table(
+            {"image_id": pa.array([], pa.string()), "caption": pa.array([], pa.string())}
+        )
+    # No more images are read and decoded than the run can draw.
+    limit = settings.epochs * schedule.num_batches * schedule.caption_batch_size
+    captions = read_captions(store, where, limit=limit, seed=settings.seed)
+    return dataclasses.replace(schedule, num_captions=captions.num_rows), captions
+
+
+def worker_stage(settings: Align) -> Stage:
+    """The resources of all training workers together."""
+    count = settings.num_workers
+    return Stage(min_actors=count, max_actors=count, num_cpus=1, num_gpus=1 if settings.use_gpu else 0)
+
+
+def load_parent(record: EncoderRecord, profile: Profile) -> Encoder:
+    """The parent, on the CPU. Raises UserError when its checkpoint is no longer the one registered."""
+    encoder = Encoder.load(
+        record.checkpoint, precision=profile.encoder.precision, num_threads=profile.encoder.num_threads
+    )
+    if encoder.fingerprint != record.encoder:
+        raise UserError(
+            f"The checkpoint {record.checkpoint} of encoder {record.encoder} is now {encoder.fingerprint}: "
+            "restore the checkpoint, or ingest with the new one and label again."
+        )
+    return encoder
+
+
+def run_name(parent: str, settings: Align, pairs: pa.Table, captions: pa.Table) -> str:
+    """16 hex characters: the hash of all that decides what training gives."""
+    digest = hashlib.sha256(f"{parent} {settings.model_dump_json()}".encode())
+    for table in (pairs.sort_by([(name, "ascending") for name in pairs.column_names]), captions):
+        for column in table.combine_chunks().columns:
+            digest.update("\0".join(map(str, column.to_pylist())).encode())
+    return digest.hexdigest()[:16]
+
+
+def query_encoder(parent: Encoder, record: EncoderRecord, settings: Align) -> EncodeTexts:
+    """The parent's text tower: here, or in a task that holds a GPU where training has them."""
+    if not settings.use_gpu:
+        return parent.encode_texts
+    task = ray.remote(num_gpus=1)(_encode_texts)
+    return lambda texts: ray.get(task.remote(local_path(record.checkpoint), parent.precision, texts))
+
+
+def _encode_texts(model: str, precision: str, texts: list[str]) -> np.ndarray:
+    return Encoder.load(model, precision=precision, device="cuda").encode_texts(texts)
+
+
+def load_images(store: Store, corpus: Corpus, parent: Encoder, settings: Align) -> Images:
+    """What batches take their images from: vectors in mode `text`, else pixels, shared when they fit."""
+    if settings.mode == "text":
+        return SharedImages(ray.put(read_vectors(store, parent.fingerprint, corpus.image_ids)))
+    places = find_rows(store, "images", corpus.image_ids)
+    stored = StoredImages(store, store.open("images").to_lance().version, places, parent.fit)
+    needed = num_pixel_bytes(len(places), parent.fit)
+    if needed > settings.pixel_cache_bytes:
+        progress(f"pixels take {needed:,} bytes, over {settings.pixel_cache_bytes:,}: decoding at every use")
+        return stored
+    return share_pixels(stored)
+
+
+def plan_workers(
+    record: EncoderRecord, profile: Profile, settings: Align, schedule: Schedule, folder: Path
+) -> Plan:
+    """What each training worker is told."""
+    return Plan(
+        model=local_path(record.checkpoint),
+        precision=profile.encoder.precision,
+        num_threads=profile.encoder.num_threads,
+        num_steps=schedule.num_steps,
+        batches_per_step=settings.batches_per_step,
+        progress_file=str(folder / "epochs.jsonl"),
+        settings=settings,
+    )
+
+
+def local_path(model: str) -> str:
+    """A model's local folder as an absolute path, since workers run elsewhere; other names unchanged."""
+    path = Path(repo_path(model))
+    return str(path.absolute()) if path.exists() else model

@@ -1,0 +1,56 @@
+"""Lines for the person who waits. Workers may be on other machines: they append to a file we follow."""
+
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+POLL_S = 1.0
+SHOWN = ("loss", "loss_dpo", "loss_pt", "rewards/accuracies", "rewards/margins")
+
+
+def progress(line: str) -> None:
+    """Show a line on stderr."""
+    print(f"align: {line}", file=sys.stderr, flush=True)
+
+
+def write_epoch(path: Path, epoch: int, num_epochs: int, metrics: dict[str, float]) -> None:
+    """Append what an epoch reported, as one JSON line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"epoch": epoch, "num_epochs": num_epochs, **metrics}) + "\n")
+
+
+@contextlib.contextmanager
+def follow(path: Path) -> Iterator[None]:
+    """Show the epochs that are appended to the file meanwhile."""
+    done = threading.Event()
+    start = path.stat().st_size if path.exists() else 0
+    thread = threading.Thread(target=_follow, args=(path, start, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _follow(path: Path, position: int, done: threading.Event) -> None:
+    while True:
+        finished = done.wait(POLL_S)
+        if path.exists():
+            with path.open(encoding="utf-8") as file:
+                file.seek(position)
+                new = file.read()
+            complete = new[: new.rfind("\n") + 1]
+            position += len(complete.encode())
+            for line in complete.splitlines():
+                progress(_shown(json.loads(line)))
+        if finished:
+            return
+
+
+def _shown(epoch: dict[str, float]) -> str:
+    values = " ".join(f"{name} {epoch[name]:.4f}" for name in SHOWN)
+    return f"epoch {epoch['epoch']}/{epoch['num_epochs']}: {values} ({epoch['seconds']:.1f} s)"

@@ -1,0 +1,109 @@
+"""Which queries, images and texts a step sees, with arrays laid out by hand."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs.align.batches import Corpus, Schedule, group_pairs, make_batch
+
+
+@pytest.fixture
+def corpus() -> Corpus:
+    queries = pa.table(
+        {
+            "query": ["a red boat", "a cat"],
+            "winner": pa.array([[2, 2, 0], [4]], pa.list_(pa.int32())),
+            "loser": pa.array([[0, 5, 5], [2]], pa.list_(pa.int32())),
+            "p_winner": pa.array([[1.0, 0.9, 0.6], [0.7]], pa.list_(pa.float32())),
+            "winner_reference": pa.array([[2.5, 2.5, 0.5], [4.5]], pa.list_(pa.float32())),
+            "loser_reference": pa.array([[0.5, 5.5, 5.5], [2.25]], pa.list_(pa.float32())),
+        }
+    )
+    captions = pa.table(
+        {
+            "image": pa.array([3, 5, 1], pa.int32()),
+            "caption": ["a cat", "a boat at sea", "a dog"],
+        }
+    )
+    return Corpus(queries, captions, pa.array([f"image-{row}" for row in range(6)]))
+
+
+def test_each_image_and_text_of_a_batch_stands_once(corpus: Corpus):
+    batch = make_batch(corpus, np.array([1, 0]), np.array([0, 1]))
+    assert batch["images"].tolist() == [0, 2, 3, 4, 5]
+    assert batch["texts"] == ["a cat", "a red boat", "a boat at sea"]
+    assert batch["pair_query"].tolist() == [0, 1, 1, 1]
+    assert batch["pair_winner"].tolist() == [3, 1, 1, 0]
+    assert batch["pair_loser"].tolist() == [1, 0, 4, 4]
+    assert batch["p_winner"].tolist() == pytest.approx([0.7, 1.0, 0.9, 0.6])
+    assert batch["winner_reference"].tolist() == [4.5, 2.5, 2.5, 0.5]
+    assert batch["loser_reference"].tolist() == [2.25, 0.5, 5.5, 5.5]
+    assert batch["caption_image"].tolist() == [2, 4]
+    assert batch["caption_text"].tolist() == [0, 2]
+
+
+def test_every_query_weighs_the_same_however_many_pairs_it_has(corpus: Corpus):
+    batch = make_batch(corpus, np.array([0, 1]), np.array([], np.int64))
+    assert batch["pair_weight"].tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    assert batch["caption_image"].tolist() == batch["caption_text"].tolist() == []
+
+
+def test_a_query_drawn_twice_keeps_its_text_and_images_once(corpus: Corpus):
+    batch = make_batch(corpus, np.array([1, 1]), np.array([], np.int64))
+    assert batch["images"].tolist() == [2, 4] and batch["texts"] == ["a cat"]
+    assert batch["pair_query"].tolist() == [0, 0]
+    assert batch["pair_weight"].tolist() == [0.5, 0.5]
+
+
+def schedule(**changes: int) -> Schedule:
+    values = dict(num_queries=11, num_captions=7, queries_per_batch=2, caption_batch_size=3,
+                  batches_per_step=2, seed=5)  # fmt: skip
+    return Schedule(**{**values, **changes})
+
+
+def test_an_epoch_holds_every_query_and_fills_its_last_step_from_the_first():
+    plan = schedule()
+    assert (plan.num_steps, plan.num_batches) == (3, 6)
+    drawn = plan.queries(0)
+    assert drawn.shape == (6, 2)
+    assert sorted(drawn.flat[:11]) == list(range(11)) and drawn.flat[11] == drawn.flat[0]
+    assert plan.captions(0).shape == (6, 3) and plan.captions(0).max() < 7
+
+
+def test_epochs_and_seeds_differ_and_repeat_exactly():
+    assert schedule().queries(1).tolist() == schedule().queries(1).tolist()
+    assert schedule().queries(1).tolist() != schedule().queries(0).tolist()
+    assert schedule().queries(1).tolist() != schedule(seed=6).queries(1).tolist()
+    same_size = schedule(num_queries=7, queries_per_batch=3)
+    assert same_size.queries(0).tolist() != same_size.captions(0).tolist()
+
+
+def test_no_captions_give_empty_batches():
+    assert schedule(num_captions=0, caption_batch_size=0).captions(0).shape == (6, 0)
+
+
+def pairs(rows: list[tuple[str, str, str, float]]) -> pa.Table:
+    names = ("query", "winner", "loser", "p_winner")
+    return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def test_pairs_are_grouped_by_query_in_an_order_that_the_rows_order_does_not_change():
+    rows = [("b", "x", "y", 1.0), ("a", "z", "y", 0.8), ("b", "x", "w", 0.9), ("a", "x", "z", 0.7)]
+    grouped = group_pairs(pairs(rows), max_pairs_per_query=9, seed=0).to_pydict()
+    assert grouped == {
+        "query": ["a", "b"],
+        "winner": [["x", "z"], ["x", "x"]],
+        "loser": [["z", "y"], ["w", "y"]],
+        "p_winner": [[0.7, 0.8], [0.9, 1.0]],
+    }
+    assert grouped == group_pairs(pairs(rows[::-1]), max_pairs_per_query=9, seed=0).to_pydict()
+
+
+def test_a_query_with_too_many_pairs_keeps_a_seeded_sample():
+    rows = [("many", f"w{place:03d}", "loser", 1.0) for place in range(300)] + [("one", "w", "l", 1.0)]
+    kept, again, other = (
+        group_pairs(pairs(rows), max_pairs_per_query=20, seed=seed)["winner"].to_pylist()
+        for seed in (1, 1, 2)
+    )
+    assert [len(winners) for winners in kept] == [20, 1]
+    assert len(set(kept[0])) == 20 and kept == again and kept != other
