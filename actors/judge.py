@@ -1,0 +1,183 @@
+"""The judge: a language-and-vision model that rates images and compares them.
+
+Every answer is one token, and what counts are the probabilities of the allowed tokens, not the sampled one:
+a rating is the expectation over the digits 1 to 5, a comparison is the probability of the letter A, asked in
+both orders. The prompts stand here as constants: the shipped judge is trained on exactly these, and a large
+Qwen2.5-VL reads them as they are.
+
+    judge = Judge(make_engine(profile.judge), image_px=profile.judge.image_px)
+    judge.aesthetics([image])            # array([3.7])
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from actors.engine import Engine, Reply, Request, generate_or_exit
+
+Criterion = Literal["accuracy", "aesthetics", "overall"]
+CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
+
+DIGITS = ("1", "2", "3", "4", "5")
+LETTERS = ("A", "B")
+
+SYSTEM = "You are a judge of photographs."
+AESTHETICS = (
+    "How beautiful is this picture? Mind light, colours, composition and sharpness. "
+    "Rate it from 1 (ugly) to 5 (stunning) with one digit."
+)
+ACCURACY = (
+    'How well does this picture show "{query}"? Rate it from 1 (not at all) to 5 (exactly) with one digit.'
+)
+COMPARE: dict[Criterion, str] = {
+    "accuracy": 'Which picture shows "{query}" better? Answer with one letter, A or B.',
+    "aesthetics": (
+        "Which picture is more beautiful? Mind light, colours, composition and sharpness. "
+        "Answer with one letter, A or B."
+    ),
+    "overall": (
+        'Which picture is the better answer to "{query}", both right and beautiful? '
+        "Answer with one letter, A or B."
+    ),
+}
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Soft outcomes of N comparisons; NaN where either order got no answer.
+
+    p_ab: probability that A is better when A is shown first, float64 [N] in [0, 1].
+    p_ba: probability that A is better when B is shown first, float64 [N] in [0, 1].
+    p: mean of both orders, float64 [N]: what a preference is made of.
+    consistent: whether both orders name the same winner, bool [N].
+    """
+
+    p_ab: np.ndarray
+    p_ba: np.ndarray
+    p: np.ndarray
+    consistent: np.ndarray
+
+
+class Judge:
+    """Asks an engine the questions above.
+
+    image_px: images are shrunk to this longer side before the prompt, 0 leaves them as they are.
+    """
+
+    def __init__(self, engine: Engine, image_px: int = 0):
+        self.engine = engine
+        self.image_px = image_px
+
+    def aesthetics(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """How beautiful each image is: float64 [N] in [1, 5], NaN where the engine gave no answer."""
+        requests = [
+            Request(messages=rating_messages(AESTHETICS), images=(self._fit(image),), choices=DIGITS)
+            for image in images
+        ]
+        return self._rate(requests)
+
+    def accuracy(self, queries: Sequence[str], images: Sequence[Image.Image]) -> np.ndarray:
+        """How well image n shows query n: float64 [N] in [1, 5], NaN where the engine gave no answer."""
+        requests = [
+            Request(
+                messages=rating_messages(ACCURACY.format(query=plain(query))),
+                images=(self._fit(image),),
+                choices=DIGITS,
+            )
+            for query, image in zip(queries, images, strict=True)
+        ]
+        return self._rate(requests)
+
+    def compare(
+        self,
+        criterion: Criterion,
+        queries: Sequence[str],
+        images_a: Sequence[Image.Image],
+        images_b: Sequence[Image.Image],
+    ) -> Comparison:
+        """Which of two images is better, asked in both orders. `queries` do not matter for "aesthetics"."""
+        shown_a = [self._fit(image) for image in images_a]
+        shown_b = [self._fit(image) for image in images_b]
+        requests = []
+        for query, a, b in zip(queries, shown_a, shown_b, strict=True):
+            messages = comparison_messages(criterion, query)
+            requests.append(Request(messages=messages, images=(a, b), choices=LETTERS))
+            requests.append(Request(messages=messages, images=(b, a), choices=LETTERS))
+        p_first = np.array(
+            [first_letter_probability(reply) for reply in generate_or_exit(self.engine, requests)]
+        )
+        return comparison(p_ab=p_first[0::2], p_ba=1.0 - p_first[1::2])
+
+    def _rate(self, requests: Sequence[Request]) -> np.ndarray:
+        return np.array(
+            [expected_digit(reply) for reply in generate_or_exit(self.engine, requests)], dtype=np.float64
+        )
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        return shrink(image, self.image_px)
+
+
+def identity() -> str:
+    """8 hex characters that change with the prompts above: ratings under other prompts are other ratings."""
+    return hashlib.sha256(repr((SYSTEM, AESTHETICS, ACCURACY, COMPARE)).encode()).hexdigest()[:8]
+
+
+def plain(query: str) -> str:
+    """The query on one line and without double quotes, which end it in the prompt."""
+    return " ".join(query.replace('"', "'").split())
+
+
+def rating_messages(question: str) -> Messages:
+    """A chat that shows one image after the question."""
+    return _chat([{"type": "text", "text": question}, {"type": "image"}])
+
+
+def comparison_messages(criterion: Criterion, query: str) -> Messages:
+    """A chat that shows two images, named A and B, after the question."""
+    question = COMPARE[criterion].format(query=plain(query))
+    return _chat(
+        [
+            {"type": "text", "text": f"{question}\nA:"},
+            {"type": "image"},
+            {"type": "text", "text": "B:"},
+            {"type": "image"},
+        ]
+    )
+
+
+def _chat(content: list[dict[str, str]]) -> Messages:
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
+
+
+def expected_digit(reply: Reply) -> float:
+    """Expectation over the digits' probabilities, in [1, 5]; NaN for a reply that failed."""
+    if reply.error or not reply.choice_probs:
+        return float("nan")
+    return sum(int(digit) * reply.choice_probs[digit] for digit in DIGITS)
+
+
+def first_letter_probability(reply: Reply) -> float:
+    """Probability of the letter A, in [0, 1]; NaN for a reply that failed."""
+    return float("nan") if reply.error or not reply.choice_probs else reply.choice_probs["A"]
+
+
+def comparison(p_ab: np.ndarray, p_ba: np.ndarray) -> Comparison:
+    """Joins the two orders: p = (P(A|AB) + P(A|BA)) / 2; NaN is never consistent."""
+    p = (p_ab + p_ba) / 2
+    consistent = ((p_ab > 0.5) == (p_ba > 0.5)) & ~np.isnan(p)
+    return Comparison(p_ab=p_ab, p_ba=p_ba, p=p, consistent=consistent)
+
+
+def shrink(image: Image.Image, longer_px: int) -> Image.Image:
+    """The image with its longer side at most `longer_px` (0 = as it is), never enlarged."""
+    longer = max(image.size)
+    if not longer_px or longer <= longer_px:
+        return image
+    size = tuple(max(1, round(side * longer_px / longer)) for side in image.size)
+    return image.resize(size, Image.Resampling.BICUBIC)

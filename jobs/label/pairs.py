@@ -1,0 +1,131 @@
+"""The partial order of one query's images, and the preferences that follow from it (step 4 of the method).
+
+The list ordered by semantic score is thinned to every `stride`-th image, cut into `rows` of `columns`
+images, and each row is ordered by aesthetics. A cell (i, j) is preferred to (k, l) when i <= k, j <= l and
+they differ: better on one axis and not worse on the other. u x v cells give u(u+1)/2 * v(v+1)/2 - uv pairs:
+200 for 5 x 5.
+
+Pure functions on plain arrays; images are named by their position in the list they came in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NEAR_TIE = 0.05
+"""A preference whose p_winner is within this of one half says next to nothing; such pairs are counted."""
+
+Cell = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The shape of the partial order: rows (u), columns (v) and the stride of the thinning, counts."""
+
+    rows: int
+    columns: int
+    stride: int
+
+    @property
+    def num_images(self) -> int:
+        """Images of a full grid."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One ordered pair of a query's images.
+
+    winner, loser: positions in the query's list. p_winner: probability that the winner is better, in [0.5,
+    1]. winner_cell, loser_cell: (row, column). consistent: False when the judge, asked in both orders,
+    contradicted itself.
+    """
+
+    winner: int
+    loser: int
+    p_winner: float
+    winner_cell: Cell
+    loser_cell: Cell
+    consistent: bool
+
+
+def thin(semantic_scores: Sequence[float], grid: Grid) -> list[int]:
+    """Positions of the grid's images by falling semantic score: every `stride`-th of the list; equal scores
+    keep the order of the list.
+
+    With fewer images than stride and grid want, the stride shrinks as far as it must to fill the grid.
+    """
+    order = np.argsort(-np.asarray(semantic_scores, dtype=np.float64), kind="stable")
+    stride = max(1, min(grid.stride, (len(order) - 1) // max(1, grid.num_images - 1)))
+    return [int(position) for position in order[::stride][: grid.num_images]]
+
+
+def cut(num_images: int, columns: int) -> list[list[int]]:
+    """Rows of `columns` positions, 0 to num_images - 1; the last row is shorter when they do not fill it."""
+    return [list(range(start, min(start + columns, num_images))) for start in range(0, num_images, columns)]
+
+
+def order_rows(rows: Sequence[Sequence[int]], aesthetic_scores: Sequence[float]) -> list[list[int]]:
+    """Each row by falling aesthetic score; equal scores keep their semantic order."""
+    return [sorted(row, key=lambda position: -aesthetic_scores[position]) for row in rows]
+
+
+def dominance(shape: Sequence[int]) -> list[tuple[Cell, Cell]]:
+    """(winner, loser) cells of rows that are `shape[i]` long, the winner not lower on either axis."""
+    cells = [(i, j) for i, length in enumerate(shape) for j in range(length)]
+    return [(a, b) for a in cells for b in cells if a != b and a[0] <= b[0] and a[1] <= b[1]]
+
+
+def p_dominance(aesthetic_gap: float, semantic_gap: float) -> float:
+    """Bradley-Terry on the sum of both gaps (winner minus loser, each in units of its noise), at least one
+    half.
+
+    The floor: a cell dominates by its rank in the row, so across rows its aesthetic score may be the lower
+    one. Then the scores do not support the preference, and it weighs nothing rather than turning round.
+    """
+    return max(0.5, float(1.0 / (1.0 + np.exp(-(aesthetic_gap + semantic_gap)))))
+
+
+def preferences(
+    rows: Sequence[Sequence[int]],
+    semantic_scores: Sequence[float],
+    aesthetic_scores: Sequence[float],
+    *,
+    semantic_unit: float,
+    aesthetic_unit: float,
+    judged: Mapping[tuple[int, int], tuple[float, bool]] | None = None,
+) -> list[Preference]:
+    """Every dominance pair of rows that `order_rows` made.
+
+    Args:
+        rows: positions; semantic_scores and aesthetic_scores are indexed by them. semantic_unit,
+        aesthetic_unit: the difference of scores that counts as one logit, > 0. Inside a row the
+            semantic difference counts nothing: the row is what the method takes as equally accurate.
+        judged: (winner, loser) -> (p, consistent) where the judge compared the two themselves; that p is
+        taken, and
+            a pair whose p is NaN (no answer) is left out.
+    """
+    judged = judged or {}
+    result = []
+    for (i, j), (k, m) in dominance([len(row) for row in rows]):
+        winner, loser = rows[i][j], rows[k][m]
+        aesthetic_gap = (aesthetic_scores[winner] - aesthetic_scores[loser]) / aesthetic_unit
+        semantic_gap = (semantic_scores[winner] - semantic_scores[loser]) / semantic_unit if i != k else 0.0
+        p, consistent = judged.get((winner, loser), (p_dominance(aesthetic_gap, semantic_gap), True))
+        if not np.isnan(p):
+            result.append(Preference(winner, loser, max(0.5, p), (i, j), (k, m), consistent))
+    return result
+
+
+def spread(scores: Sequence[float]) -> float:
+    """Standard deviation of scores on a scale of their own, the unit of a gap between two; 1 when all are
+    equal.
+    """
+    deviation = float(np.std(np.asarray(scores, dtype=np.float64)))
+    return deviation if deviation > 1e-9 else 1.0
+
+
+def num_near_ties(pairs: Sequence[Preference]) -> int:
+    """Preferences that say next to nothing (`NEAR_TIE`)."""
+    return sum(abs(pair.p_winner - 0.5) < NEAR_TIE for pair in pairs)

@@ -1,0 +1,296 @@
+"""The whole job of `kallos label`: checks everything early, runs the pipeline, counts."""
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from actors.engine import ENGINE_ACTOR, model_path
+from actors.judge import identity as prompts_identity
+from actors.rephraser import MODEL_STYLES, Rephrase
+from actors.scorers import LinearHead, PromptPairs, RankAxis, Scorer
+from cluster import session
+from cluster.errors import UserError
+from cluster.profile import LanguageModel, Profile, Stage
+from cluster.tables import EncoderRecord, Store, embeddings_table
+from jobs import command
+from jobs.label import LabelConfig
+from jobs.label.pairs import Grid
+from jobs.label.queries import draw_queries, read_queries, read_table
+from jobs.label.rerank import Order, Rerank
+from jobs.label.retrieve import Retrieve
+from jobs.label.write import Run, Write
+
+# Identifies weights without reading gigabytes: training changes the first and last megabyte of every file.
+EDGE_BYTES = 1 << 20
+WRITER = Stage(min_actors=1, max_actors=1, num_cpus=0.5, batch_size=1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is settled before work starts."""
+
+    profile: Profile
+    store: Store
+    encoder: EncoderRecord
+    style: str
+    order: Order
+    top_k: int
+    where: str
+    queries_per_call: int
+    run: Run
+
+
+def label(config: LabelConfig) -> dict:
+    """Label the queries that this run has not labelled yet. Raises UserError before any work."""
+    started = time.monotonic()
+    plan = make_plan(config)
+    queries = wanted_queries(config, plan)
+    left = not_done(plan.store, plan.run.run_id, queries)
+    begun = time.monotonic()
+    counts = label_queries(plan, config, left) if left else Counts()
+    if "://" not in plan.store.uri:
+        command.save_config(config, Path(plan.store.uri) / "runs" / f"label-{plan.run.run_id}")
+    return {
+        "run_id": plan.run.run_id,
+        "encoder": plan.encoder.encoder,
+        "style": plan.style,
+        "source": plan.order.source,
+        "num_queries": len(queries),
+        "num_queries_before": len(queries) - len(left),
+        "num_queries_labelled": len(left) - counts.num_errors,
+        **asdict(counts),
+        "seconds": {"start": begun - started, "total": time.monotonic() - started},
+    }
+
+
+@dataclass
+class Counts:
+    """What this run added, and what it could not do. num_errors: queries without labels."""
+
+    num_preferences: int = 0
+    num_errors: int = 0
+    num_failed_answers: int = 0
+    num_near_ties: int = 0
+    num_inconsistent: int = 0
+
+    def add(self, done: pa.Table) -> None:
+        """Count the rows of `DONE`, and tell the first words of each error."""
+        for row in done.to_pylist():
+            self.num_preferences += row["num_new"]
+            self.num_errors += bool(row["error"])
+            self.num_failed_answers += row["num_failed_answers"]
+            self.num_near_ties += row["num_near_ties"]
+            self.num_inconsistent += row["num_inconsistent"]
+            if row["error"]:
+                print(f"no labels for {row['query']!r}: {row['error'][:200]}", file=sys.stderr)
+
+
+def make_plan(config: LabelConfig) -> Plan:
+    """Settle models, shapes and the run's name. Raises UserError for whatever cannot work."""
+    profile, store = command.settings(config)
+    encoder = store.encoder(config.encoder)
+    store.open(embeddings_table(encoder.encoder))
+    style = profile.label.style if config.style == "auto" else config.style
+    source = profile.label.source if config.source == "auto" else config.source
+    semantic = (
+        ("encoder" if source == "scorer" else "judge") if config.semantic == "auto" else config.semantic
+    )
+    values = {
+        name: getattr(config, name) or getattr(profile.label, name) for name in ("rows", "columns", "stride")
+    }
+    order = Order(source=source, semantic=semantic, grid=Grid(**values))
+    top_k = config.top_k or profile.label.top_k
+    _check_grid(order.grid, top_k)
+    _check_scorer(config, source)
+    judge = model_identity(profile.judge) if order.needs_judge else f"scorer:{config.scorer}"
+    determines = {
+        "encoder": encoder.encoder,
+        "style": style,
+        "rephraser": model_identity(profile.rephraser) if style in MODEL_STYLES else "",
+        "judge": judge,
+        "prompts": prompts_identity(),
+        "order": asdict(order),
+        "scorer": [config.scorer, _digest_file(config.ratings)] if source == "scorer" else [],
+        "top_k": top_k,
+        "where": config.where,
+    }
+    run = Run(run_id=short_hash(determines), style=style, source=source, judge=judge, encoder=encoder.encoder)
+    return Plan(profile, store, encoder, style, order, top_k, config.where, config.queries_per_call, run)
+
+
+def wanted_queries(config: LabelConfig, plan: Plan) -> list[str]:
+    """The queries of the file, or drawn. Raises UserError when there are none, or no image to order."""
+    num_images = plan.store.count(embeddings_table(plan.encoder.encoder), plan.where or None)
+    if num_images < 2:
+        raise UserError(
+            f"Only {num_images} images are embedded by {config.encoder!r} where {plan.where or 'anywhere'}: "
+            "two are needed; run `kallos ingest`, or change --where."
+        )
+    if config.queries:
+        return read_queries(config.queries, config.num_queries)
+    return draw_queries(plan.store, plan.encoder.encoder, plan.where, config.num_queries, config.seed)
+
+
+def not_done(store: Store, run_id: str, queries: list[str]) -> list[str]:
+    """The queries that `rankings` does not hold for this run."""
+    if not store.exists("rankings"):
+        return queries
+    done = set(store.read("rankings", ["query"], f"run_id = '{run_id}'")["query"].to_pylist())
+    return [query for query in queries if query not in done]
+
+
+def label_queries(plan: Plan, config: LabelConfig, queries: list[str]) -> Counts:
+    """Run the pipeline over the queries, with a line of progress on stderr."""
+    session.connect(plan.profile)
+    session.require(stages(plan))
+    counts, num_done = Counts(), 0
+    try:
+        for done in pipeline(plan, queries, make_scorer(config, plan)).iter_batches(
+            batch_size=None, batch_format="pyarrow"
+        ):
+            counts.add(done)
+            num_done += done.num_rows
+            print(f"labelled {num_done}/{len(queries)} queries", file=sys.stderr, flush=True)
+    except RayError as error:
+        raise user_error_in(error) or error from None
+    return counts
+
+
+def stages(plan: Plan) -> dict[str, Stage]:
+    """The resources of everything that runs at the same time."""
+    profile = plan.profile
+    rerank = profile.judge.stage if plan.order.needs_judge else profile.encoder.stage
+    return {
+        "rephrase": profile.rephraser.stage,
+        "retrieve": profile.encoder.stage,
+        "rerank": rerank,
+        "write": WRITER,
+    }
+
+
+def pipeline(plan: Plan, queries: list[str], scorer: Scorer | None) -> ray.data.Dataset:
+    """Queries -> rows of `DONE`, one for each query, in any order."""
+    resources = stages(plan)
+    profile = plan.profile
+    rephrase = {"language_model": profile.rephraser, "style": plan.style}
+    retrieve = {
+        "store": plan.store,
+        "encoder": profile.encoder.model_copy(update={"model": plan.encoder.checkpoint}),
+        "fingerprint": plan.encoder.encoder,
+        "top_k": plan.top_k,
+        "where": plan.where,
+        "with_vectors": plan.order.source == "scorer",
+    }
+    rerank = {"store": plan.store, "order": plan.order, "judge": profile.judge, "scorer": scorer}
+    write = {"store": plan.store, "run": plan.run}
+    rows = ray.data.from_arrow(pa.table({"query": queries}))
+    rows = _through(rows, Rephrase, rephrase, resources["rephrase"], batch_format="numpy")
+    rows = _through(rows, Retrieve, retrieve, resources["retrieve"])
+    # Small blocks from here on: what is ready is written, so that a killed run loses little.
+    rows = rows.repartition(target_num_rows_per_block=plan.queries_per_call)
+    rows = _through(rows, Rerank, rerank, resources["rerank"], batch_size=plan.queries_per_call)
+    return _through(rows, Write, write, resources["write"], batch_size=plan.queries_per_call)
+
+
+def _through(
+    rows: ray.data.Dataset,
+    actor: type,
+    arguments: dict[str, Any],
+    stage: Stage,
+    *,
+    batch_format: str = "pyarrow",
+    batch_size: int = 0,
+) -> ray.data.Dataset:
+    return rows.map_batches(
+        actor,
+        fn_constructor_kwargs=arguments,
+        batch_format=batch_format,
+        batch_size=batch_size or stage.batch_size,
+        compute=ray.data.ActorPoolStrategy(min_size=stage.min_actors, max_size=stage.max_actors),
+        num_cpus=stage.num_cpus,
+        num_gpus=stage.num_gpus,
+        **ENGINE_ACTOR,
+    )
+
+
+def make_scorer(config: LabelConfig, plan: Plan) -> Scorer | None:
+    """The scorer that `source: scorer` asks for, fitted or encoded; None for the others."""
+    if plan.order.source != "scorer":
+        return None
+    if config.scorer == "prompts":
+        from actors.encoder import Encoder
+
+        encoder = Encoder.load(plan.encoder.checkpoint, num_threads=plan.profile.encoder.num_threads)
+        return PromptPairs.of(encoder.encode_texts, encoder.temperature)
+    table = plan.store.read(embeddings_table(plan.encoder.encoder), ["image_id", "vector"])
+    rated = table.join(read_table(config.ratings, ("image_id", "rating")), "image_id", join_type="inner")
+    try:
+        vectors = pa.array(rated["vector"].to_pylist()).flatten().to_numpy().reshape(rated.num_rows, -1)
+        return {"axis": RankAxis, "head": LinearHead}[config.scorer].fit(vectors, rated["rating"].to_numpy())
+    except ValueError as error:
+        raise UserError(f"The ratings {config.ratings!r} cannot be learned from: {error}") from None
+
+
+def _check_grid(grid: Grid, top_k: int) -> None:
+    needed = (grid.num_images - 1) * grid.stride + 1
+    if needed > top_k:
+        raise UserError(
+            f"{grid.rows} rows of {grid.columns} images with stride {grid.stride} need {needed} images and "
+            f"top_k is {top_k}: raise top_k, or lower rows, columns or stride."
+        )
+    if grid.num_images < 2:
+        raise UserError("rows x columns is 1: two images are needed to prefer one.")
+
+
+def _check_scorer(config: LabelConfig, source: str) -> None:
+    if source == "scorer" and config.scorer != "prompts" and not Path(config.ratings).is_file():
+        raise UserError(
+            f"scorer {config.scorer!r} is fitted on ratings, and there is no file {config.ratings!r}."
+        )
+
+
+def user_error_in(error: BaseException | None) -> UserError | None:
+    """The user's mistake that lies below an error of Ray, or None."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return UserError(str(error).strip().splitlines()[-1])
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
+
+
+def model_identity(model: LanguageModel) -> str:
+    """The model's name, with a hash of its files when it is a folder: what `judge` says in the tables."""
+    folder = Path(model_path(model.model))
+    if not folder.is_dir():
+        return model.model
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".json", ".jinja", ".safetensors", ".bin"):
+            digest.update(f"{path.name} {path.stat().st_size}".encode())
+            digest.update(_edges(path))
+    return f"{folder.name}@{digest.hexdigest()[:8]}"
+
+
+def _edges(path: Path) -> bytes:
+    with path.open("rb") as file:
+        first = file.read(EDGE_BYTES)
+        file.seek(max(0, path.stat().st_size - EDGE_BYTES))
+        return first + file.read(EDGE_BYTES)
+
+
+def _digest_file(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
+
+
+def short_hash(value: Any) -> str:
+    """16 hex characters that stand for a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

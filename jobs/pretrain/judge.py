@@ -1,0 +1,233 @@
+"""Train the small judge: a Qwen2.5-VL of a few million parameters that rates and compares studio scenes.
+
+Input: nothing but the studio. Output: a folder that vLLM and transformers load (config, bfloat16 safetensors,
+tokenizer, processor), a model card with the figures measured through vLLM on scenes never trained on, and
+`resolved_config.yaml`.
+
+    python -m jobs.pretrain judge --out models/mini/judge
+
+Two stages in one loop: first the vision tower alone learns to name the latents with auxiliary heads
+(dropped afterwards), which from scratch is many times quicker than through the answers; then everything
+together learns to answer, beside the same heads. A checkpoint is written every few minutes; run again, it
+goes on from there.
+"""
+
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from jobs import command
+from jobs.pretrain import judge_batch as jb
+from jobs.pretrain.judge_data import CLASSES, Scenes, corpus, make_scenes, sample_images, sample_questions
+from jobs.pretrain.judge_model import make_config, make_model, make_processor, save, train_tokenizer
+from jobs.studio.words import ASPECTS
+
+LOSS_WEIGHTS = {"aesthetics": 1.0, "accuracy": 1.0, "compare": 1.5, "describe": 0.5, "latents": 0.5}
+HELDOUT_SEED_OFFSET = 1_000_003
+
+
+class JudgeTraining(BaseModel):
+    """What one training run is; the defaults make the shipped judge on two cores."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    out: str = Field("models/mini/judge", description="folder of the finished model")
+    work: str = Field("runs/pretrain/judge", description="folder of drawn scenes and checkpoints")
+    num_scenes: int = Field(16_000, ge=256, description="scenes drawn to train on, a count")
+    num_heldout: int = Field(1_000, ge=64, description="scenes drawn to measure on, a count")
+    vision_steps: int = Field(1_500, ge=0, description="steps in which the vision tower learns alone")
+    steps: int = Field(2_000, ge=1, description="steps in which everything learns together")
+    images_per_step: int = Field(64, ge=8, description="images of a batch, a multiple of 4")
+    pairs_per_criterion: int = Field(
+        20, ge=1, description="pairs of a batch compared by each criterion, a count"
+    )
+    learning_rate: float = Field(1.0e-3, gt=0, description="peak of the schedule, AdamW")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled, on matrices only")
+    vision_width: int = Field(192, ge=32, description="width of the vision tower, a multiple of 32")
+    vision_depth: int = Field(4, ge=1, description="blocks of the vision tower, a count")
+    text_width: int = Field(192, ge=64, description="width of the language model, a multiple of 32")
+    text_depth: int = Field(4, ge=1, description="blocks of the language model, a count")
+    vocab_size: int = Field(1_024, ge=300, description="most tokens of the byte-level vocabulary, a count")
+    checkpoint_every_s: float = Field(180.0, gt=0, description="seconds between checkpoints")
+    num_threads: int = Field(2, ge=1, description="torch threads and drawing processes, a count")
+    seed: int = Field(0, ge=0, description="fixes scenes, weights and the order of batches")
+
+
+class LatentHeads(nn.Module):
+    """Auxiliary heads on the pooled visual tokens: classify what is there, regress each aspect."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(2 * width)
+        self.classify = nn.ModuleDict(
+            {name: nn.Linear(2 * width, len(values)) for name, values in CLASSES.items()}
+        )
+        self.regress = nn.Linear(2 * width, len(ASPECTS) + 1)
+
+    def forward(self, seen: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Visual tokens [B, T, width] -> class scores {name: [B, classes]}, aspects and beauty [B, ASPECTS
+        + 1].
+        """
+        pooled = self.norm(torch.cat([seen.mean(1), seen.amax(1)], dim=-1))
+        return {name: head(pooled) for name, head in self.classify.items()}, self.regress(pooled)
+
+    def loss(self, seen: Tensor, scenes: Scenes, rows: np.ndarray) -> Tensor:
+        """Mean cross-entropy of the classes plus squared error of the aspects (in units of their spread), a
+        scalar.
+        """
+        scores, values = self(seen.float())
+        labels = torch.from_numpy(scenes.labels[rows])
+        named = sum(F.cross_entropy(scores[name], labels[:, i]) for i, name in enumerate(CLASSES))
+        truth = np.concatenate([scenes.aspects[rows], scenes.aesthetics[rows, None]], axis=1)
+        return named / len(CLASSES) + 4.0 * F.mse_loss(values, torch.from_numpy(truth) - 0.5)
+
+
+class Trainer:
+    """Model, heads, optimizer and the place in the schedule; everything a checkpoint holds."""
+
+    def __init__(self, config: JudgeTraining):
+        self.config = config
+        self.tokenizer = train_tokenizer(corpus(np.random.default_rng(config.seed), 4_000), config.vocab_size)
+        sizes = config.model_dump(include={"vision_width", "vision_depth", "text_width", "text_depth"})
+        self.model = make_model(make_config(self.tokenizer, **sizes), config.seed)
+        jb.speed_up(self.model)
+        self.heads = LatentHeads(config.text_width)
+        self.encoder = jb.PromptEncoder(self.tokenizer)
+        self.step = 0
+        self.optimizer = torch.optim.AdamW(
+            self._groups(), betas=(0.9, 0.98), lr=config.learning_rate, fused=True
+        )
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.vision_steps + self.config.steps
+
+    def _groups(self) -> list[dict]:
+        parameters = [*self.model.parameters(), *self.heads.parameters()]
+        return [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.config.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+
+    def train_step(self, scenes: Scenes) -> dict[str, float]:
+        """One batch; returns its losses. What is drawn depends on the seed and the step alone, so a resumed
+        run sees what an uninterrupted one sees.
+        """
+        rng = np.random.default_rng([self.config.seed, self.step])
+        rows = sample_images(rng, scenes, self.config.images_per_step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = self.losses(scenes, rows, rng, answers=self.step >= self.config.vision_steps)
+        total = sum(LOSS_WEIGHTS[name] * loss for name, loss in losses.items())
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.heads.parameters()], 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def losses(
+        self, scenes: Scenes, rows: np.ndarray, rng: np.random.Generator, *, answers: bool
+    ) -> dict[str, Tensor]:
+        """Mean loss of each task on the scenes of `rows`; without `answers` only the auxiliary one."""
+        seen = jb.see(self.model, scenes.pixels[rows])
+        losses = {"latents": self.heads.loss(seen, scenes, rows)}
+        if not answers:
+            return losses
+        latents = [scenes.latents[row] for row in rows]
+        for kind, questions in sample_questions(rng, latents, self.config.pairs_per_criterion).items():
+            prompts = self.encoder.encode(questions)
+            states = jb.read(self.model, prompts, seen)
+            if kind == "describe":
+                losses[kind] = jb.description_loss(self.model, prompts, states)
+            else:
+                losses[kind] = jb.answer_loss(self.model, prompts, states).mean()
+        return losses
+
+    def _learning_rate(self) -> float:
+        """Warm-up and cosine in each of the two stages, the second starting as high as the first."""
+        first = self.step < self.config.vision_steps
+        length = self.config.vision_steps if first else self.config.steps
+        place = self.step if first else self.step - self.config.vision_steps
+        floor = 0.3 if first else 0.01
+        warm = min(1.0, (place + 1) / min(100, length))
+        return (
+            self.config.learning_rate
+            * warm
+            * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * place / length)))
+        )
+
+    def save_checkpoint(self, path: Path) -> None:
+        """Write everything that a resumed run needs; the old checkpoint stays until the new one is whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
+        state = {name: getattr(self, name).state_dict() for name in ("model", "heads", "optimizer")}
+        torch.save({**state, "step": self.step, "config": self.config.model_dump()}, unfinished)
+        unfinished.replace(path)
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Go on from a checkpoint of the same configuration; one of another is left alone."""
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True)
+        if state["config"] != self.config.model_dump():
+            print(f"{path} is of another configuration: starting anew", file=sys.stderr)
+            return
+        for name in ("model", "heads", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.step = state["step"]
+
+
+def train(trainer: Trainer, scenes: Scenes, checkpoint: Path) -> None:
+    """Run the remaining steps, with a line of mean losses on stderr every 50."""
+    config, started, saved = trainer.config, time.monotonic(), time.monotonic()
+    first_step, recent = trainer.step, []
+    while trainer.step < trainer.total_steps:
+        recent.append(trainer.train_step(scenes))
+        if trainer.step % 50 == 0 or trainer.step == trainer.total_steps:
+            names = recent[-1]
+            means = "  ".join(f"{n} {np.mean([r[n] for r in recent if n in r]):.3f}" for n in names)
+            rate = (trainer.step - first_step) * config.images_per_step / (time.monotonic() - started)
+            print(
+                f"step {trainer.step}/{trainer.total_steps}  {rate:.0f} images/s  {means}",
+                file=sys.stderr,
+                flush=True,
+            )
+            recent = []
+        if time.monotonic() - saved > config.checkpoint_every_s:
+            trainer.save_checkpoint(checkpoint)
+            saved = time.monotonic()
+
+
+def run(config: JudgeTraining) -> dict:
+    """Draw, train, save, measure. Returns {"model", "parameters_m", "seconds", "figures"}."""
+    # Measuring starts an engine; its module is not needed for training.
+    from jobs.pretrain.judge_card import measure, write_card
+
+    torch.set_num_threads(config.num_threads)
+    work, started = Path(config.work), time.monotonic()
+    scenes = make_scenes(config.num_scenes, config.seed, work, config.num_threads)
+    heldout = make_scenes(config.num_heldout, config.seed + HELDOUT_SEED_OFFSET, work, config.num_threads)
+    trainer = Trainer(config)
+    trainer.load_checkpoint(work / "checkpoint.pt")
+    train(trainer, scenes, work / "checkpoint.pt")
+    folder = save(trainer.model, make_processor(trainer.tokenizer), config.out)
+    command.save_config(config, folder)
+    seconds = time.monotonic() - started
+    parameters_m = sum(p.numel() for p in trainer.model.parameters()) / 1e6
+    figures = measure(folder, heldout, config.seed)
+    write_card(folder, config, parameters_m=parameters_m, seconds=seconds, figures=figures)
+    return {"model": str(folder), "parameters_m": parameters_m, "seconds": seconds, "figures": figures}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line of the training."""
+    command.main(JudgeTraining, run, argv)

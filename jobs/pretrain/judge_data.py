@@ -1,0 +1,273 @@
+"""What the small judge is trained on: studio scenes, questions about them, and their true answers.
+
+A scene's latents say how beautiful it is and whether it answers a query, so every question has a known
+answer. Answers are soft: a rating of 3.7 is 30 % "3" and 70 % "4", a comparison is the logistic of the
+difference in value.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from actors import judge
+from actors.images import decode, preview_jpeg
+from jobs.pretrain.judge_model import IMAGE_PX
+from jobs.studio.captions import detailed_caption
+from jobs.studio.latents import Latents, accuracy, parse_query, sample_latents, true_aesthetics
+from jobs.studio.words import (
+    ASPECTS,
+    COLOUR_SYNONYMS,
+    COLOURS,
+    COMPANIONS,
+    COUNT_WORDS,
+    LIGHTS,
+    PLACES,
+    SETTINGS,
+    SUBJECTS,
+)
+
+# What the auxiliary heads classify: the latent and its values.
+CLASSES: dict[str, tuple] = {
+    "subject": tuple(SUBJECTS),
+    "colour": tuple(COLOURS),
+    "setting": tuple(SETTINGS),
+    "light": tuple(LIGHTS),
+    "count": tuple(COUNT_WORDS),
+    "companion": tuple(COMPANIONS),
+    "place": tuple(PLACES),
+}
+DESCRIBE = "Describe this picture."
+NUM_PROBES = 32
+ATTRIBUTES = ("colour", "setting", "light", "count")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """N scenes drawn and labelled.
+
+    pixels: uint8 [N, IMAGE_PX, IMAGE_PX, 3]. aspects: float32 [N, len(ASPECTS)] in [0, 1].
+    aesthetics: float32 [N] in [0, 1]. labels: int64 [N, len(CLASSES)].
+    """
+
+    latents: list[Latents]
+    pixels: np.ndarray
+    aspects: np.ndarray
+    aesthetics: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt and its answer.
+
+    images: positions of its images in the batch. answer: probability of each one-token answer; empty for a
+    description, whose words are `text`.
+    """
+
+    messages: judge.Messages
+    images: tuple[int, ...]
+    answer: dict[str, float]
+    text: str = ""
+
+
+def make_scenes(num_scenes: int, seed: int, folder: Path, num_workers: int) -> Scenes:
+    """Draw the scenes, or read their pixels from `folder` where the same studio drew them before."""
+    rng = np.random.default_rng(seed)
+    latents = [sample_latents(rng) for _ in range(num_scenes)]
+    path = folder / f"scenes_{seed}_{num_scenes}_{_studio_version()}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _draw_all(latents, path, num_workers)
+    return label_scenes(latents, np.load(path, mmap_mode="r"))
+
+
+def label_scenes(latents: list[Latents], pixels: np.ndarray) -> Scenes:
+    """The scenes with the truths that their latents give."""
+    labels = [[CLASSES[name].index(getattr(scene, name)) for name in CLASSES] for scene in latents]
+    aspects = [[scene.aspect(name) for name in ASPECTS] for scene in latents]
+    return Scenes(
+        latents=latents,
+        pixels=pixels,
+        aspects=np.array(aspects, dtype=np.float32),
+        aesthetics=np.array([true_aesthetics(scene) for scene in latents], dtype=np.float32),
+        labels=np.array(labels, dtype=np.int64),
+    )
+
+
+def draw(latents: Latents) -> np.ndarray:
+    """The scene as the judge sees it, through the preview's JPEG: uint8 [IMAGE_PX, IMAGE_PX, 3]."""
+    from jobs.studio.draw import render
+
+    preview = decode(preview_jpeg(Image.fromarray(render(latents))))
+    return np.asarray(judge.shrink(preview, IMAGE_PX))
+
+
+def _draw_all(latents: list[Latents], path: Path, num_workers: int) -> None:
+    unfinished = path.with_suffix(".part.npy")
+    pixels = np.lib.format.open_memmap(
+        unfinished, mode="w+", dtype=np.uint8, shape=(len(latents), IMAGE_PX, IMAGE_PX, 3)
+    )
+    with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+        for row, image in enumerate(pool.map(draw, latents, chunksize=64)):
+            pixels[row] = image
+    pixels.flush()
+    unfinished.rename(path)
+
+
+def _studio_version() -> str:
+    """Changes whenever the studio draws differently, so that old drawings are not taken for new ones."""
+    rng = np.random.default_rng(0)
+    probes = [draw(sample_latents(rng)).tobytes() for _ in range(NUM_PROBES)]
+    return hashlib.sha256(b"".join(probes)).hexdigest()[:8]
+
+
+def rating_target(value: float) -> dict[str, float]:
+    """Soft digits whose expectation is 1 + 4 * value, value in [0, 1]."""
+    rating = 1.0 + 4.0 * min(max(value, 0.0), 1.0)
+    low = min(int(rating), 4)
+    return {str(low): 1.0 - (rating - low), str(low + 1): rating - low}
+
+
+def comparison_target(value_a: float, value_b: float, sharpness: float) -> dict[str, float]:
+    """Bradley-Terry: P(A) is the logistic of the difference in value times `sharpness`."""
+    p_a = 1.0 / (1.0 + float(np.exp(-sharpness * (value_a - value_b))))
+    return {"A": p_a, "B": 1.0 - p_a}
+
+
+def accuracy_value(query: str, latents: Latents) -> float:
+    """Accuracy as the judge shall rate it, in [0, 1]: cubed, so that one wrong attribute falls below the
+    middle.
+    """
+    return accuracy(parse_query(query), latents) ** 3
+
+
+def overall_value(query: str, latents: Latents) -> float:
+    """Accurate times beautiful, in [0, 1]; an ugly right answer still beats a beautiful wrong one."""
+    return accuracy_value(query, latents) * (0.25 + 0.75 * true_aesthetics(latents))
+
+
+def ask(latents: Latents, rng: np.random.Generator, must: str = "") -> str:
+    """A query that the scene answers exactly: its subject, and none to three of its attributes.
+
+    must: an attribute that is named in any case, or "subject".
+    """
+    named = {name for name in ATTRIBUTES if rng.random() < 0.22} | {must}
+    subject = SUBJECTS[latents.subject]
+    if latents.count > 1 and "count" in named:
+        counted, noun = f"{_pick(rng, COUNT_WORDS[latents.count])} ", subject.plural
+    else:
+        counted = "a " if rng.random() < 0.4 else ""
+        noun = subject.name if rng.random() < 0.7 else _pick(rng, (*subject.synonyms, subject.plural))
+    colour = (
+        f"{_pick(rng, (latents.colour,) * 4 + COLOUR_SYNONYMS[latents.colour])} " if "colour" in named else ""
+    )
+    setting = f" {_pick(rng, SETTINGS[latents.setting][:3])}" if "setting" in named else ""
+    light = f" {_pick(rng, LIGHTS[latents.light][:3])}" if "light" in named else ""
+    text = f"{counted}{colour}{noun}{setting}{light}"
+    return text.capitalize() if rng.random() < 0.1 else text
+
+
+def ask_for_another(latents: Latents, rng: np.random.Generator) -> str:
+    """A query that the scene fits in all but one attribute: a hard negative."""
+    name = str(rng.choice([*ATTRIBUTES, "subject"], p=[0.35, 0.25, 0.25, 0.05, 0.1]))
+    others = [value for value in CLASSES[name] if value != getattr(latents, name)]
+    return ask(replace(latents, **{name: others[rng.integers(len(others))]}), rng, must=name)
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def sample_images(rng: np.random.Generator, scenes: Scenes, num_images: int, group: int = 4) -> np.ndarray:
+    """Rows of a batch: groups of `group` scenes of one subject side by side, so that near pairs are at
+    hand.
+    """
+    subjects = rng.integers(len(SUBJECTS), size=num_images // group)
+    rows = [rng.choice(np.flatnonzero(scenes.labels[:, 0] == subject), group) for subject in subjects]
+    return np.concatenate(rows)
+
+
+def sample_questions(
+    rng: np.random.Generator, latents: Sequence[Latents], num_pairs: int
+) -> dict[str, list[Question]]:
+    """Questions of each kind about a batch of scenes, prompts of one kind being of nearly one length.
+
+    Every image is rated for accuracy, every second for beauty, every fourth is described, and `num_pairs`
+    pairs are compared by each criterion.
+    """
+    positions = range(len(latents))
+    return {
+        "aesthetics": [rate_aesthetics(latents[i], i) for i in positions[::2]],
+        "accuracy": [rate_accuracy(rng, latents, i) for i in positions],
+        "describe": [describe(latents[i], i) for i in positions[1::4]],
+        "compare": [
+            compare(rng, criterion, latents, *sample_pair(rng, len(latents)))
+            for criterion in judge.CRITERIA
+            for _ in range(num_pairs)
+        ],
+    }
+
+
+def rate_aesthetics(latents: Latents, position: int) -> Question:
+    """How beautiful the scene is."""
+    messages = judge.rating_messages(judge.AESTHETICS)
+    return Question(messages, (position,), rating_target(true_aesthetics(latents)))
+
+
+def rate_accuracy(rng: np.random.Generator, latents: Sequence[Latents], position: int) -> Question:
+    """How well the scene answers a query made for it, nearly for it, or for another scene."""
+    scene, other = latents[position], latents[rng.integers(len(latents))]
+    kind = rng.random()
+    query = ask(scene, rng) if kind < 0.35 else ask_for_another(scene, rng) if kind < 0.7 else ask(other, rng)
+    messages = judge.rating_messages(judge.ACCURACY.format(query=judge.plain(query)))
+    return Question(messages, (position,), rating_target(accuracy_value(query, scene)))
+
+
+def describe(latents: Latents, position: int) -> Question:
+    """What is in the scene, in words: a dense lesson that ties the words of queries to what is seen."""
+    return Question(judge.rating_messages(DESCRIBE), (position,), {}, detailed_caption(latents))
+
+
+def sample_pair(rng: np.random.Generator, num_images: int, group: int = 4) -> tuple[int, int]:
+    """Two different positions, two times in three of the same group (one subject)."""
+    a = int(rng.integers(num_images))
+    if rng.random() < 2 / 3:
+        start = a // group * group
+        return a, start + (a - start + int(rng.integers(1, group))) % group
+    return a, (a + int(rng.integers(1, num_images))) % num_images
+
+
+def compare(
+    rng: np.random.Generator, criterion: judge.Criterion, latents: Sequence[Latents], a: int, b: int
+) -> Question:
+    """Which of two scenes is better by the criterion, for a query made for one of them or nearly so."""
+    about = latents[a] if rng.random() < 0.5 else latents[b]
+    query = ask(about, rng) if rng.random() < 0.75 else ask_for_another(about, rng)
+    if criterion == "aesthetics":
+        target = comparison_target(true_aesthetics(latents[a]), true_aesthetics(latents[b]), 8.0)
+    elif criterion == "accuracy":
+        target = comparison_target(accuracy_value(query, latents[a]), accuracy_value(query, latents[b]), 8.0)
+    else:
+        target = comparison_target(overall_value(query, latents[a]), overall_value(query, latents[b]), 10.0)
+    return Question(judge.comparison_messages(criterion, query), (a, b), target)
+
+
+def corpus(rng: np.random.Generator, num_texts: int) -> list[str]:
+    """Texts that the tokenizer is trained on: the prompts, and queries and descriptions of the studio."""
+    latents = [sample_latents(rng) for _ in range(num_texts)]
+    prompts = [judge.SYSTEM, judge.AESTHETICS, judge.ACCURACY, DESCRIBE, *judge.COMPARE.values()]
+    turns = ["system\n", "user\n", "assistant\n", "\nA:", "B:"]
+    return (
+        (prompts + turns) * 50
+        + [detailed_caption(x) for x in latents]
+        + [f' "{ask(x, rng)}"' for x in latents]
+    )
