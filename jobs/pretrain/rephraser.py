@@ -200,8 +200,8 @@ def greedy(model, tokenizer: PreTrainedTokenizerBase, queries: list[str], style:
 
 
 def evaluate(model, tokenizer: PreTrainedTokenizerBase, config: Config) -> dict[str, dict[str, float]]:
-    """Per style, over queries of held-out words: the share of answers that parse, add at least two of the
-    studio's phrases, name a light that suits, and (sentence styles) themselves keep every word of the query."""
+    """Per style, over queries of held-out words: the share of answers that parse, add at least two phrases of
+    the studio's, name a light that suits, and (sentence styles) themselves keep every word of the query."""
     rng = np.random.default_rng(config.seed + 1_000_003)
     queries = [draw_query(rng, held_out=True) for _ in range(config.num_eval_queries)]
     report = {}
