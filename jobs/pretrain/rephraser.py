@@ -44,7 +44,7 @@ class Config(BaseModel):
     num_heads: int = Field(6, ge=1, description="attention heads")
     num_kv_heads: int = Field(2, ge=1, description="key and value heads")
     intermediate_size: int = Field(512, ge=32, description="width inside the MLP")
-    num_steps: int = Field(2000, ge=0, description="optimizer steps")
+    num_steps: int = Field(1600, ge=0, description="optimizer steps")
     batch_size: int = Field(64, ge=1, description="chats per step, all in one prompt style")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak step size, cosine decay to a tenth")
     num_warmup_steps: int = Field(100, ge=1, description="steps of linear warm-up")
@@ -77,7 +77,9 @@ def new_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCau
 def corpus(seed: int, num_texts: int = 20_000) -> list[str]:
     """Texts to fit the tokenizer on: prompts and answers of random queries in every style."""
     rng = np.random.default_rng(seed)
-    texts = [message["content"] for style in MODEL_STYLES for message in prompt("", style)]
+    # As often as their words deserve: each of them then is a token or two, and prompts are short.
+    asked = [message["content"] for style in MODEL_STYLES for message in prompt("", style)]
+    texts = asked * (num_texts // 50)
     for place in range(num_texts):
         query = draw_query(rng)
         texts.append(json.dumps(query.text, ensure_ascii=False))
