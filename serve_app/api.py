@@ -18,7 +18,6 @@ from serve_app.models import (
     SearchResult,
     SystemHealth,
     Timings,
-    index_recall,
     search_request,
 )
 from serve_app.service import Found, Service
@@ -132,7 +131,7 @@ def _add_state(app: FastAPI, service: Service, max_k: int) -> None:
                 encoder=system.record.encoder,
                 parent=system.record.parent,
                 num_rows=system.num_rows,
-                recall_at_10=index_recall(system.record.metrics),
+                recall_at_10=system.recall_at_10,
             )
             for alias, system in service.systems.items()
         }

@@ -10,16 +10,16 @@ so an answer can never mix two encoders, and there is no hop between them to pay
 import socket
 
 import ray
-from cluster.session import connect
 from fastapi import FastAPI
 from ray import serve
 
 from cluster.errors import UserError
 from cluster.profile import Profile, Serve
+from cluster.session import connect
 from cluster.tables import Store
 from serve_app.api import make_api
 from serve_app.args import ServeArgs, settings
-from serve_app.service import open_service
+from serve_app.systems import open_service
 
 APP = "kallos"
 QUIET = {"log_level": "WARNING", "enable_access_log": False}

@@ -1,7 +1,7 @@
 """What goes over the wire: requests and answers of the endpoint, as OpenAPI shows them."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from pydantic_core import PydanticCustomError
@@ -97,9 +97,3 @@ class Examples(BaseModel):
     """Queries worth a try on these images."""
 
     queries: list[str]
-
-
-def index_recall(metrics: dict[str, Any]) -> float | None:
-    """recall@10 of the index as `kallos index` noted it with the encoder, None when it was not measured."""
-    value = metrics.get("index_recall@10")
-    return float(value) if value is not None else None

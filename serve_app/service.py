@@ -1,24 +1,26 @@
-"""The search itself, free of HTTP and of Ray: encoders, indexes and previews behind three calls."""
+"""The search itself, free of HTTP, of Ray and of models: a query's way through one of several systems."""
 
 import asyncio
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
+from typing import Any, Protocol
 
 import numpy as np
-from actors.retriever import Retriever
 
-from actors.encoder import Encoder
-from cluster.errors import UserError
-from cluster.profile import EncoderModel, Profile, repo_path
-from cluster.tables import EncoderRecord, Store, embeddings_table
+from cluster.tables import EncoderRecord, Store
 from serve_app.batching import Batcher
 
 COLUMNS = ("caption", "width_px", "height_px")
-NUM_EXAMPLES = 6
 NUM_PREVIEWS_KEPT = 2048  # about 10 kB each
+
+
+class Searcher(Protocol):
+    """What searches one index: an `actors.retriever.Retriever`."""
+
+    def search(self, vectors: np.ndarray, k: int, *, columns: Sequence[str]) -> list[list[dict[str, Any]]]:
+        """float32 [Q, D] -> for each query its `k` nearest images, best first."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,9 @@ class System:
 
     record: EncoderRecord
     encode: Batcher
-    retriever: Retriever
+    retriever: Searcher
     num_rows: int
+    recall_at_10: float | None
 
 
 @dataclass(frozen=True)
@@ -75,69 +78,3 @@ class Service:
                 return rows[0]["preview"]
             self._images.checkout_latest()  # ingested since the table was opened?
         raise KeyError(image_id)
-
-
-def open_service(
-    profile: Profile, store: Store, aliases: Sequence[str], examples: Sequence[str] = ()
-) -> Service:
-    """Load what the aliases name; two that name one encoder share it. No `examples`: drawn from captions.
-
-    Raises:
-        UserError: an alias, table or checkpoint is missing, or a checkpoint is not what was registered.
-    """
-    named = {alias: _resolve(store, alias) for alias in aliases}
-    opened = {encoder: _open_system(profile, store, encoder) for encoder in set(named.values())}
-    systems = {alias: opened[encoder] for alias, encoder in named.items()}
-    return Service(store, systems, examples or _examples(store, named[aliases[0]]))
-
-
-def _resolve(store: Store, alias: str) -> str:
-    """The fingerprint behind an alias. Until something is promoted, `live` is the baseline."""
-    aliases = store.aliases()
-    if alias == "live" and "live" not in aliases:
-        alias = "baseline"
-    return aliases[alias] if alias in aliases else store.encoder(alias).encoder
-
-
-def _open_system(profile: Profile, store: Store, fingerprint: str) -> System:
-    record = store.encoder(fingerprint)
-    table = embeddings_table(fingerprint)
-    if not store.exists(table):
-        raise UserError(
-            f"The index of encoder {fingerprint} is missing: the store {store.uri} has no table {table!r}; "
-            f"run `kallos index --encoder {fingerprint}`."
-        )
-    encoder = _load(record, profile.encoder)
-    retriever = Retriever(store, fingerprint, encoder)
-    vector = encoder.encode_texts(["warm-up"])  # the first call of everything is slow: not for a user
-    retriever.search(vector, 1, columns=COLUMNS)
-    batcher = Batcher(
-        encoder.encode_texts, max_batch_size=profile.serve.max_batch_size, wait_s=profile.serve.batch_wait_s
-    )
-    return System(record, batcher, retriever, store.count(table))
-
-
-def _load(record: EncoderRecord, config: EncoderModel) -> Encoder:
-    """The registered encoder, refused when its checkpoint is not the one that made the index."""
-    device = "cuda" if config.stage.num_gpus else "cpu"
-    encoder = Encoder.load(
-        repo_path(record.checkpoint),
-        precision=config.precision,
-        device=device,
-        num_threads=config.num_threads,
-    )
-    if encoder.fingerprint != record.encoder:
-        raise UserError(
-            f"The checkpoint {record.checkpoint!r} holds encoder {encoder.fingerprint}, its index was made "
-            f"by {record.encoder}: put the old checkpoint back, or run `kallos index --encoder "
-            f"{encoder.fingerprint}` and let the alias name it."
-        )
-    return encoder
-
-
-def _examples(store: Store, fingerprint: str) -> list[str]:
-    """A few short captions of the indexed images, the same ones at every start."""
-    table = store.open(embeddings_table(fingerprint))
-    rows = table.search().select(["caption"]).limit(2000).to_arrow()["caption"].to_pylist()
-    short = {text.strip().lower(): text.strip() for text in rows if 2 <= len(text.split()) <= 6}
-    return random.Random(0).sample(sorted(short.values()), min(NUM_EXAMPLES, len(short)))

@@ -62,9 +62,7 @@ async function run(query, k) {
   running = new AbortController();
   const { signal } = running;
   hideNotice();
-  document.body.classList.add("searched");
   byId("results").hidden = false;
-  document.title = `${query} · Kallos`;
   for (const column of Object.values(columns)) column.element.setAttribute("aria-busy", "true");
   try {
     const answers = await Promise.all(Object.keys(columns).map((name) => search(name, query, k, signal)));
@@ -73,7 +71,7 @@ async function run(query, k) {
   } catch (error) {
     if (error.name === "AbortError") return;
     running.abort();
-    byId("results").hidden = true;
+    byId("results").hidden = byId("example").hidden = true;
     notice(error);
   }
   for (const column of Object.values(columns)) column.element.removeAttribute("aria-busy");
@@ -87,6 +85,9 @@ function submit(query, { remember = true } = {}) {
     return;
   }
   const k = Number(byId("k").value);
+  document.body.classList.add("searched");
+  document.title = `${text} · Kallos`;
+  byId("example").hidden = true;
   if (remember) history.pushState(null, "", `?${new URLSearchParams({ q: text, k })}`);
   run(text, k);
 }
@@ -96,6 +97,17 @@ function followAddress() {
   const k = byId("k");
   if ([...k.options].some((option) => option.value === wanted.get("k"))) k.value = wanted.get("k");
   if (wanted.get("q")) submit(wanted.get("q"), { remember: false });
+  else showFirst();
+}
+
+// A page just opened shows what to expect, with the first example.
+function showFirst() {
+  const query = byId("examples").querySelector("button")?.textContent;
+  document.body.classList.remove("searched");
+  document.title = "Kallos";
+  byId("example").textContent = `For example: ${query}`;
+  byId("example").hidden = byId("results").hidden = !query;
+  if (query) run(query, Number(byId("k").value));
 }
 
 // ---- drawing
@@ -110,7 +122,8 @@ function layOut() {
     element.dataset.system = name;
     element.classList.toggle("leads", name === "live");
     element.querySelector("h2").textContent = title;
-    element.querySelector(".encoder").textContent = `${note} · encoder ${systems[name].encoder.slice(0, 8)}`;
+    const same = name !== "baseline" && systems[name].encoder === systems.baseline?.encoder;
+    element.querySelector(".encoder").textContent = `${same ? "the same" : `${note} ·`} encoder ${systems[name].encoder.slice(0, 8)}`;
     element.setAttribute("aria-label", title);
     columns[name] = { element, results: [] };
     return element;
@@ -275,7 +288,7 @@ function switchTheme() {
 function listen() {
   byId("search").addEventListener("submit", (event) => { event.preventDefault(); submit(byId("query").value); });
   byId("k").addEventListener("change", () => { if (byId("query").value.trim()) submit(byId("query").value); });
-  byId("retry").addEventListener("click", () => (Object.keys(systems).length ? submit(byId("query").value) : start()));
+  byId("retry").addEventListener("click", () => (byId("query").value.trim() && Object.keys(systems).length ? submit(byId("query").value) : start()));
   byId("theme").addEventListener("click", switchTheme);
   byId("help-button").addEventListener("click", () => byId("help").showModal());
   byId("close").addEventListener("click", () => byId("viewer").close());

@@ -49,10 +49,8 @@ class MadeUp:
         self.systems = {name: self.system(name, NUM_IMAGES) for name in ORDERS}
 
     def system(self, name, num_rows):
-        record = SimpleNamespace(
-            encoder=hashlib.sha256(name.encode()).hexdigest()[:16], parent="", metrics={}
-        )
-        return SimpleNamespace(record=record, num_rows=num_rows)
+        record = SimpleNamespace(encoder=hashlib.sha256(name.encode()).hexdigest()[:16], parent="")
+        return SimpleNamespace(record=record, num_rows=num_rows, recall_at_10=1.0)
 
     async def search(self, system, query, k):
         self.num_searches += 1
@@ -113,7 +111,7 @@ def page(browser, address):
     """An open page; the test fails if the browser refused a script or style, or a script threw."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(30_000)
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     page.on(
@@ -122,7 +120,7 @@ def page(browser, address):
     page.foreign = []
     page.on("request", lambda request: request.url.startswith(address) or page.foreign.append(request.url))
     page.goto(address)
-    page.wait_for_selector(".health.ok")
+    page.wait_for_selector(".card")  # of the first example
     yield page
     assert page.foreign == []
     assert [text for text in page.problems if "status of" not in text] == []
@@ -132,7 +130,12 @@ def page(browser, address):
 def search(page, query):
     page.fill("#query", query)
     page.press("#query", "Enter")
-    page.wait_for_selector("#results:not([hidden])")
+    shown(page, query)
+
+
+def shown(page, query):
+    """Wait until the results for the query are there."""
+    page.wait_for_selector(f"body.searched .caption:has-text('{query}, picture 0')", state="attached")
     page.wait_for_selector(".column[aria-busy]", state="detached")
 
 
@@ -166,21 +169,33 @@ def test_two_columns_with_captions_scores_and_moves(page):
 
 def test_an_example_and_the_address_search_too(page, address):
     page.click(".examples button:has-text('two cats')")
-    page.wait_for_selector(".card")
+    shown(page, "two cats")
     assert "q=two+cats" in page.url and page.input_value("#query") == "two cats"
     page.goto(f"{address}/?q=a+dog&k=6")
-    page.wait_for_selector(".card")
+    shown(page, "a dog")
     assert len(page.query_selector_all("[data-system=baseline] .card")) == 6
     search(page, "a horse")
     page.go_back()
-    page.wait_for_selector(".caption:has-text('a dog, picture 0')")
+    shown(page, "a dog")
+    assert page.input_value("#query") == "a dog"
+
+
+def test_a_page_just_opened_shows_the_first_example(page):
+    assert page.inner_text("#example") == "For example: a red boat"
+    assert texts(page, "[data-system=baseline] .caption")[0] == "a red boat, picture 0"
+    assert page.input_value("#query") == "" and "?" not in page.url
+    assert page.is_visible("h1") and page.title() == "Kallos"
 
 
 def test_captions_and_queries_are_text_not_html(page):
-    search(page, "hostile")
+    page.fill("#query", "hostile")
+    page.press("#query", "Enter")
+    page.wait_for_selector(".caption:has-text('onerror')")
     assert texts(page, "[data-system=baseline] .caption")[0] == f"{HOSTILE} 0"
     assert page.title() == "hostile · Kallos"
-    search(page, HOSTILE)
+    page.fill("#query", HOSTILE)
+    page.press("#query", "Enter")
+    page.wait_for_selector(".column[aria-busy]", state="detached")
     assert page.title() == f"{HOSTILE} · Kallos"
     assert page.query_selector("img[src=x]") is None
 
@@ -194,7 +209,7 @@ def test_a_refusal_is_shown_in_the_servers_words_and_goes_away(page, service):
     assert "k" in page.inner_text("#notice-text") and "48" in page.inner_text("#notice-text")
     assert page.is_hidden("#results")
     page.select_option("#k", "12")
-    page.wait_for_selector(".card")
+    shown(page, "a boat")
     assert page.is_hidden("#notice")
 
 
@@ -207,11 +222,14 @@ def test_a_failing_server_is_told_apart_and_can_be_tried_again(page, service):
     assert "made to fail" not in page.content()
     service.fail = False
     page.click("#retry")
-    page.wait_for_selector(".card")
+    shown(page, "a boat")
+    assert page.is_hidden("#notice")
 
 
 def test_nothing_found_and_an_empty_index_are_said(page, service, address):
-    search(page, "nothing")
+    page.fill("#query", "nothing")
+    page.press("#query", "Enter")
+    page.wait_for_selector(".empty:not([hidden])")
     assert texts(page, ".empty") == ["Nothing found.", "Nothing found."]
     service.systems = {name: service.system(name, 0) for name in ORDERS}
     page.goto(f"{address}/?q=nothing")
@@ -235,7 +253,7 @@ def test_the_keyboard_alone_is_enough(page):
     page.keyboard.press("/")
     page.keyboard.type("a boat")
     page.keyboard.press("Enter")
-    page.wait_for_selector(".card")
+    shown(page, "a boat")
     page.keyboard.press("ArrowDown")
     focused = "document.activeElement.closest('.card').dataset.image"
     assert page.evaluate(focused) == image_id(0)
