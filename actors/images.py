@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from pyarrow import fs
 
 # Only formats whose decoders are plain libraries: Pillow would start Ghostscript for an EPS file.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 MAX_PIXELS = 100_000_000
 # A strip of 1 x 60,000 px is small as a file and huge once its shorter side is scaled up to the encoder's.
 MAX_ASPECT = 50
@@ -66,6 +66,7 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> 
     if not data:
         raise UnusableImage("the file is empty (0 bytes)")
     try:
+        Image.init()  # every plugin: a format whose plugin is not loaded yet would be a KeyError
         image = Image.open(BytesIO(data), formats=FORMATS)
         _check_size(image.size, max_pixels)
         return _upright_rgb(image, min_side_px)

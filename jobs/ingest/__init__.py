@@ -39,6 +39,11 @@ class IngestConfig(command.JobConfig):
         ("split",), description="columns whose values become tags of the form `column:value`"
     )
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="images with more pixels are rejected, a count")
+    flush_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="longest time between merges into the tables, seconds; a killed run loses that much",
+    )
     preview_px: int = Field(256, ge=16, description="longer side of the stored previews, pixels")
 
 

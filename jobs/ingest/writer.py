@@ -11,18 +11,21 @@ from cluster.tables import SCHEMAS, Store, embeddings_schema, embeddings_table, 
 from jobs.ingest.stages import KNOWN, NEW, REJECTED
 
 FLUSH_ROWS = 2048
-FLUSH_SECONDS = 5.0
 SHOW_SECONDS = 2.0
 
 
 class Writer:
     """Collects embedded rows and merges them, vectors first: an image in `images` always has its vector."""
 
-    def __init__(self, store: Store, fingerprint: str, dim: int, label: str) -> None:
+    def __init__(
+        self, store: Store, fingerprint: str, dim: int, label: str, flush_seconds: float = 5.0
+    ) -> None:
+        """`label` fills the column `source`; merges happen at least every `flush_seconds`."""
         self.store = store
         self.table = embeddings_table(fingerprint)
         self.schema = embeddings_schema(dim)
         self.label = label
+        self.flush_seconds = flush_seconds
         self.counts = dict.fromkeys(
             ("num_inputs", "num_images", "num_embeddings", "num_known", "num_duplicates", "num_rejects"), 0
         )
@@ -33,7 +36,7 @@ class Writer:
         """Take a batch of `prepared_schema` with `vector`; merge when enough rows or seconds gathered."""
         self._waiting.append(batch)
         num_rows = sum(table.num_rows for table in self._waiting)
-        if num_rows >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+        if num_rows >= FLUSH_ROWS or time.monotonic() - self._flushed > self.flush_seconds:
             self.flush()
 
     def reject_inputs(self, rejects: Sequence[tuple[str, str]]) -> None:

@@ -1,0 +1,225 @@
+"""Ingest with Ray and LanceDB: every kind of source, hostile files, twice, and killed half way."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+
+import lance
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from pictures import encoded, gradient, readable, unreadable, write_photos
+from pyarrow import parquet
+
+from actors import images
+from actors.encoder import Encoder
+from actors.images import Fit, image_id
+from cluster.tables import Store, embeddings_table
+from jobs.ingest import IngestConfig, run, sources, stages
+from jobs.ingest.lookup import Lookup
+from jobs.ingest.stages import NEW, REJECTED, Recipe
+
+RECIPE = Recipe(Fit(96, 96), preview_px=64, max_pixels=10_000_000)
+NUM_PLAIN = 21
+
+
+@pytest.fixture(scope="module")
+def profile(mini_profile, tiny_encoder_folder, tmp_path_factory) -> str:
+    """A profile file: `mini` with the tiny encoder and one small actor a stage."""
+    values = mini_profile.model_dump(mode="json")
+    values["encoder"]["model"] = tiny_encoder_folder
+    values["encoder"]["stage"] |= {"min_actors": 1, "max_actors": 1, "batch_size": 8}
+    values["encoder"]["decode"] |= {"min_actors": 1, "max_actors": 1, "batch_size": 8}
+    path = tmp_path_factory.mktemp("profile") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Plain photographs with captions, every hostile file, and the same bytes under two names."""
+    folder = tmp_path_factory.mktemp("photos")
+    names = write_photos(folder, NUM_PLAIN)
+    for name, data in readable().items():
+        (folder / name).write_bytes(data)
+    for name, (data, _) in unreadable().items():
+        (folder / name).write_bytes(data)
+    (folder / "again.jpg").write_bytes((folder / names[0]).read_bytes())
+    rows = [{"file_name": name, "captions": [f"photo {name}", f"a long line on {name}"]} for name in names]
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "metadata.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ingested(ray_cluster, profile, folder, tmp_path_factory):
+    """(report, store) of one ingest of the folder."""
+    store = str(tmp_path_factory.mktemp("ingested") / "store")
+    return run(IngestConfig(profile=profile, store=store, source=str(folder))), Store(store)
+
+
+def test_every_file_is_read_or_rejected(ingested, folder):
+    report, store = ingested
+    num_new = NUM_PLAIN + len(readable())
+    assert (report["num_images"], report["num_embeddings"]) == (num_new, num_new)
+    assert (report["num_duplicates"], report["num_rejects"]) == (1, len(unreadable()))
+    assert report["num_inputs"] == num_new + 1 + len(unreadable()) and report["num_known"] == 0
+    reasons = {row["uri"]: row["error"] for row in store.read("rejects").to_pylist()}
+    assert set(reasons) == {str(folder / name) for name in unreadable()}
+
+
+def test_rows_say_what_the_files_and_the_metadata_say(ingested, folder):
+    _, store = ingested
+    rows = {os.path.basename(row["uri"]): row for row in store.read("images").to_pylist()}
+    turned, accented = rows["rotated.jpg"], rows["été ☀ 夕焼け.jpg"]
+    assert (turned["width_px"], turned["height_px"]) == (60, 120)
+    assert accented["image_id"] == image_id((folder / "été ☀ 夕焼け.jpg").read_bytes())
+    plain = rows["photo_0003.jpg"]
+    assert plain["caption"] == "photo photo_0003.jpg"
+    assert plain["detailed_caption"] == "a long line on photo_0003.jpg"
+    assert plain["source"] == folder.name
+    assert images.decode(plain["preview"]).size == (120, 90)
+
+
+def test_vectors_equal_direct_calls_of_the_encoder(ingested, folder, tiny_encoder_folder):
+    report, store = ingested
+    encoder = Encoder.load(tiny_encoder_folder)
+    files = {image_id(path.read_bytes()): path.read_bytes() for path in folder.iterdir()}
+    for row in store.read(embeddings_table(report["encoder"]), columns=["image_id", "vector"]).to_pylist():
+        direct = encoder.encode_images(encoder.pixels(images.decode(files[row["image_id"]]))[None])[0]
+        np.testing.assert_allclose(row["vector"], direct, atol=1e-5)
+
+
+def test_the_first_encoder_is_registered_as_baseline_and_live(ingested, tiny_encoder_folder):
+    report, store = ingested
+    assert store.aliases() == {"baseline": report["encoder"], "live": report["encoder"]}
+    record = store.encoder("baseline")
+    assert (record.checkpoint, record.dim, record.parent) == (tiny_encoder_folder, 32, "")
+
+
+def test_twice_adds_nothing(ingested, profile, folder):
+    first, store = ingested
+    counts = {name: store.count(name) for name in store.names()}
+    report = run(IngestConfig(profile=profile, store=store.uri, source=str(folder)))
+    assert (report["num_images"], report["num_embeddings"], report["num_duplicates"]) == (0, 0, 0)
+    assert report["num_known"] == first["num_images"] + 1
+    assert {name: store.count(name) for name in store.names()} == counts
+
+
+def test_a_killed_run_continues_and_ends_as_if_never_killed(ray_cluster, profile, tmp_path):
+    names = write_photos(tmp_path / "many", 400, seed=2, width=60, height=45)
+    store = Store(str(tmp_path / "store"))
+    options = {"profile": profile, "store": store.uri, "source": str(tmp_path / "many"), "flush_seconds": 0.0}
+    _kill_after(options, store, rows=24)
+    before = store.count("images")
+    assert 24 <= before < len(names)
+    report = run(IngestConfig(**options))
+    assert report["num_known"] >= before and report["num_inputs"] == len(names)
+    expected = sorted(image_id(path.read_bytes()) for path in (tmp_path / "many").iterdir())
+    for table in ("images", embeddings_table(report["encoder"])):
+        assert sorted(store.read(table, columns=["image_id"])["image_id"].to_pylist()) == expected
+
+
+def _kill_after(options, store, rows):
+    """Run the job in a process of its own and SIGKILL it once the table has so many rows."""
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    process = subprocess.Popen([sys.executable, "-m", "jobs.ingest", *arguments], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            if store.exists("images") and store.count("images") >= rows:
+                break
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+
+# --- the other kinds of source, up to the encoder's door
+
+
+def prepared(source, **options) -> list[dict]:
+    """The rows that reach the encoders from a source."""
+    decode = yaml.safe_load('{"min_actors": 1, "max_actors": 1, "batch_size": 8}')
+    opened = sources.open_source(IngestConfig(source=str(source), **options), stages_of(decode))
+    known = Lookup(pa.array([], pa.string()))
+    arguments = {"rows": opened.rows, "recipe": RECIPE, "known": known}
+    return (
+        opened.dataset().map_batches(stages.prepare, batch_format="pyarrow", fn_kwargs=arguments).take_all()
+    )
+
+
+def stages_of(values):
+    from cluster.profile import Stage
+
+    return Stage(**values)
+
+
+def test_parquet_with_bytes(ray_cluster, tmp_path):
+    photos = [encoded(gradient(seed=seed)) for seed in range(12)] + [b"not an image"]
+    table = pa.table({"jpeg": photos, "caption": [f"photo {n}" for n in range(13)], "split": ["train"] * 13})
+    parquet.write_table(table, tmp_path / "x.parquet", row_group_size=5)
+    rows = prepared(tmp_path / "x.parquet", bytes_column="jpeg")
+    assert {row["image_id"] for row in rows if row["status"] == NEW} == {
+        image_id(data) for data in photos[:-1]
+    }
+    assert [row["stage"] for row in rows if row["status"] == REJECTED] == ["decode"]
+    first = next(row for row in rows if row["image_id"] == image_id(photos[0]))
+    assert (first["caption"], list(first["tags"])) == ("photo 0", ["split:train"])
+    assert first["uri"] == f"{tmp_path}/x.parquet#{first['image_id'][:16]}"
+
+
+def test_parquet_with_addresses(ray_cluster, tmp_path):
+    names = write_photos(tmp_path / "files", 3)
+    addresses = [f"files/{name}" for name in names[:2]] + [f"{tmp_path}/files/{names[2]}", "files/gone.jpg"]
+    parquet.write_table(pa.table({"uri": addresses}), tmp_path / "x.parquet")
+    rows = prepared(tmp_path / "x.parquet")
+    assert sorted(row["uri"] for row in rows if row["status"] == NEW) == [
+        f"{tmp_path}/files/{name}" for name in names
+    ]
+    (rejected,) = (row for row in rows if row["status"] == REJECTED)
+    assert (rejected["uri"], rejected["stage"]) == (f"{tmp_path}/files/gone.jpg", "read")
+
+
+def test_webdataset_tars_one_of_them_broken(ray_cluster, tmp_path):
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
+            for number in range(4):
+                for suffix, data in (("jpg", encoded(gradient(seed=10 * shard + number))), ("txt", b"words")):
+                    info = tarfile.TarInfo(f"{shard}{number}.{suffix}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    (tmp_path / "2.tar").write_bytes((tmp_path / "1.tar").read_bytes()[:5000])
+    rows = prepared(tmp_path)
+    new = [row for row in rows if row["status"] == NEW]
+    assert {row["image_id"] for row in new} == {
+        image_id(encoded(gradient(seed=10 * shard + number))) for shard in range(2) for number in range(4)
+    }
+    assert {row["caption"] for row in new if "2.tar" not in row["uri"]} == {"words"}
+    assert [row["uri"] for row in rows if row["status"] == REJECTED] == [f"{tmp_path}/2.tar"]
+
+
+def test_a_lance_table(ray_cluster, tmp_path):
+    photos = [encoded(gradient(seed=seed)) for seed in range(5)]
+    lance.write_dataset(pa.table({"bytes": photos, "caption": list("abcde")}), tmp_path / "x.lance")
+    rows = prepared(tmp_path / "x.lance")
+    assert sorted(row["caption"] for row in rows if row["status"] == NEW) == list("abcde")
+    assert {row["image_id"] for row in rows} == {image_id(data) for data in photos}
+
+
+def test_a_file_that_vanishes_after_the_listing_is_rejected(ray_cluster, tmp_path):
+    names = write_photos(tmp_path, 6)
+    opened = sources.open_source(IngestConfig(source=str(tmp_path)), stages_of({"batch_size": 8}))
+    (tmp_path / names[2]).unlink()
+    arguments = {"rows": opened.rows, "recipe": RECIPE, "known": Lookup(pa.array([], pa.string()))}
+    rows = (
+        opened.dataset().map_batches(stages.prepare, batch_format="pyarrow", fn_kwargs=arguments).take_all()
+    )
+    assert sorted(row["status"] for row in rows) == [NEW] * 5 + [REJECTED]
+    (rejected,) = (row for row in rows if row["status"] == REJECTED)
+    assert rejected["uri"].endswith(names[2]) and "cannot be opened" in rejected["error"]

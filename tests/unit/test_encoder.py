@@ -1,0 +1,153 @@
+"""The encoder: open_clip's own numbers, a stable identity, folders that load again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import pytest
+import torch
+from pictures import gradient
+from tiny_encoder import write_tiny_encoder
+
+from actors.encoder import EncodeImages, Encoder, save_encoder
+from cluster.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_encoder_folder) -> Encoder:
+    return Encoder.load(tiny_encoder_folder)
+
+
+@pytest.fixture(scope="module")
+def pixels(encoder) -> np.ndarray:
+    return np.stack([encoder.pixels(gradient(110, 90, seed=seed)) for seed in range(5)])
+
+
+def test_vectors_equal_plain_open_clip(encoder, tiny_encoder_folder):
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tiny_encoder_folder}")
+    model.eval()
+    tokens = open_clip.get_tokenizer(f"local-dir:{tiny_encoder_folder}")(["a red boat", "dogs"])
+    photo = gradient(200, 130)
+    with torch.no_grad():
+        image = model.encode_image(preprocess(photo)[None], normalize=True).numpy()
+        texts = model.encode_text(tokens, normalize=True).numpy()
+    np.testing.assert_allclose(encoder.encode_images(encoder.pixels(photo)[None]), image, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_texts(["a red boat", "dogs"]), texts, atol=1e-5)
+
+
+def test_vectors_have_length_one(encoder, pixels):
+    vectors = encoder.encode_images(pixels)
+    assert vectors.shape == (5, encoder.dim) and vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert encoder.encode_texts([]).shape == (0, encoder.dim)
+
+
+def test_a_batch_equals_single_calls(encoder, pixels):
+    alone = np.concatenate([encoder.encode_images(one[None]) for one in pixels])
+    np.testing.assert_allclose(encoder.encode_images(pixels), alone, atol=1e-5)
+
+
+def test_features_carry_gradients(encoder, pixels):
+    parameter = next(encoder.model.visual.parameters())
+    encoder.image_features(torch.from_numpy(pixels)).sum().backward()
+    assert parameter.grad is not None and parameter.grad.abs().sum() > 0
+    encoder.model.zero_grad(set_to_none=True)
+
+
+def test_temperature_is_the_inverse_of_the_logit_scale(encoder):
+    assert encoder.temperature == pytest.approx(0.07, rel=1e-4)
+
+
+def test_bf16_is_near_fp32_and_has_the_same_identity(encoder, pixels, tiny_encoder_folder):
+    half = Encoder.load(tiny_encoder_folder, precision="bf16")
+    cosines = (half.encode_images(pixels) * encoder.encode_images(pixels)).sum(axis=1)
+    assert cosines.min() > 0.99
+    assert not np.array_equal(half.encode_images(pixels), encoder.encode_images(pixels))
+    assert half.fingerprint == encoder.fingerprint
+
+
+def test_fingerprint_is_the_same_wherever_the_folder_lies(encoder, tiny_encoder_folder, tmp_path):
+    moved = shutil.copytree(tiny_encoder_folder, tmp_path / "elsewhere")
+    again = Encoder.load(str(moved))
+    again.encode_texts(["a padded call must not change it"])
+    assert again.fingerprint == encoder.fingerprint
+    assert len(encoder.fingerprint) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mean", [0.4] * 3), ("interpolation", "bilinear"), ("resize_mode", "squash")]
+)
+def test_fingerprint_knows_the_preprocessing(encoder, tiny_encoder_folder, tmp_path, name, value):
+    folder = shutil.copytree(tiny_encoder_folder, tmp_path / "other")
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["preprocess_cfg"][name] = value
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    assert Encoder.load(str(folder)).fingerprint != encoder.fingerprint
+
+
+def test_fingerprint_knows_weights_and_tokenizer(encoder, tiny_encoder_folder, tmp_path):
+    folder = shutil.copytree(tiny_encoder_folder, tmp_path / "other")
+    description = json.loads((folder / "tokenizer.json").read_text())
+    description["model"]["merges"] = description["model"]["merges"][:-1]
+    (folder / "tokenizer.json").write_text(json.dumps(description))
+    other_weights = Encoder.load(write_tiny_encoder(tmp_path / "seed1", seed=1))
+    assert Encoder.load(str(folder)).fingerprint != encoder.fingerprint
+    assert other_weights.fingerprint != encoder.fingerprint
+    assert other_weights.image_fingerprint != encoder.image_fingerprint
+
+
+def test_saved_encoders_load_again_and_differ_by_their_weights(tiny_encoder_folder, tmp_path, pixels):
+    encoder = Encoder.load(tiny_encoder_folder)
+    same = save_encoder(encoder.model, tiny_encoder_folder, str(tmp_path / "same"))
+    with torch.no_grad():
+        encoder.model.text_projection.mul_(1.5)
+    other = save_encoder(encoder.model, tiny_encoder_folder, str(tmp_path / "other"))
+    loaded = Encoder.load(str(tmp_path / "other"))
+    assert same == Encoder.load(tiny_encoder_folder).fingerprint != other == loaded.fingerprint
+    assert loaded.image_fingerprint == Encoder.load(tiny_encoder_folder).image_fingerprint
+    assert sorted(path.name for path in Path(tmp_path).iterdir()) == ["other", "same"]
+
+
+def test_saving_never_overwrites_another_encoder(tiny_encoder_folder, tmp_path):
+    encoder = Encoder.load(tiny_encoder_folder)
+    target = str(tmp_path / "encoder")
+    assert save_encoder(encoder.model, tiny_encoder_folder, target) == encoder.fingerprint
+    assert save_encoder(encoder.model, tiny_encoder_folder, target) == encoder.fingerprint
+    with torch.no_grad():
+        encoder.model.text_projection.mul_(2)
+    with pytest.raises(UserError, match="another encoder"):
+        save_encoder(encoder.model, tiny_encoder_folder, target)
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "words"),
+    [
+        ("no/such/folder", "fp32", "no folder here"),
+        ("ViT-B-32", "fp32", "no folder here"),
+        ("tests", "fp32", "open_clip_config.json"),
+        ("ViT-B-32/openai", "int4", "fp32, bf16"),
+    ],
+)
+def test_mistakes_are_explained(model, precision, words, tmp_path, monkeypatch):
+    (tmp_path / "tests").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words):
+        Encoder.load(model, precision=precision)
+
+
+def test_the_actor_embeds_what_has_pixels_and_leaves_the_rest_empty(encoder, pixels, tiny_encoder_folder):
+    size = 3 * 96 * 96
+    raw = [pixels[0].tobytes(), None, pixels[1].tobytes()]
+    batch = pa.table({"name": ["a", "b", "c"], "pixels": pa.array(raw, pa.binary(size))})
+    actor = EncodeImages(model=tiny_encoder_folder)
+    done = actor(batch)
+    assert done.column_names == ["name", "vector"]
+    assert done["vector"].type == pa.list_(pa.float32(), encoder.dim)
+    assert done["vector"][1].as_py() is None
+    found = np.array([done["vector"][0].as_py(), done["vector"][2].as_py()])
+    np.testing.assert_allclose(found, encoder.encode_images(pixels[:2]), atol=1e-5)
+    nothing = actor(batch.slice(1, 1))
+    assert nothing["vector"].type == done["vector"].type and nothing["vector"].null_count == 1

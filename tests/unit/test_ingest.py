@@ -1,0 +1,274 @@
+"""Ingest without Ray: words, look-ups, listings, readers, the CPU stage and what it refuses."""
+
+import io
+import json
+import os
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pictures import encoded, gradient, readable, unreadable, write_photos
+from pyarrow import fs, parquet
+
+from actors.images import Fit, image_id
+from cluster.errors import UserError
+from cluster.profile import Stage
+from jobs.ingest import IngestConfig, listing, sources, stages
+from jobs.ingest.lookup import Lookup
+from jobs.ingest.metadata import read_metadata
+from jobs.ingest.readers import ImageFiles, TarSamples
+from jobs.ingest.stages import KNOWN, NEW, REJECTED, Raw, Recipe
+from jobs.ingest.words import Columns, Words, words_of
+
+RECIPE = Recipe(Fit(96, 96), preview_px=64, max_pixels=10_000_000)
+DECODE = Stage(batch_size=4)
+NOTHING = Lookup(pa.array([], pa.string()))
+
+
+def open_source(source, **options):
+    return sources.open_source(IngestConfig(source=str(source), **options), DECODE)
+
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"caption": " a\ncat "}, Words("a cat")),
+        ({"captions": ["first", "longest of all", "short"]}, Words("first", "longest of all")),
+        ({"captions": ["only"]}, Words("only")),
+        ({"caption": "a", "detailed_caption": "b", "captions": ["c", "d"]}, Words("a", "b")),
+        ({"tags": ["x", None, "x", " y "], "split": "train"}, Words(tags=("x", "y", "split:train"))),
+        ({"tags": "x, y", "caption": float("nan")}, Words(tags=("x", "y"))),
+        ({"caption": None, "split": None}, Words()),
+        ({"caption": 7}, Words("7")),
+    ],
+)
+def test_words_of_ugly_rows(row, expected):
+    assert words_of(row, Columns()) == expected
+
+
+def test_lookup_finds_every_key_and_no_other():
+    keys = [f"key {number}" for number in range(1000)] + ["été", "\udcff"[:0] + "x"]
+    lookup = Lookup(pa.chunked_array([keys[:500], keys[500:]]))
+    assert [lookup.row(key) for key in keys] == list(range(len(keys)))
+    assert "key 1000" not in lookup and "" not in lookup and len(lookup) == 1002
+
+
+def test_lookup_tells_keys_of_equal_hash_apart(monkeypatch):
+    monkeypatch.setattr("jobs.ingest.lookup._hash", lambda key: np.uint64(len(key)))
+    lookup = Lookup(pa.array(["aa", "b", "cc", "dd"]))
+    assert [lookup.row(key) for key in ("cc", "dd", "aa", "b", "ee")] == [2, 3, 0, 1, -1]
+
+
+# --- the CPU stage
+
+
+def test_prepare_reads_or_rejects_each_row_and_never_raises():
+    rows = [Raw(name, data, Words("c", "d", ("t",))) for name, data in readable().items()]
+    rows += [Raw(name, data) for name, (data, _) in unreadable().items()] + [
+        Raw("gone.jpg", b"", error="gone")
+    ]
+    known = Lookup(pa.array([image_id(readable()["grey.jpg"])]))
+    table = stages.prepare(pa.table({"x": [1]}), rows=lambda _: rows, recipe=RECIPE, known=known)
+    assert table.schema == stages.prepared_schema(RECIPE.fit)
+    status = dict(zip(table["uri"].to_pylist(), table["status"].to_pylist(), strict=True))
+    assert status.pop("grey.jpg") == KNOWN
+    assert {name for name, value in status.items() if value == NEW} == set(readable()) - {"grey.jpg"}
+    assert {name for name, value in status.items() if value == REJECTED} == {*unreadable(), "gone.jpg"}
+
+
+def test_prepared_rows_carry_what_the_tables_need():
+    data = readable()["rotated.jpg"]
+    row = stages.prepare_row(Raw("r.jpg", data, Words("c", "d", ("t",))), RECIPE, NOTHING)
+    assert (row["image_id"], row["width_px"], row["height_px"]) == (image_id(data), 60, 120)
+    assert (row["caption"], row["detailed_caption"], row["tags"]) == ("c", "d", ["t"])
+    assert len(row["pixels"]) == 3 * 96 * 96 and row["preview"][:2] == b"\xff\xd8"
+
+
+# --- listings and sources
+
+
+def test_a_missing_source_is_explained(tmp_path):
+    with pytest.raises(UserError, match="'/nowhere/at/all' does not exist; give a folder"):
+        open_source("/nowhere/at/all")
+    with pytest.raises(UserError, match="cannot be reached"):
+        open_source("nosuchscheme://bucket/x")
+
+
+def test_an_empty_folder_is_explained(tmp_path):
+    (tmp_path / "notes.md").write_text("no images")
+    with pytest.raises(UserError, match=f"'{tmp_path}' holds no images"):
+        open_source(tmp_path)
+    with pytest.raises(UserError, match="holds no tars; choose another --kind"):
+        open_source(tmp_path, kind="webdataset")
+
+
+def test_a_folder_by_path_and_by_uri_is_the_same(tmp_path):
+    write_photos(tmp_path / "deep" / "er", 3)
+    by_path, by_uri = open_source(tmp_path), open_source(f"file://{tmp_path}")
+    assert by_path.kind == by_uri.kind == "folder" and by_path.num_inputs == 3
+    batch = pa.table({"path": [f"{tmp_path}/deep/er/photo_0000.jpg"], "bytes": [b"x"], "error": [""]})
+    assert list(by_path.rows(batch)) == list(by_uri.rows(batch))
+    assert by_path.label == tmp_path.name and open_source(tmp_path, label="mine").label == "mine"
+
+
+def test_names_that_are_not_utf8_are_rejected_not_fatal(tmp_path):
+    write_photos(tmp_path, 1)
+    with open(os.path.join(os.fsencode(tmp_path), b"bad_\xff.jpg"), "wb") as file:
+        file.write(encoded(gradient()))
+    source = open_source(tmp_path)
+    assert source.num_inputs == 2
+    assert source.rejects == [(f"{tmp_path}/bad_\\xff.jpg", "the file's name is not UTF-8")]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("key", ["file_name", "file"])
+def test_metadata_tables_join_by_file(tmp_path, form, key):
+    rows = [{key: "a/b.jpg", "caption": "a boat", "split": "train"}, {key: "./é.jpg", "caption": "tea"}]
+    rows = [{"split": "", **row} for row in rows]
+    path = tmp_path / f"metadata.{form}"
+    if form == "parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif form == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        head = ",".join(rows[0])
+        path.write_text("\n".join([head] + [",".join(row[name] for name in rows[0]) for row in rows]))
+    metadata = read_metadata(fs.LocalFileSystem(), str(path), Columns())
+    assert metadata.words_at("a/b.jpg") == Words("a boat", "", ("split:train",))
+    assert metadata.words_at("é.jpg") == Words("tea")
+    assert metadata.words_at("other.jpg") == Words()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("metadata.csv", "name,caption\na,b\n", "no column 'file_name' or 'file'; it has name, caption"),
+        ("metadata.jsonl", "{not json", "cannot be read"),
+        ("metadata.parquet", "not parquet", "cannot be read"),
+    ],
+)
+def test_bad_metadata_is_explained(tmp_path, name, text, words):
+    write_photos(tmp_path, 1)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=words):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"image": [b"x"]}, "neither a column 'bytes' nor 'uri'; it has image"),
+        ({"bytes": [1.5]}, "column 'bytes' .* holds double, not a file's bytes"),
+        ({"uri": [3]}, "column 'uri' .* holds int64, not text"),
+    ],
+)
+def test_a_bad_parquet_column_is_explained(tmp_path, columns, words):
+    parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=words):
+        open_source(tmp_path / "x.parquet")
+
+
+def test_a_broken_parquet_file_among_good_ones_is_rejected(tmp_path):
+    parquet.write_table(pa.table({"bytes": [b"x"]}), tmp_path / "good.parquet")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nonsense")
+    source = open_source(tmp_path)
+    assert (source.kind, source.num_inputs, len(source.rejects)) == ("parquet", 1, 1)
+    (tmp_path / "good.parquet").unlink()
+    with pytest.raises(UserError, match="no Parquet file that can be read"):
+        open_source(tmp_path)
+
+
+def test_rows_of_tables_have_bytes_or_say_why_not(tmp_path):
+    photo = encoded(gradient())
+    (tmp_path / "p.jpg").write_bytes(photo)
+    place = listing.place_of(str(tmp_path))
+    batch = pa.table(
+        {
+            "bytes": pa.array([photo, None, None, None], pa.binary()),
+            "uri": ["http://x/1", "p.jpg", "q.jpg", None],
+            "path": [f"{tmp_path}/t.parquet"] * 4,
+        }
+    )
+    config = IngestConfig(source=str(tmp_path))
+    given, read, gone, none = sources.table_rows(batch, place=place, config=config)
+    assert (given.uri, given.data) == ("http://x/1", photo)
+    assert (read.uri, read.data) == (f"{tmp_path}/p.jpg", photo)
+    assert "cannot be opened" in gone.error and "neither" in none.error
+
+
+def test_images_in_hugging_face_form_are_understood(tmp_path):
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    table = pa.table({"image": pa.array([{"bytes": b"x", "path": "a"}], kind), "path": ["t"]})
+    config = IngestConfig(source=str(tmp_path), bytes_column="image")
+    assert sources.table_columns(table.schema, config, "t") == ["image"]
+    assert next(sources.table_rows(table, place=listing.place_of(str(tmp_path)), config=config)).data == b"x"
+
+
+# --- readers
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def read_all(reader_type, path):
+    """The rows that a reader makes of one file, without Ray's scheduling."""
+    reader = object.__new__(reader_type)
+    with open(path, "rb") as file:
+        return [
+            row for table in reader._read_stream(pa.PythonFile(file), str(path)) for row in table.to_pylist()
+        ]
+
+
+def test_tar_samples_are_grouped_by_key(tmp_path):
+    photo = encoded(gradient())
+    write_tar(
+        tmp_path / "s.tar",
+        [
+            ("a/1.jpg", photo),
+            ("a/1.txt", b"a boat"),
+            ("a/2.json", b'{"caption": "tea", "split": "train"}'),
+            ("a/2.JPEG", photo),
+            ("3.txt", b"words without image"),
+            ("4.jpg", photo),
+            ("4.json", b"not json"),
+        ],
+    )
+    rows = read_all(TarSamples, tmp_path / "s.tar")
+    found = list(sources.tar_rows(pa.Table.from_pylist(rows), prefix="", columns=Columns()))
+    tar = tmp_path / "s.tar"
+    assert [raw.uri for raw in found] == [f"{tar}#a/1.jpg", f"{tar}#a/2.JPEG", f"{tar}#/3", f"{tar}#4.jpg"]
+    assert [raw.words.caption for raw in found] == ["a boat", "tea", "words without image", ""]
+    assert found[1].words.tags == ("split:train",)
+    assert [bool(raw.error) for raw in found] == [False, False, True, False]
+
+
+def test_a_tar_that_breaks_off_keeps_what_came_before(tmp_path):
+    photo = encoded(gradient(400, 300))
+    write_tar(tmp_path / "s.tar", [(f"{number}.jpg", photo) for number in range(5)])
+    whole = (tmp_path / "s.tar").read_bytes()
+    (tmp_path / "s.tar").write_bytes(whole[: 3 * len(whole) // 5])
+    rows = read_all(TarSamples, tmp_path / "s.tar")
+    assert sum(row["bytes"] == photo for row in rows) >= 2
+    assert [row["error"] for row in rows if row["error"]] != []
+    assert "breaks off" in " ".join(row["error"] for row in rows)
+
+
+def test_a_file_that_cannot_be_opened_is_a_row_with_the_reason():
+    reader = object.__new__(ImageFiles)
+    stand_in = _failing_open(reader)
+    (row,) = next(reader._read_stream(stand_in, "gone.jpg")).to_pylist()
+    assert row["bytes"] == b"" and "gone.jpg" in row["error"]
+
+
+def _failing_open(reader):
+    reader._data_context = type("Context", (), {"streaming_read_buffer_size": 1024})
+    return reader._open_input_source(fs.LocalFileSystem(), "/nowhere/gone.jpg")
