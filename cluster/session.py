@@ -12,7 +12,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import ray
 
@@ -56,37 +56,34 @@ def connect(profile: Profile) -> None:
 def require(stages: Mapping[str, Stage]) -> None:
     """Refuse stages that together, or alone on one node, can never fit the cluster that Ray is connected to.
 
-    What an autoscaler may add counts: as Ray itself knows it, or as the profile of `connect` declares it.
+    What an autoscaler may add counts, as the profile of `connect` declares it.
 
     Raises:
         UserError: names the CPUs or GPUs that are missing, and what asks for them.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if fault := shortage(stages, nodes, list(_growth()), _declared):
+    if fault := shortage(stages, nodes, _declared):
         raise UserError(fault)
 
 
-def shortage(
-    stages: Mapping[str, Stage], nodes: Sequence[Resources], growth: Sequence[Resources], declared: Resources
-) -> str:
+def shortage(stages: Mapping[str, Stage], nodes: Sequence[Resources], declared: Resources) -> str:
     """Why the smallest form of the stages cannot run, in one sentence, or "" when it can.
 
     Args:
         stages: name -> resources of each stage that runs at the same time.
         nodes: resources of each node that is alive.
-        growth: resources of each node that could be there when the autoscaler has done all it may.
-        declared: total CPU and GPU that an autoscaler may reach, where its nodes are not known.
+        declared: total CPU and GPU that an autoscaler may reach, 0 or absent when there is none.
     """
     for kind, margin in (("CPU", MARGIN_CPUS), ("GPU", 0.0)):
         needed = sum(stage.min_actors * _of(stage, kind) for stage in stages.values())
         needed += margin if needed else 0.0
-        limit = max(_total(nodes, kind), _total(growth, kind), declared.get(kind, 0.0))
+        limit = max(sum(node.get(kind, 0.0) for node in nodes), declared.get(kind, 0.0))
         if needed > limit + 1e-6:
             return _too_little(stages, kind, needed, limit)
     if any(declared.values()):
         return ""  # the shape of the nodes to come is not known
     for name, stage in stages.items():
-        room = max(_room(stage, nodes), _room(stage, growth))
+        room = _room(stage, nodes)
         if room < stage.min_actors:
             return _too_small(name, stage, room)
     return ""
@@ -116,10 +113,6 @@ def _of(stage: Stage, kind: str) -> float:
     return stage.num_cpus if kind == "CPU" else stage.num_gpus
 
 
-def _total(nodes: Sequence[Resources], kind: str) -> float:
-    return sum(node.get(kind, 0.0) for node in nodes)
-
-
 def _room(stage: Stage, nodes: Sequence[Resources]) -> int:
     """Actors of the stage that the nodes hold when nothing else runs."""
     return sum(_room_on(stage, node, most=stage.min_actors) for node in nodes)
@@ -132,14 +125,6 @@ def _room_on(stage: Stage, node: Resources, most: int) -> int:
         if _of(stage, kind)
     ]
     return min([*fits, most])
-
-
-def _growth() -> Iterator[Resources]:
-    """Nodes that Ray's autoscaler may come to, as it told Ray; none without one."""
-    config = ray._private.state.state.get_cluster_config()
-    for group in config.node_group_configs if config else ():
-        count = group.max_count if group.max_count >= 0 else 1_000
-        yield from [dict(group.resources)] * count
 
 
 def _start(config: profiles.Ray) -> None:

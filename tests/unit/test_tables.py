@@ -14,7 +14,7 @@ from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, emb
 
 FINGERPRINT = "0123456789abcdef"
 PARENT = "fedcba9876543210"
-NUM_WRITERS = 3
+NUM_WRITERS = 2
 
 
 def rejects(uris, error="truncated") -> pa.Table:
