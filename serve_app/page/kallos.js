@@ -335,5 +335,5 @@ async function start() {
 
 showTheme();
 listen();
-byId("query").focus();
+if (matchMedia("(hover: hover)").matches) byId("query").focus(); // on a phone it would raise the keyboard
 start();
