@@ -8,10 +8,10 @@ out; the other is one `LLM.chat` call over all the prompts. Start-up is left out
 batch before the clock starts.
 """
 
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,9 @@ from cluster import session
 from cluster.errors import UserError
 from cluster.profile import LanguageModel
 from jobs import command
+from jobs.bench.judging import judge_side
 from jobs.bench.report import comparison, machine
+from jobs.bench.side import Side
 from jobs.pretrain.rephraser_data import draw_query
 
 
@@ -34,22 +36,11 @@ class BenchLabelConfig(command.JobConfig):
 
     num_requests: int = Field(1024, ge=1, description="requests of a turn, beside the warm-up batch")
     num_runs: int = Field(3, ge=1, description="turns of each side")
+    models: tuple[Literal["llm", "lmm"], ...] = Field(
+        ("llm", "lmm"), description="which are measured: the rephraser's stage, the judge's stage"
+    )
     style: str = Field("", description="prompt style of the queries, empty = the profile's")
     seed: int = Field(0, ge=0, description="seed of the queries")
-
-
-@dataclass(frozen=True)
-class Side:
-    """One stage to measure.
-
-    rows(seed, num_rows): the stage's input. requests(rows): what the stage asks its engine for those rows.
-    """
-
-    model: LanguageModel
-    actor: type
-    arguments: Mapping[str, Any]
-    rows: Callable[[int, int], pa.Table]
-    requests: Callable[[pa.Table], list[Request]]
 
 
 class BareVllm:
@@ -72,12 +63,13 @@ def stage_seconds(side: Side, rows: pa.Table) -> float:
 
     One block a batch, as a stage downstream of a reader has them.
     """
-    size = side.model.stage.batch_size
+    size = side.batch_size
     blocks = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
     answered = ray.data.from_arrow(blocks).map_batches(
         side.actor,
         fn_constructor_kwargs=dict(side.arguments),
         batch_size=size,
+        batch_format=side.batch_format,
         compute=ray.data.ActorPoolStrategy(
             min_size=side.model.stage.min_actors, max_size=side.model.stage.max_actors
         ),
@@ -93,13 +85,14 @@ def measure(side: Side, num_requests: int, num_runs: int, seed: int) -> dict[str
     """Requests per second of both sides, turn by turn."""
     stage = side.model.stage
     bare = ray.remote(num_cpus=stage.num_cpus, num_gpus=stage.num_gpus)(BareVllm).remote(side.model)
-    warm_up = side.rows(seed, stage.batch_size)
+    warm_up = side.rows(seed, stage.batch_size).slice(0, side.batch_size)
     ray.get(bare.chat.remote(side.requests(warm_up)))
     rates: dict[str, list[float]] = {"kallos": [], "vllm": []}
     for turn in range(num_runs):
         rows = side.rows(seed + 1 + turn, num_requests)
-        rates["kallos"].append(num_requests / stage_seconds(side, pa.concat_tables([warm_up, rows])))
-        rates["vllm"].append(num_requests / ray.get(bare.chat.remote(side.requests(rows))))
+        requests = side.requests(rows)
+        rates["kallos"].append(len(requests) / stage_seconds(side, pa.concat_tables([warm_up, rows])))
+        rates["vllm"].append(len(requests) / ray.get(bare.chat.remote(requests)))
     ray.kill(bare)
     return rates
 
@@ -122,16 +115,35 @@ def rephrase_side(model: LanguageModel, style: str) -> Side:
 def run(config: BenchLabelConfig) -> dict:
     """Measures each stage; returns the benchmark's line."""
     profile, _ = command.settings(config)
-    side = rephrase_side(profile.rephraser, config.style or profile.label.style)
+    style = config.style or profile.label.style
+    makers = {
+        "llm": lambda: rephrase_side(profile.rephraser, style),
+        "lmm": lambda: judge_side(profile.judge),
+    }
     session.connect(profile)
-    session.require({"stage": side.model.stage, "bare vllm": side.model.stage})
-    rates = measure(side, config.num_requests, config.num_runs, config.seed)
+    rates = {name: rates_of(makers[name](), config) for name in config.models}
     return {
         "bench": "label",
-        "ratios": {"label_llm_over_vllm": comparison(rates["kallos"], rates["vllm"])},
-        "figures": {"llm_requests_per_s": rates, "num_requests": config.num_requests},
+        "ratios": {
+            f"label_{name}_over_vllm": comparison(found["kallos"], found["vllm"])
+            for name, found in rates.items()
+        },
+        "figures": {
+            **{f"{name}_requests_per_s": found for name, found in rates.items()},
+            "num_requests": config.num_requests,
+        },
         "machine": machine(),
     }
+
+
+def rates_of(side: Side, config: BenchLabelConfig) -> dict[str, list[float]]:
+    """`measure` of one stage, after a look at the resources; its files are removed."""
+    session.require({"stage": side.model.stage, "bare vllm": side.model.stage})
+    try:
+        return measure(side, config.num_requests, config.num_runs, config.seed)
+    finally:
+        if side.folder:
+            shutil.rmtree(side.folder, ignore_errors=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -129,7 +129,10 @@ def make_plan(config: LabelConfig) -> Plan:
 
 def wanted_queries(config: LabelConfig, plan: Plan) -> list[str]:
     """The queries of the file, or drawn. Raises UserError when there are none, or no image to order."""
-    num_images = plan.store.count(embeddings_table(plan.encoder.encoder), plan.where or None)
+    try:
+        num_images = plan.store.count(embeddings_table(plan.encoder.encoder), plan.where or None)
+    except ValueError as error:
+        raise UserError(f"The filter --where {plan.where!r} cannot be used: {error}") from None
     if num_images < 2:
         raise UserError(
             f"Only {num_images} images are embedded by {config.encoder!r} where {plan.where or 'anywhere'}: "

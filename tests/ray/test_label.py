@@ -1,0 +1,189 @@
+"""The whole label job on a tiny world: Ray Data, vLLM with a random judge, LanceDB, a random encoder."""
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from PIL import Image
+
+from actors.encoder import Encoder
+from cluster.errors import UserError
+from cluster.profile import PROFILES
+from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
+from jobs.label import LabelConfig, run
+from jobs.pretrain import judge_model
+
+QUERIES = ["a red boat", "two cats", "castle at night", "blue car", "snow", "a dog on the beach"]
+NUM_IMAGES = 40
+# Two rows of three, every second of the best twelve: 3 * 6 - 6 pairs a query.
+SHAPE = {"top_k": 12, "rows": 2, "columns": 3, "stride": 2}
+PAIRS_PER_QUERY = 12
+
+
+@pytest.fixture(scope="module")
+def world(ray_cluster, tiny_encoder_folder, tmp_path_factory) -> LabelConfig:
+    """A store of coloured noise, seen by the tiny encoder, and a profile whose judge is random."""
+    folder = tmp_path_factory.mktemp("label")
+    store = Store(str(folder / "store"))
+    fill(store, tiny_encoder_folder)
+    queries = folder / "queries.txt"
+    queries.write_text("\n".join(QUERIES), encoding="utf-8")
+    return LabelConfig(
+        profile=write_profile(folder, store),
+        queries=str(queries),
+        style="repeat",
+        queries_per_call=2,
+        **SHAPE,
+    )
+
+
+def fill(store: Store, encoder_folder: str) -> None:
+    encoder, rng = Encoder.load(encoder_folder), np.random.default_rng(0)
+    rows, pixels = [], []
+    for number in range(NUM_IMAGES):
+        noise = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        image = Image.fromarray(noise).resize((120, 120), Image.Resampling.NEAREST)
+        file = io.BytesIO()
+        image.save(file, "JPEG")
+        pixels.append(encoder.pixels(image))
+        about = {
+            "image_id": f"{number:064x}",
+            "uri": "",
+            "caption": QUERIES[number % 3],
+            "tags": ["split:train"],
+        }
+        sizes = {
+            "width_px": 120,
+            "height_px": 120,
+            "detailed_caption": "",
+            "source": "noise",
+            "added_at": now(),
+        }
+        rows.append({**about, **sizes, "preview": file.getvalue()})
+    store.merge("images", pa.Table.from_pylist(rows, SCHEMAS["images"]), on=["image_id"])
+    vectors = encoder.encode_images(np.stack(pixels))
+    schema = embeddings_schema(encoder.dim)
+    seen = [{**row, "vector": vector} for row, vector in zip(rows, vectors, strict=True)]
+    table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in seen], schema)
+    store.merge(embeddings_table(encoder.fingerprint), table, on=["image_id"])
+    record = EncoderRecord(encoder=encoder.fingerprint, checkpoint=encoder_folder, dim=encoder.dim)
+    store.register_encoder(record)
+    store.set_alias("baseline", encoder.fingerprint)
+
+
+def write_profile(folder, store: Store) -> str:
+    tokenizer = judge_model.train_tokenizer([*QUERIES, "1 2 3 4 5 A B"], 400)
+    config = judge_model.make_config(tokenizer, vision_width=64, vision_depth=1, text_width=64, text_depth=1)
+    model = judge_model.make_model(config, 0)
+    judge_model.save(model, judge_model.make_processor(tokenizer), folder / "judge")
+    profile = yaml.safe_load((PROFILES / "mini.yaml").read_text())
+    profile["judge"]["model"] = str(folder / "judge")
+    profile["store"] = store.uri
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(profile), encoding="utf-8")
+    return str(path)
+
+
+def store_of(config: LabelConfig) -> Store:
+    return Store(yaml.safe_load(open(config.profile, encoding="utf-8"))["store"])
+
+
+def preferences_of(config: LabelConfig, run_id: str) -> list[dict]:
+    return store_of(config).read("preferences", where=f"run_id = '{run_id}'").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def first(world) -> dict:
+    """The report of a run over the first three queries."""
+    return run(world.model_copy(update={"num_queries": 3}))
+
+
+@pytest.fixture(scope="module")
+def resumed(world, first) -> dict:
+    """The same over all six, after a death between the preferences and the ranking of the second query."""
+    store = store_of(world)
+    store.open("rankings").delete(f"run_id = '{first['run_id']}' AND query = '{QUERIES[1]}'")
+    return run(world)
+
+
+def test_counts_of_the_first_run(first):
+    assert first["num_queries"] == first["num_queries_labelled"] == 3
+    assert first["num_preferences"] == 3 * PAIRS_PER_QUERY
+    assert first["num_errors"] == first["num_failed_answers"] == 0
+
+
+def test_a_resumed_run_ends_as_if_never_killed(world, first, resumed):
+    assert resumed["run_id"] == first["run_id"]
+    assert resumed["num_queries_before"] == 2 and resumed["num_queries_labelled"] == 4
+    stored = preferences_of(world, first["run_id"])
+    assert len(stored) == len(QUERIES) * PAIRS_PER_QUERY
+    assert len({(row["query"], row["winner"], row["loser"]) for row in stored}) == len(stored)
+    rankings = store_of(world).read("rankings", where=f"run_id = '{first['run_id']}'").to_pylist()
+    assert sorted(row["query"] for row in rankings) == sorted(QUERIES)
+
+
+def test_the_same_command_again_adds_nothing(world, resumed):
+    again = run(world)
+    assert again["num_queries_before"] == len(QUERIES) and again["num_preferences"] == 0
+    assert len(preferences_of(world, resumed["run_id"])) == len(QUERIES) * PAIRS_PER_QUERY
+
+
+def test_preferences_follow_from_the_rankings(world, resumed):
+    """Cells name images of the query's ranking; inside a row the winner's rating is not the lower one."""
+    rankings = store_of(world).read("rankings", where=f"run_id = '{resumed['run_id']}'").to_pylist()
+    beauty = {r["query"]: dict(zip(r["image_ids"], r["aesthetic_scores"], strict=True)) for r in rankings}
+    accuracy = {r["query"]: dict(zip(r["image_ids"], r["semantic_scores"], strict=True)) for r in rankings}
+    for row in preferences_of(world, resumed["run_id"]):
+        winner, loser = row["winner"], row["loser"]
+        (i, j), (k, m) = row["winner_cell"], row["loser_cell"]
+        assert i <= k and j <= m and (i, j) != (k, m)
+        assert 0.5 <= row["p_winner"] <= 1.0 and row["consistent"]
+        assert all(1.0 <= beauty[row["query"]][image] <= 5.0 for image in (winner, loser))
+        if i == k:
+            assert beauty[row["query"]][winner] >= beauty[row["query"]][loser]
+        else:
+            assert accuracy[row["query"]][winner] >= accuracy[row["query"]][loser]
+        assert row["judge"].startswith("judge@") and row["rephrased"].startswith(row["query"])
+
+
+def test_the_judge_compares_pairs(world):
+    report = run(world.model_copy(update={"source": "lmm_pair", "semantic": "encoder", "num_queries": 2}))
+    stored = preferences_of(world, report["run_id"])
+    assert len(stored) == 2 * PAIRS_PER_QUERY == report["num_preferences"]
+    assert report["num_inconsistent"] == sum(not row["consistent"] for row in stored)
+    assert {row["source"] for row in stored} == {"lmm_pair"}
+
+
+@pytest.mark.parametrize("scorer", ["prompts", "axis", "head"])
+def test_scorers_on_the_stored_embeddings(world, scorer, tmp_path):
+    ratings = tmp_path / "ratings.csv"
+    lines = [f"{number:064x},{number % 7}" for number in range(NUM_IMAGES)]
+    ratings.write_text("image_id,rating\n" + "\n".join(lines), encoding="utf-8")
+    told = {"source": "scorer", "scorer": scorer, "ratings": str(ratings), "num_queries": 2}
+    report = run(world.model_copy(update=told))
+    assert report["num_preferences"] == 2 * PAIRS_PER_QUERY
+    assert {row["judge"] for row in preferences_of(world, report["run_id"])} == {f"scorer:{scorer}"}
+
+
+def test_queries_are_drawn_from_captions(world):
+    drawn = {"queries": "", "source": "scorer", "where": "source = 'noise'", "num_queries": 2}
+    report = run(world.model_copy(update=drawn))
+    queries = {row["query"] for row in preferences_of(world, report["run_id"])}
+    assert len(queries) == 2 and queries <= set(QUERIES[:3])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"encoder": "nobody"}, "no encoder 'nobody'"),
+        ({"where": "source = 'elsewhere'"}, "Only 0 images"),
+        ({"top_k": 4}, "top_k is 4"),
+        ({"source": "scorer", "scorer": "head"}, "fitted on ratings"),
+        ({"queries": "absent.txt"}, "does not exist"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(world, change, words):
+    with pytest.raises(UserError, match=words):
+        run(world.model_copy(update=change))

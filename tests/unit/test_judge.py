@@ -1,0 +1,107 @@
+"""The judge's questions, and how answers become numbers; the engine is a stand-in that knows its answers."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from actors.engine import Reply, Request, conversation
+from actors.judge import COMPARE, CRITERIA, DIGITS, Judge, comparison, expected_digit, plain, shrink
+
+
+class Stand:
+    """An engine that answers by a function of the request, and remembers the requests."""
+
+    def __init__(self, answer: Callable[[Request], Reply]):
+        self.answer = answer
+        self.asked: list[Request] = []
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        self.asked += requests
+        return [self.answer(request) for request in requests]
+
+
+def grey(level: int, size=(8, 8)) -> Image.Image:
+    return Image.new("RGB", size, (level, level, level))
+
+
+def level(image: Image.Image) -> int:
+    return image.getpixel((0, 0))[0]
+
+
+def prefers_bright(request: Request) -> Reply:
+    """P(A) is the share of A in the brightness of both, and a little more for what stands first."""
+    a, b = (level(image) for image in request.images)
+    p = min(1.0, a / (a + b) + 0.1)
+    return Reply(text="A", choice_probs={"A": p, "B": 1 - p})
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (Reply(choice_probs={"1": 0.0, "2": 0.0, "3": 0.3, "4": 0.7, "5": 0.0}), 3.7),
+        (Reply(choice_probs=dict.fromkeys(DIGITS, 0.2)), 3.0),
+        (Reply(choice_probs={"1": 1.0, "2": 0.0, "3": 0.0, "4": 0.0, "5": 0.0}), 1.0),
+        (Reply(text="5"), float("nan")),  # no probabilities: the sampled digit is not taken for an answer
+        (Reply(error="too long"), float("nan")),
+    ],
+)
+def test_rating_is_the_expectation_over_digits(reply, expected):
+    assert expected_digit(reply) == pytest.approx(expected, nan_ok=True)
+
+
+def test_comparison_asks_both_orders_and_takes_the_mean():
+    engine = Stand(prefers_bright)
+    result = Judge(engine).compare("overall", ["x", "x"], [grey(60), grey(50)], [grey(20), grey(50)])
+    assert result.p_ab == pytest.approx([0.85, 0.6])
+    assert result.p_ba == pytest.approx([1 - 0.35, 1 - 0.6])
+    assert result.p == pytest.approx([0.75, 0.5])
+    assert result.consistent.tolist() == [True, False]
+    assert [tuple(map(level, request.images)) for request in engine.asked[:2]] == [(60, 20), (20, 60)]
+
+
+def test_no_answer_in_one_order_is_no_answer():
+    result = comparison(p_ab=np.array([0.9, 0.9]), p_ba=np.array([np.nan, 0.8]))
+    assert np.isnan(result.p[0]) and result.p[1] == pytest.approx(0.85)
+    assert result.consistent.tolist() == [False, True]
+
+
+def test_accuracy_asks_for_the_query_of_each_image():
+    engine = Stand(lambda request: Reply(choice_probs=dict.fromkeys(DIGITS, 0.2)))
+    ratings = Judge(engine).accuracy(["a red boat", 'say "cheese"\n now'], [grey(1), grey(2)])
+    asked = ["".join(part.get("text", "") for part in r.messages[-1]["content"]) for r in engine.asked]
+    assert '"a red boat"' in asked[0] and "\"say 'cheese' now\"" in asked[1]
+    assert ratings.tolist() == pytest.approx([3.0, 3.0])
+
+
+def test_every_prompt_has_as_many_placeholders_as_images():
+    engine = Stand(lambda request: Reply(choice_probs={**dict.fromkeys(DIGITS, 0.2), "A": 0.5, "B": 0.5}))
+    judge = Judge(engine)
+    judge.aesthetics([grey(1)])
+    judge.accuracy(["x"], [grey(1)])
+    for criterion in CRITERIA:
+        judge.compare(criterion, ["x"], [grey(1)], [grey(2)])
+    assert len(engine.asked) == 2 + 2 * len(CRITERIA)
+    for request in engine.asked:
+        conversation(request)  # raises when they differ
+        words = " ".join(part.get("text", "") for part in request.messages[-1]["content"])
+        assert len(words.split()) <= 40
+    assert "{query}" in COMPARE["accuracy"] and "{query}" not in COMPARE["aesthetics"]
+
+
+@pytest.mark.parametrize(
+    ("size", "longer_px", "expected"),
+    [
+        ((160, 160), 112, (112, 112)),
+        ((300, 100), 112, (112, 37)),
+        ((64, 32), 112, (64, 32)),
+        ((9, 7), 0, (9, 7)),
+    ],
+)
+def test_shrink_never_enlarges(size, longer_px, expected):
+    assert shrink(grey(3, size), longer_px).size == expected
+
+
+def test_plain_takes_quotes_and_lines_away():
+    assert plain('a\n"b"  c') == "a 'b' c"

@@ -1,0 +1,116 @@
+"""The partial order against arrays laid out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from jobs.label.pairs import (
+    Grid,
+    Preference,
+    cut,
+    dominance,
+    num_near_ties,
+    order_rows,
+    p_dominance,
+    preferences,
+    spread,
+    thin,
+)
+
+
+def test_thin_takes_every_stride_th_of_the_semantic_order():
+    scores = [0.1, 0.9, 0.3, 0.8, 0.2, 0.7, 0.6, 0.5]  # order: 1 3 5 6 7 2 4 0
+    assert thin(scores, Grid(rows=2, columns=2, stride=2)) == [1, 5, 7, 4]
+    assert thin(scores, Grid(rows=1, columns=2, stride=3)) == [1, 6]
+
+
+def test_thin_keeps_the_order_of_the_list_among_equal_scores():
+    assert thin([0.5, 0.9, 0.5, 0.5], Grid(rows=2, columns=2, stride=1)) == [1, 0, 2, 3]
+
+
+def test_thin_lowers_the_stride_when_images_are_few():
+    falling = [-i for i in range(10)]
+    assert thin(falling, Grid(rows=2, columns=2, stride=4)) == [0, 3, 6, 9]
+    assert thin(falling[:3], Grid(rows=2, columns=2, stride=4)) == [0, 1, 2]
+    assert thin([], Grid(rows=2, columns=2, stride=4)) == []
+
+
+def test_cut_leaves_the_last_row_short():
+    assert cut(5, columns=2) == [[0, 1], [2, 3], [4]]
+    assert cut(0, columns=2) == []
+
+
+def test_rows_are_ordered_by_aesthetics_and_ties_stay():
+    assert order_rows([[0, 1, 2], [3, 4]], [1.0, 3.0, 3.0, 2.0, 5.0]) == [[1, 2, 0], [4, 3]]
+
+
+def test_dominance_of_two_by_two_by_hand():
+    assert set(dominance([2, 2])) == {
+        ((0, 0), (0, 1)),
+        ((0, 0), (1, 0)),
+        ((0, 0), (1, 1)),
+        ((0, 1), (1, 1)),
+        ((1, 0), (1, 1)),
+    }
+
+
+def test_dominance_of_a_short_last_row():
+    assert set(dominance([2, 1])) == {((0, 0), (0, 1)), ((0, 0), (1, 0))}
+
+
+@pytest.mark.parametrize(("u", "v", "count"), [(5, 5, 200), (1, 2, 1), (3, 4, 48), (2, 2, 5)])
+def test_number_of_pairs(u, v, count):
+    assert len(dominance([v] * u)) == count == u * (u + 1) // 2 * v * (v + 1) // 2 - u * v
+
+
+def test_p_is_bradley_terry_with_a_floor():
+    assert p_dominance(0.0, 0.0) == 0.5
+    assert p_dominance(1.0, 1.0) == pytest.approx(1 / (1 + math.exp(-2.0)))
+    assert p_dominance(-3.0, 1.0) == 0.5
+
+
+def by_images(pairs: list[Preference]) -> dict[tuple[int, int], Preference]:
+    return {(pair.winner, pair.loser): pair for pair in pairs}
+
+
+def test_preferences_of_two_rows_by_hand():
+    semantic, aesthetic = [9.0, 8.0, 2.0, 1.0], [1.0, 3.0, 2.0, 2.0]
+    rows = order_rows(cut(4, 2), aesthetic)  # [[1, 0], [2, 3]]
+    pairs = by_images(preferences(rows, semantic, aesthetic, semantic_unit=6.0, aesthetic_unit=1.0))
+    assert set(pairs) == {(1, 0), (1, 2), (1, 3), (0, 3), (2, 3)}
+    # Inside a row the semantic difference counts nothing, although it is -1 here.
+    assert pairs[1, 0].p_winner == pytest.approx(1 / (1 + math.exp(-2.0)))
+    assert pairs[1, 2].p_winner == pytest.approx(1 / (1 + math.exp(-(1.0 + 1.0))))
+    # Equal beauty in one row: the pair stays and says nothing.
+    assert pairs[2, 3].p_winner == 0.5
+    # The better row wins by rank where its image is uglier: 8/6 - 1 > 0.
+    assert pairs[0, 3].p_winner == pytest.approx(1 / (1 + math.exp(-(8 / 6 - 1.0))))
+    assert (pairs[1, 3].winner_cell, pairs[1, 3].loser_cell) == ((0, 0), (1, 1))
+    assert num_near_ties(list(pairs.values())) == 1
+
+
+def test_the_judges_own_comparison_is_taken_and_no_answer_is_no_pair():
+    judged = {(0, 1): (0.8, False), (1, 2): (float("nan"), False)}
+    pairs = by_images(
+        preferences([[0, 1, 2]], [0.0] * 3, [3.0, 2.0, 1.0], semantic_unit=1, aesthetic_unit=1, judged=judged)
+    )
+    assert set(pairs) == {(0, 1), (0, 2)}
+    assert pairs[0, 1].p_winner == 0.8 and not pairs[0, 1].consistent
+    assert pairs[0, 2].consistent
+
+
+def test_every_preference_is_at_least_a_half_and_names_two_images():
+    rng = np.random.default_rng(0)
+    semantic, aesthetic = np.sort(rng.normal(size=25))[::-1], rng.normal(size=25)
+    pairs = preferences(
+        order_rows(cut(25, 5), aesthetic), semantic, aesthetic, semantic_unit=1.0, aesthetic_unit=1.0
+    )
+    assert len(pairs) == 200 == len(by_images(pairs))
+    assert all(0.5 <= pair.p_winner <= 1.0 and pair.winner != pair.loser for pair in pairs)
+
+
+def test_spread_of_equal_scores_is_one():
+    assert spread([2.0, 2.0]) == 1.0
+    assert spread([1.0, 3.0]) == 1.0
+    assert spread([0.0, 0.2]) == pytest.approx(0.1)

@@ -1,0 +1,153 @@
+"""The rerank stage on stored previews, with an engine that likes bright pictures."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+import jobs.label.rerank as rerank
+from actors.engine import Reply, Request
+from actors.judge import DIGITS
+from cluster.profile import LanguageModel, Stage
+from cluster.tables import SCHEMAS, now
+from jobs.label.pairs import Grid
+
+LEVELS = (200, 20, 160, 60, 120, 100)
+MODEL = LanguageModel(model="none/none", max_tokens=1, image_px=16, stage=Stage())
+
+
+class LikesBright:
+    """Rates by brightness; says nothing to pictures darker than `blind_below`. Counts what it is asked."""
+
+    def __init__(self, blind_below: int = 0):
+        self.blind_below = blind_below
+        self.num_asked = 0
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        self.num_asked += len(requests)
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Reply:
+        levels = [image.getpixel((4, 4))[0] for image in request.images]
+        if min(levels) < self.blind_below:
+            return Reply(error="too dark to see")
+        if request.choices == DIGITS:
+            high = levels[0] / 255
+            return Reply(choice_probs={"1": 1 - high, "2": 0.0, "3": 0.0, "4": 0.0, "5": high})
+        share = levels[0] / sum(levels)
+        return Reply(choice_probs={"A": share, "B": 1 - share})
+
+
+@pytest.fixture
+def gallery(store):
+    """Images i0 to i5, grey of the `LEVELS`."""
+    rows = []
+    for number, level in enumerate(LEVELS):
+        file = io.BytesIO()
+        Image.new("RGB", (32, 32), (level,) * 3).save(file, "JPEG", quality=95)
+        row = dict.fromkeys(SCHEMAS["images"].names, "") | {"tags": [], "added_at": now()}
+        rows.append(
+            row | {"image_id": f"i{number}", "preview": file.getvalue(), "width_px": 32, "height_px": 32}
+        )
+    store.merge("images", pa.Table.from_pylist(rows, SCHEMAS["images"]), on=["image_id"])
+    return store
+
+
+def stage(store, engine, source, semantic="encoder", grid=Grid(2, 3, 1), monkeypatch=None):  # noqa: B008
+    monkeypatch.setattr(rerank, "make_engine", lambda model: engine)
+    order = rerank.Order(source=source, semantic=semantic, grid=grid)
+    return rerank.Rerank(store=store, order=order, judge=MODEL)
+
+
+def batch(*errors: str) -> pa.Table:
+    ids = [f"i{n}" for n in range(len(LEVELS))]
+    scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]
+    rows = [
+        {
+            "query": f"q{n}",
+            "rephrased": f"q{n}, fine",
+            "style": "original",
+            "error": error,
+            "image_ids": [] if error else ids,
+            "retrieval_scores": [] if error else scores,
+        }
+        for n, error in enumerate(errors)
+    ]
+    return pa.Table.from_pylist(rows)
+
+
+def cells(row: dict) -> dict[str, tuple[int, int]]:
+    named = [(pair["winner"], tuple(pair["winner_cell"])) for pair in row["pairs"]]
+    return dict(named + [(pair["loser"], tuple(pair["loser_cell"])) for pair in row["pairs"]])
+
+
+# Rows by retrieval: i0 i1 i2 / i3 i4 i5, each by brightness.
+BY_BRIGHTNESS = {"i0": (0, 0), "i2": (0, 1), "i1": (0, 2), "i4": (1, 0), "i5": (1, 1), "i3": (1, 2)}
+
+
+@pytest.mark.parametrize("source", ["lmm_score", "lmm_pair"])
+def test_rows_are_ordered_by_the_judge(gallery, monkeypatch, source):
+    rows = stage(gallery, LikesBright(), source, monkeypatch=monkeypatch)(batch("")).to_pylist()
+    assert cells(rows[0]) == BY_BRIGHTNESS
+    assert len(rows[0]["pairs"]) == 3 * 6 - 6 and rows[0]["error"] == ""
+
+
+def test_an_image_is_rated_once_however_many_queries_retrieve_it(gallery, monkeypatch):
+    engine = LikesBright()
+    reranker = stage(gallery, engine, "lmm_score", monkeypatch=monkeypatch)
+    first = reranker(batch("", "")).to_pylist()
+    again = reranker(batch("")).to_pylist()
+    assert engine.num_asked == len(LEVELS)
+    assert first[0]["pairs"] == again[0]["pairs"]
+
+
+def test_pairs_carry_the_judges_own_probability(gallery, monkeypatch):
+    engine = LikesBright()
+    row = stage(gallery, engine, "lmm_pair", monkeypatch=monkeypatch)(batch("")).to_pylist()[0]
+    assert engine.num_asked == 2 * (3 + 3)  # both orders of the pairs inside two rows
+    p = {(pair["winner"], pair["loser"]): pair["p_winner"] for pair in row["pairs"]}
+    assert p["i0", "i2"] == pytest.approx(200 / 360, abs=0.01)
+    assert all(pair["consistent"] for pair in row["pairs"])
+
+
+def test_semantics_of_the_judge_take_the_place_of_the_cosine(gallery, monkeypatch):
+    reranker = stage(gallery, LikesBright(), "lmm_score", semantic="judge", monkeypatch=monkeypatch)
+    row = reranker(batch("")).to_pylist()[0]
+    assert row["image_ids"] == ["i0", "i2", "i4", "i5", "i3", "i1"]
+    assert np.all(np.diff(row["semantic_scores"]) < 0) and max(row["semantic_scores"]) > 1
+
+
+@pytest.mark.parametrize("source", ["lmm_score", "lmm_pair"])
+def test_no_answer_is_no_label(gallery, monkeypatch, source):
+    row = stage(gallery, LikesBright(blind_below=40), source, monkeypatch=monkeypatch)(batch("")).to_pylist()[
+        0
+    ]
+    pairs = {frozenset((pair["winner"], pair["loser"])) for pair in row["pairs"]}
+    if source == "lmm_score":
+        assert row["num_failed_answers"] == 1 and "i1" not in row["image_ids"]
+    else:
+        assert row["num_failed_answers"] == 2
+        assert not pairs & {frozenset(("i0", "i1")), frozenset(("i1", "i2"))}
+
+
+def test_a_blind_judge_makes_errors_and_no_rows(gallery, monkeypatch):
+    reranker = stage(gallery, LikesBright(blind_below=256), "lmm_score", monkeypatch=monkeypatch)
+    rows = reranker(batch("", "no rephrasing")).to_pylist()
+    assert "no answer 6 times" in rows[0]["error"] and rows[1]["error"] == "no rephrasing"
+    assert rows[0]["pairs"] == rows[1]["pairs"] == []
+
+
+def test_the_scorer_needs_no_judge_and_no_picture(store, monkeypatch):
+    class FirstNumber:
+        def score(self, vectors):
+            return np.asarray(vectors)[:, 0]
+
+    monkeypatch.setattr(rerank, "make_engine", lambda model: pytest.fail("a judge was loaded"))
+    order = rerank.Order(source="scorer", semantic="encoder", grid=Grid(2, 3, 1))
+    reranker = rerank.Rerank(store=store, order=order, judge=MODEL, scorer=FirstNumber())
+    vectors = [[[level / 255, 0.0] for level in LEVELS]]
+    row = reranker(batch("").append_column("vectors", pa.array(vectors))).to_pylist()[0]
+    assert cells(row) == BY_BRIGHTNESS
