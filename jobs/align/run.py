@@ -7,25 +7,11 @@ that decides its result: the same command started again goes on where it stopped
     kallos align --profile mini --run-id RUN
 """
 
-import shutil
-import time
-import uuid
-from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 
-from actors.encoder import Encoder, save_encoder
-from cluster import session
-from cluster.errors import UserError
-from cluster.profile import Align
-from cluster.tables import EncoderRecord, Store
 from jobs import command
-from jobs.align import prepare
-from jobs.align.corpus import read_corpus, read_pairs, saved_corpus
-from jobs.align.progress import progress
-from jobs.align.train import finished_state, train
 
 
 class AlignConfig(command.JobConfig):
@@ -43,108 +29,12 @@ class AlignConfig(command.JobConfig):
 
 
 def run(config: AlignConfig) -> dict[str, Any]:
-    """Align, save, register; returns the report."""
-    started = time.perf_counter()
-    profile, store = command.settings(config)
-    settings = resolve(config, profile.align)
-    out = output_folder(config, store)
-    record = store.encoder(config.parent)
-    pairs = read_pairs(store, config.run_id, record.encoder)
-    schedule, captions = prepare.plan_batches(store, pairs, config.where, settings)
-    session.connect(profile)
-    session.require({"align": prepare.worker_stage(settings)})
-    parent = prepare.load_parent(record, profile)
-    folder = out / "align" / prepare.run_name(record.encoder, settings, pairs, captions)
-    command.save_config(config, folder)
-    state = finished_state(folder, settings)
-    if state is None:
-        texts = prepare.query_encoder(parent, record, settings)
-        corpus = saved_corpus(
-            folder / "corpus", lambda: read_corpus(store, pairs, captions, parent, texts, settings)
-        )
-        progress(f"{schedule.num_queries} queries, {pairs.num_rows} pairs, {len(corpus.image_ids)} images")
-        images = prepare.load_images(store, corpus, parent, settings)
-        plan = prepare.plan_workers(record, profile, settings, schedule, folder)
-        state = train(plan, schedule, corpus, images, folder)
-    checkpoint, fingerprint = save(parent, record, state["learned"], profile.guard.wise_ft_alpha, out)
-    report = {
-        "encoder": fingerprint,
-        "parent": record.encoder,
-        "checkpoint": checkpoint,
-        "mode": settings.mode,
-        "run_id": config.run_id,
-        "wise_ft_alpha": profile.guard.wise_ft_alpha,
-        "num_queries": schedule.num_queries,
-        "num_preferences": pairs.num_rows,
-        "epochs": state["epochs"],
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    register(store, report, parent.dim)
-    return report
+    """Align, save, register; returns the report. Raises UserError for the user's mistakes."""
+    from jobs.align.job import align  # here, so that `--help` waits for neither torch nor Ray
+
+    return align(config)
 
 
-def resolve(config: AlignConfig, align: Align) -> Align:
-    """The profile's settings with those that the command line gives laid over them."""
-    given = {name: getattr(config, name) for name in ("mode", "epochs", "learning_rate", "num_workers")}
-    given = {name: value for name, value in given.items() if value}
-    if config.seed >= 0:
-        given["seed"] = config.seed
-    return align.model_copy(update=given)
-
-
-def output_folder(config: AlignConfig, store: Store) -> Path:
-    """Where encoder and training state go. Raises UserError when the store's neighbour is no local folder."""
-    if config.out:
-        return Path(config.out).absolute()
-    if "://" in store.uri:
-        raise UserError(
-            f"The store {store.uri} is not a local folder, so there is no place beside it for the encoder: "
-            "give --out, a folder that every node of the cluster shares."
-        )
-    return Path(store.uri).absolute().parent
-
-
-def save(
-    parent: Encoder, record: EncoderRecord, learned: dict[str, torch.Tensor], alpha: float, out: Path
-) -> tuple[str, str]:
-    """Write the aligned encoder to `<out>/encoders/<fingerprint>`; gives that folder and the fingerprint.
-
-    Weights are (1 - alpha) theta_ref + alpha theta (WiSE-FT, arXiv 2109.01903). `parent` becomes the aligned
-    encoder.
-    """
-    weights = parent.model.state_dict()
-    with torch.no_grad():
-        for name, value in learned.items():
-            weights[name].lerp_(value.to(weights[name].dtype), alpha)
-    draft = out / "encoders" / f".draft-{uuid.uuid4().hex}"
-    fingerprint = save_encoder(parent.model, prepare.local_path(record.checkpoint), str(draft))
-    folder = draft.with_name(fingerprint)
-    if folder.exists():  # the same weights, saved by an earlier run
-        shutil.rmtree(draft)
-    else:
-        draft.rename(folder)
-    return str(folder), fingerprint
-
-
-def register(store: Store, report: dict[str, Any], dim: int) -> None:
-    """A row in `encoders`, and the alias `candidate`."""
-    metrics = {"align": {key: report[key] for key in ("mode", "run_id", "wise_ft_alpha", "epochs")}}
-    store.register_encoder(
-        EncoderRecord(
-            encoder=report["encoder"],
-            parent=report["parent"],
-            checkpoint=report["checkpoint"],
-            dim=dim,
-            metrics=metrics,
-        )
-    )
-    store.set_alias("candidate", report["encoder"])
-
-
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    command.main(AlignConfig, run)
-
-
-if __name__ == "__main__":
-    main()
+    command.main(AlignConfig, run, argv)

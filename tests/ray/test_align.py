@@ -1,0 +1,203 @@
+"""Alignment with Ray Train, Ray Data and LanceDB, on a tiny world in which brighter images are preferred."""
+
+import functools
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+import torch
+import yaml
+from PIL import Image
+
+from actors.encoder import Encoder
+from actors.images import image_id
+from cluster.errors import UserError
+from cluster.profile import PROFILES
+from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
+from jobs.align import job
+from jobs.align.run import AlignConfig, run
+from jobs.align.train import train
+
+QUERIES = ["a red sailboat", "two dogs", "a mountain lake", "a beach in the morning", "sunset"]
+SETTINGS = dict(
+    mode="both", num_workers=2, epochs=2, queries_per_batch=1, caption_batch_size=3, batches_per_step=1,
+    learning_rate=1e-3, pretrain_weight=0.2, warmup=0.0,
+)  # fmt: skip
+
+
+def make_store(folder: Path, encoder_folder: str) -> Store:
+    """20 grey images from dark to bright, their vectors, and for each query the preferences among six."""
+    store, encoder, rng = Store(str(folder / "store")), Encoder.load(encoder_folder), np.random.default_rng(0)
+    previews = [grey_jpeg(level, rng) for level in np.linspace(20, 235, 20)]
+    ids = [image_id(data) for data in previews]
+    images = [image_row(place, ids[place], data) for place, data in enumerate(previews)]
+    store.merge("images", pa.Table.from_pylist(images, SCHEMAS["images"]), on=["image_id"])
+    pixels = np.stack([encoder.pixels(Image.open(BytesIO(data))) for data in previews])
+    add_vectors(store, encoder, images, encoder.encode_images(pixels))
+    store.register_encoder(
+        EncoderRecord(encoder=encoder.fingerprint, checkpoint=encoder_folder, dim=encoder.dim)
+    )
+    store.set_alias("baseline", encoder.fingerprint)
+    add_preferences(store, encoder.fingerprint, ids, rng)
+    return store
+
+
+def grey_jpeg(level: float, rng: np.random.Generator) -> bytes:
+    noise = rng.normal(level, 12, (100, 120, 3)).clip(0, 255).astype(np.uint8)
+    buffer = BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def image_row(place: int, identity: str, data: bytes) -> dict:
+    texts = dict(uri=f"/none/{place}.jpg", caption=f"photo {place % 7}", detailed_caption="", source="test")
+    sizes = dict(width_px=120, height_px=100, preview=data)
+    return dict(image_id=identity, tags=[], added_at=now(), **texts, **sizes)
+
+
+def add_vectors(store: Store, encoder: Encoder, images: list[dict], vectors: np.ndarray) -> None:
+    rows = [{**image, "vector": vector} for image, vector in zip(images, vectors, strict=True)]
+    schema = embeddings_schema(encoder.dim)
+    rows = [{name: row[name] for name in schema.names} for row in rows]
+    store.merge(embeddings_table(encoder.fingerprint), pa.Table.from_pylist(rows, schema), on=["image_id"])
+
+
+def add_preferences(store: Store, fingerprint: str, ids: list[str], rng: np.random.Generator) -> None:
+    rows = []
+    for query in QUERIES:
+        chosen = sorted(rng.choice(len(ids), 6, replace=False))
+        rows += [preference(query, ids[b], ids[a]) for a in chosen for b in chosen if b > a + 4]
+    store.merge(
+        "preferences",
+        pa.Table.from_pylist(rows, SCHEMAS["preferences"]),
+        on=["run_id", "query", "winner", "loser"],
+    )
+    texts = dict.fromkeys(("rephrased", "style", "judge", "source"), "")
+    lists = dict(image_ids=ids[:6], semantic_scores=[], aesthetic_scores=[])
+    ranking = dict(run_id="run", query=QUERIES[0], encoder=fingerprint, created_at=now(), **texts, **lists)
+    store.merge("rankings", pa.Table.from_pylist([ranking], SCHEMAS["rankings"]), on=["run_id", "query"])
+
+
+def preference(query: str, winner: str, loser: str) -> dict:
+    return dict(query=query, rephrased=query, style="original", winner=winner, loser=loser, p_winner=0.95,
+                winner_cell=[0, 0], loser_cell=[0, 1], source="lmm_score", consistent=True, judge="test",
+                run_id="run")  # fmt: skip
+
+
+def config(store: Store, out: Path, **changes) -> AlignConfig:
+    """The tiny alignment with those settings of the profile changed."""
+    values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
+    values["align"] = {**values["align"], **SETTINGS, **changes}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "profile.yaml").write_text(yaml.safe_dump(values))
+    return AlignConfig(profile=str(out / "profile.yaml"), store=store.uri, out=str(out), run_id="run")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, tiny_encoder_folder) -> Store:
+    return make_store(tmp_path_factory.mktemp("align"), tiny_encoder_folder)
+
+
+@pytest.fixture(scope="module")
+def aligned(ray_cluster, store, tmp_path_factory) -> dict:
+    """The report of two workers that train without interruption."""
+    out = tmp_path_factory.mktemp("aligned")
+    return {**run(config(store, out)), "out": out}
+
+
+def weights(report: dict) -> dict[str, torch.Tensor]:
+    return Encoder.load(report["checkpoint"]).model.state_dict()
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max((one[name].float() - other[name].float()).abs().max().item() for name in one)
+
+
+def test_alignment_registers_an_encoder_that_prefers_what_it_was_taught(aligned, store, tiny_encoder_folder):
+    record = store.encoder("candidate")
+    assert record.encoder == aligned["encoder"] == Encoder.load(aligned["checkpoint"]).fingerprint
+    assert record.parent == aligned["parent"] == store.alias("baseline") != record.encoder
+    assert record.checkpoint == str(aligned["out"] / "encoders" / record.encoder)
+    first, last = aligned["epochs"]
+    assert last["loss_dpo"] < first["loss_dpo"] and last["rewards/accuracies"] > 0.8
+    assert last["rewards/margins"] == pytest.approx(
+        last["rewards/chosen"] - last["rewards/rejected"], abs=1e-4
+    )
+    assert last["loss"] == pytest.approx(last["loss_dpo"] + 0.2 * last["loss_pt"], abs=1e-4)
+    parent = Encoder.load(tiny_encoder_folder)
+    assert largest_difference(weights(aligned), parent.model.state_dict()) > 1e-3
+    assert Encoder.load(aligned["checkpoint"]).temperature == parent.temperature
+
+
+def test_the_same_command_again_finds_the_work_done(aligned, store):
+    again = run(config(store, aligned["out"]))
+    assert again["epochs"] == aligned["epochs"] and again["checkpoint"] == aligned["checkpoint"]
+    assert store.count("encoders") == 2
+    assert [path.name for path in (aligned["out"] / "encoders").iterdir()] == [aligned["encoder"]]
+
+
+def test_one_worker_that_decodes_at_every_use_equals_two_that_share_pixels(aligned, store, tmp_path):
+    alone = run(config(store, tmp_path, num_workers=1, batches_per_step=2, pixel_cache_bytes=0))
+    assert largest_difference(weights(alone), weights(aligned)) < 1e-5
+    for one, two in zip(alone["epochs"], aligned["epochs"], strict=True):
+        assert {**one, "seconds": 0} == pytest.approx({**two, "seconds": 0}, abs=1e-4)
+
+
+def test_a_killed_run_started_again_ends_as_if_never_killed(aligned, store, tmp_path, monkeypatch):
+    def dies_in_the_second_epoch(worker_config):
+        from jobs.align import train as module
+
+        own_batches = module._own_batches
+
+        def until_then(epoch):
+            if epoch == 1:
+                raise RuntimeError("killed")
+            return own_batches(epoch)
+
+        module._own_batches = until_then
+        module.train_worker(worker_config)
+
+    killed = functools.partial(train, loop=dies_in_the_second_epoch, max_failures=0)
+    with monkeypatch.context() as patch, pytest.raises(ray.train.TrainingFailedError, match="killed"):
+        patch.setattr(job, "train", killed)
+        run(config(store, tmp_path))
+    resumed = run(config(store, tmp_path))
+    lines = next((tmp_path / "align").glob("*/epochs.jsonl")).read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    assert largest_difference(weights(resumed), weights(aligned)) < 1e-5
+
+
+def test_mode_text_needs_no_pixels_and_leaves_the_image_tower(ray_cluster, tmp_path, tiny_encoder_folder):
+    store = make_store(tmp_path, tiny_encoder_folder)
+    store.database.open_table("images").update(values={"preview": b"no image"})
+    report = run(config(store, tmp_path, mode="text", num_workers=1, epochs=1))
+    before, after = Encoder.load(tiny_encoder_folder), Encoder.load(report["checkpoint"])
+    assert after.image_fingerprint == before.image_fingerprint
+    assert after.fingerprint != before.fingerprint
+    assert report["epochs"][0]["loss_pt"] > 0
+
+
+def test_mistakes_are_named(ray_cluster, tmp_path, tiny_encoder_folder):
+    store = make_store(tmp_path, tiny_encoder_folder)
+    plain = config(store, tmp_path)
+    with pytest.raises(UserError, match=r"no preferences of run 'other'.* run"):
+        run(plain.model_copy(update={"run_id": "other"}))
+    with pytest.raises(UserError, match=r"99 CPUs|99 x 1"):
+        run(plain.model_copy(update={"num_workers": 99}))
+    with pytest.raises(UserError, match="--where"):
+        run(plain.model_copy(update={"where": "source = 'elsewhere'"}))
+    parent = store.alias("baseline")
+    store.open("rankings").update(values={"encoder": "f" * 16})
+    with pytest.raises(UserError, match=f"made with encoder ffffffffffffffff, but the parent is {parent}"):
+        run(plain)
+    store.open("rankings").update(values={"encoder": parent})
+    store.open("images").delete("uri = '/none/19.jpg'")
+    with pytest.raises(UserError, match=r"1 of 20 images .* missing from table images"):
+        run(plain)
+    store.open(embeddings_table(parent)).delete("height_px = 100")
+    with pytest.raises(UserError, match=f"missing from table embeddings_{parent}"):
+        run(plain.model_copy(update={"seed": 5}))
