@@ -17,7 +17,7 @@ GROUPS: dict[str, str] = {
         harbour canal coastline sunrise rainbow thunderstorm lightning aurora galaxy
         constellation eclipse comet moon sky cloudscape avalanche campsite playground stadium
         racetrack skyline rooftop alley square fountain""",
-    "building": """church cathedral mosque temple pagoda tower skyscraper bridge barn farmhouse villa mansion
+    "building": """church cathedral mosque temple pagoda belfry skyscraper bridge barn farmhouse villa mansion
         museum library school factory warehouse station airport hotel shop bakery bookstore
         monastery ruin arch gate wall monument statue obelisk pyramid dam observatory
         greenhouse igloo treehouse hut chapel""",
@@ -31,7 +31,7 @@ GROUPS: dict[str, str] = {
         pancake waffle cheese pizza pasta sushi soup salad sandwich burger omelette coffee
         espresso cocktail wine juice chocolate honey noodles dumpling steak olives""",
     "object": """lamp candle clock book bottle mug plate bowl spoon basket mirror piano violin drum trumpet
-        flute camera telescope typewriter laptop keyboard phone radio desk sofa bed bookshelf
+        flute camera telescope typewriter laptop keyboard phone radio wardrobe sofa bed bookshelf
         pillow carpet curtain suitcase backpack watch necklace ring crown mask doll puppet toy
         robot kite lantern globe compass anchor rope ladder hammer key chessboard dice scissors
         pencil envelope""",

@@ -1,0 +1,122 @@
+"""The engine and the shipped rephraser for real: answers, errors as values, and a pool that loses nothing."""
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+import torch
+
+from actors.engine import ENGINE_ACTOR, Reply, Request, make_engine
+from actors.rephraser import MODEL_STYLES, Rephrase, keeps_query, parse, prompt, rephrase, schema
+from cluster.profile import load_profile
+from jobs.pretrain.rephraser_data import draw_query
+from jobs.studio.words import GOOD_PHRASES
+
+QUERIES = [
+    "red sailboat at sunset",
+    "Zanzibar flimmer",
+    "two owls and a lantern",
+    "château",
+    "東京 tower",
+    "x",
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The shipped rephraser as the default profile hosts it."""
+    return load_profile("mini").rephraser
+
+
+@pytest.fixture(scope="module")
+def engine(model):
+    return make_engine(model)
+
+
+@pytest.mark.parametrize("style", MODEL_STYLES)
+def test_the_shipped_model_rephrases_new_words(engine, style):
+    rng = np.random.default_rng(11)
+    queries = QUERIES + [draw_query(rng, held_out=True).text for _ in range(40)]
+    results = rephrase(engine, queries, style)
+    assert [error for _, error in results if error] == []
+    for query, (text, _) in zip(queries, results, strict=True):
+        assert keeps_query(query, text)
+        assert sum(phrase in text for phrases in GOOD_PHRASES.values() for phrase in phrases) >= 2
+
+
+@pytest.mark.parametrize("style", MODEL_STYLES)
+def test_the_strict_grammar_always_ends_in_an_answer_that_parses(engine, style):
+    """Asked something it was never trained on, the grammar alone makes it answer in form."""
+    chats = [[{"role": "user", "content": f"{word} {word}?"}] for word in ("why", "0", "größe", "{}")]
+    replies = engine.generate(
+        [Request(chat, schema=schema(style, strict=True), max_tokens=320) for chat in chats]
+    )
+    for reply in replies:
+        assert reply.finish_reason == "stop"
+        assert "\n" not in reply.text and '": ' not in reply.text
+        parse(reply.text, style)
+
+
+def test_choice_probabilities_are_the_model_s_own(engine, model):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    chat = prompt("red boat", "kw_dict")
+    (reply,) = engine.generate([Request(chat, choices=("a", "b", "1"))])
+    tokenizer = AutoTokenizer.from_pretrained(model.model)
+    plain = AutoModelForCausalLM.from_pretrained(model.model, dtype=torch.float32).eval()
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    with torch.no_grad():
+        scores = plain(tokenizer(text, return_tensors="pt").input_ids).logits[0, -1]
+    ids = [tokenizer.encode(choice)[0] for choice in ("a", "b", "1")]
+    expected = torch.softmax(scores[ids], 0).tolist()
+    assert list(reply.choice_probs.values()) == pytest.approx(expected, abs=2e-3)
+    assert reply.text == max(reply.choice_probs, key=reply.choice_probs.get)
+
+
+def test_what_is_wrong_with_a_request_is_a_value_and_its_neighbours_are_answered(engine):
+    good = Request(prompt("a lighthouse", "kw_dict"), schema=schema("kw_dict"))
+    too_long = Request([{"role": "user", "content": "boat " * 5000}])
+    not_one_token = Request(prompt("a", "kw_dict"), choices=("A", "quite impossible"))
+    cut = Request(prompt("a lighthouse", "kw_dict"), max_tokens=3)
+    alone = engine.generate([good])[0]
+    replies = engine.generate([good, too_long, not_one_token, good, cut])
+    assert alone.error == "" and alone.finish_reason == "stop"
+    assert replies[0] == replies[3] == alone
+    assert "refused" in replies[1].error and replies[1].text == ""
+    assert "quite impossible" in replies[2].error
+    assert replies[4].finish_reason == "length"
+    assert engine.generate([]) == []
+
+
+@pytest.mark.parametrize("how", ["the engine raises", "the process is killed"])
+def test_no_row_is_lost_or_doubled_when_an_engine_dies(ray_cluster, tmp_path, how):
+    marker = tmp_path / "died"
+
+    class MortalEngine:
+        """Dies once, in the middle of its work; answers afterwards."""
+
+        def generate(self, requests):
+            if (
+                any('"q17"' in request.messages[-1]["content"] for request in requests)
+                and not marker.exists()
+            ):
+                marker.touch()
+                if how == "the process is killed":
+                    os.kill(os.getpid(), 9)
+                raise RuntimeError("engine core died")
+            return [Reply(text='{"qualities":["soft light","calm"]}') for _ in requests]
+
+    class MortalRephrase(Rephrase):
+        def __init__(self):
+            self.style, self.engine = "k_list", MortalEngine()
+
+    queries = [f"q{number}" for number in range(40)]
+    blocks = [pa.table({"query": queries[start : start + 5]}) for start in range(0, 40, 5)]
+    rows = ray.data.from_arrow(blocks).map_batches(
+        MortalRephrase, batch_size=5, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=1, **ENGINE_ACTOR
+    )
+    answered = [(row["query"], row["rephrased"]) for row in rows.take_all()]
+    assert marker.exists()
+    assert sorted(answered) == sorted((query, f"{query}, soft light, calm") for query in queries)

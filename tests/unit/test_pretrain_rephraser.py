@@ -1,0 +1,155 @@
+"""The mini rephraser's recipe: data that teaches what is meant, a loss on the answer alone, a small run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from actors.rephraser import MODEL_STYLES, compose, keeps_query, parse, prompt
+from cluster.errors import UserError
+from jobs.pretrain import __main__ as dispatch
+from jobs.pretrain import rephraser as recipe
+from jobs.pretrain import world_words
+from jobs.pretrain.rephraser import IGNORED, Batches, Config, answer_loss, chat_ids, judged
+from jobs.pretrain.rephraser_data import LIGHT_SUITS, SUITS, Query, answer, draw_query
+from jobs.pretrain.rephraser_tokenizer import train_tokenizer
+from jobs.studio.words import GOOD_PHRASES, LIGHTS
+
+TINY = Config(
+    vocab_size=400,
+    hidden_size=32,
+    intermediate_size=32,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    num_steps=2,
+    batch_size=4,
+    num_eval_queries=2,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(recipe.corpus(0, num_texts=400), TINY.vocab_size)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    return recipe.new_model(TINY, tokenizer).eval()
+
+
+@pytest.mark.parametrize("style", MODEL_STYLES)
+def test_answers_parse_keep_the_query_and_add_expectations(style):
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        query = draw_query(rng)
+        text = answer(rng, query, style)
+        content = parse(text, style)
+        assert text == json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+        if style in ("detail", "reorg"):
+            assert keeps_query(query.text, next(iter(content.values()))), text
+        rephrased = compose(query.text, style, content)
+        assert sum(phrase in rephrased for phrases in GOOD_PHRASES.values() for phrase in phrases) >= 2
+
+
+def test_every_expectation_is_the_studio_s_own_phrase():
+    known = {phrase for phrases in GOOD_PHRASES.values() for phrase in phrases}
+    used = {
+        phrase
+        for aspects in SUITS.values()
+        for options in aspects.values()
+        for option in options
+        for phrase in option.split(", ")
+    }
+    assert used <= known
+    assert set(LIGHT_SUITS) == set(LIGHTS) and set(LIGHT_SUITS.values()) <= set(GOOD_PHRASES["light"])
+
+
+def test_a_named_light_is_never_contradicted():
+    rng = np.random.default_rng(0)
+    night = Query("boat at night", "wide", "night")
+    for _ in range(50):
+        assert json.loads(answer(rng, night, "kw_dict"))["light"] == "dramatic light"
+
+
+def test_held_out_words_are_never_trained_on():
+    rng = np.random.default_rng(0)
+    held_out = {word for group in world_words.GROUPS for word in world_words.words(group, held_out=True)}
+    trained = {word for group in world_words.GROUPS for word in world_words.words(group, held_out=False)}
+    assert len(held_out) > 50 and not held_out & trained
+    seen = {word for _ in range(3000) for word in draw_query(rng).text.lower().split()}
+    assert not seen & held_out
+
+
+def test_queries_are_seeded_and_varied():
+    once, again = ([draw_query(np.random.default_rng(3)).text for _ in range(5)] for _ in range(2))
+    assert once == again
+    rng = np.random.default_rng(0)
+    texts = [draw_query(rng).text for _ in range(500)]
+    assert len(set(texts)) > 450
+    assert {len(text.split()) for text in texts} >= set(range(1, 8))
+
+
+def test_labels_are_the_answer_s_tokens_and_nothing_else(tokenizer):
+    prefix, inputs, labels = Batches(tokenizer, TINY).draw()
+    for row in range(len(inputs)):
+        places = torch.nonzero(labels[row] != IGNORED).flatten()
+        said = tokenizer.decode(labels[row, places])
+        assert said.startswith("{") and said.endswith("}<|im_end|>")
+        asked = tokenizer.decode(torch.cat([prefix[0], inputs[row, : places[0] + 1]]))
+        assert asked.endswith("<|im_start|>assistant\n")
+        assert torch.equal(inputs[row, places[1:]], labels[row, places[:-1]])
+
+
+def test_the_shared_prefix_gives_the_loss_and_the_gradient_of_whole_chats(tokenizer, model):
+    prefix, inputs, labels = Batches(tokenizer, TINY).draw()
+    loss = answer_loss(model, prefix, inputs, labels)
+    gradient = torch.autograd.grad(loss, model.model.embed_tokens.weight)[0]
+    whole = torch.cat([prefix.expand(len(inputs), -1), inputs], dim=1)
+    scores = model(whole).logits[:, prefix.shape[1] :]
+    plain = torch.nn.functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+    plain_gradient = torch.autograd.grad(plain, model.model.embed_tokens.weight)[0]
+    assert loss.item() == pytest.approx(plain.item(), abs=1e-5)
+    assert torch.allclose(gradient, plain_gradient, atol=1e-6)
+
+
+def test_the_query_s_words_are_the_same_tokens_in_prompt_and_answer(tokenizer):
+    asked = chat_ids(tokenizer, "glimmortrax vase", "detail")
+    said = tokenizer.encode('{"description":"glimmortrax vase in', add_special_tokens=False)
+    words = tokenizer.encode("glimmortrax vase", add_special_tokens=False)
+    for ids in (asked, said):
+        assert any(ids[at : at + len(words)] == words for at in range(len(ids)))
+
+
+def test_a_tiny_run_writes_a_checkpoint_that_loads_the_same(tmp_path, tokenizer):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = tmp_path / "rephraser"
+    report = recipe.run(TINY.model_copy(update={"out": str(out)}))
+    assert set(report["evaluation"]) == set(MODEL_STYLES)
+    loaded = AutoTokenizer.from_pretrained(out)
+    text = 'a "Boat", 1234 küche 東京'
+    assert loaded.decode(loaded.encode(text)) == text
+    assert loaded.apply_chat_template(prompt("x", "detail"), tokenize=False).endswith("<|im_end|>\n")
+    assert AutoModelForCausalLM.from_pretrained(out).config.architectures == ["Qwen2ForCausalLM"]
+    card = (out / "README.md").read_text()
+    assert "$" not in card and "| `kw_dict` |" in card
+    with pytest.raises(UserError, match="already holds a model"):
+        recipe.run(TINY.model_copy(update={"out": str(out)}))
+
+
+def test_what_the_evaluation_counts():
+    query = Query("red boat", "wide")
+    good = '{"description":"red boat in golden hour light, with sharp focus"}'
+    assert all(judged(query, good, "detail").values())
+    lost = judged(query, '{"description":"a boat in soft light"}', "detail")
+    assert lost == {"parses": True, "adds_two_or_more": False, "light_suits": False, "keeps_query": False}
+    assert not any(judged(query, "no json", "detail").values())
+
+
+def test_dispatch_refuses_an_unknown_model(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        dispatch.main(["poet"])
+    assert stopped.value.code == 2
+    assert "'poet'" in capsys.readouterr().err
