@@ -148,7 +148,7 @@ class Serve(Settings):
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     num_replicas: int = Field(1, ge=1, description="copies of the search deployment")
     max_batch_size: int = Field(16, ge=1, description="queries encoded together")
-    batch_wait_s: float = Field(0.0, ge=0, description="seconds that a batch waits to fill, 0 = it starts at once")
+    batch_wait_s: float = Field(0.0, ge=0, description="seconds a batch waits to fill, 0 = starts at once")
     max_k: int = Field(100, ge=1, description="largest k a request may ask for")
 
 
