@@ -19,7 +19,7 @@ import ray
 import ray.data
 from pydantic import Field
 
-from actors.engine import ENGINE_ACTOR, Request, conversation, make_engine
+from actors.engine import Request, conversation, make_engine
 from actors.rephraser import MODEL_STYLES, Rephrase, prompt, schema
 from cluster import session
 from cluster.errors import UserError
@@ -28,6 +28,7 @@ from jobs import command
 from jobs.bench.judging import judge_side
 from jobs.bench.report import comparison, machine
 from jobs.bench.side import Side
+from jobs.label.run import through
 from jobs.pretrain.rephraser_data import draw_query
 
 
@@ -65,17 +66,13 @@ def stage_seconds(side: Side, rows: pa.Table) -> float:
     """
     size = side.batch_size
     blocks = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
-    answered = ray.data.from_arrow(blocks).map_batches(
+    answered = through(
+        ray.data.from_arrow(blocks),
         side.actor,
-        fn_constructor_kwargs=dict(side.arguments),
-        batch_size=size,
+        dict(side.arguments),
+        side.model.stage,
         batch_format=side.batch_format,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=side.model.stage.min_actors, max_size=side.model.stage.max_actors
-        ),
-        num_cpus=side.model.stage.num_cpus,
-        num_gpus=side.model.stage.num_gpus,
-        **ENGINE_ACTOR,
+        batch_size=size,
     )
     arrivals = [time.perf_counter() for _ in answered.iter_batches(batch_size=None, prefetch_batches=0)]
     return arrivals[-1] - arrivals[0]

@@ -195,16 +195,19 @@ def pipeline(plan: Plan, queries: list[str], scorer: Scorer | None) -> ray.data.
     }
     rerank = {"store": plan.store, "order": plan.order, "judge": profile.judge, "scorer": scorer}
     write = {"store": plan.store, "run": plan.run}
-    rows = ray.data.from_arrow(pa.table({"query": queries}))
-    rows = _through(rows, Rephrase, rephrase, resources["rephrase"], batch_format="numpy")
-    rows = _through(rows, Retrieve, retrieve, resources["retrieve"])
+    # A block a batch: the pool's engines work on different blocks at the same time.
+    size = profile.rephraser.stage.batch_size
+    table = pa.table({"query": queries})
+    rows = ray.data.from_arrow([table.slice(start, size) for start in range(0, len(queries), size)])
+    rows = through(rows, Rephrase, rephrase, resources["rephrase"], batch_format="numpy")
+    rows = through(rows, Retrieve, retrieve, resources["retrieve"])
     # Small blocks from here on: what is ready is written, so that a killed run loses little.
     rows = rows.repartition(target_num_rows_per_block=plan.queries_per_call)
-    rows = _through(rows, Rerank, rerank, resources["rerank"], batch_size=plan.queries_per_call)
-    return _through(rows, Write, write, resources["write"], batch_size=plan.queries_per_call)
+    rows = through(rows, Rerank, rerank, resources["rerank"], batch_size=plan.queries_per_call)
+    return through(rows, Write, write, resources["write"], batch_size=plan.queries_per_call)
 
 
-def _through(
+def through(
     rows: ray.data.Dataset,
     actor: type,
     arguments: dict[str, Any],
@@ -213,6 +216,7 @@ def _through(
     batch_format: str = "pyarrow",
     batch_size: int = 0,
 ) -> ray.data.Dataset:
+    """The rows after one stage of the pipeline: a pool of that actor, of the size that `stage` says."""
     return rows.map_batches(
         actor,
         fn_constructor_kwargs=arguments,
