@@ -1,0 +1,138 @@
+"""Training data and tensors of the small judge, against transformers' own processor and model."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from actors.judge import CRITERIA
+from jobs.pretrain import judge_batch, judge_data, judge_model
+from jobs.studio.latents import is_accurate, sample_latents, true_accuracy, true_aesthetics
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    rng = np.random.default_rng(0)
+    return [sample_latents(rng) for _ in range(40)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return judge_model.train_tokenizer(judge_data.corpus(np.random.default_rng(0), 100), 600)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    sizes = {"vision_width": 64, "vision_depth": 1, "text_width": 64, "text_depth": 1}
+    return judge_model.make_model(judge_model.make_config(tokenizer, **sizes), seed=0).eval()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.5, 0.83, 1.0])
+def test_expectation_of_a_rating_target_is_the_rating(value):
+    target = judge_data.rating_target(value)
+    assert sum(target.values()) == pytest.approx(1.0) and set(target) <= set("12345")
+    assert sum(int(digit) * p for digit, p in target.items()) == pytest.approx(1 + 4 * value)
+
+
+def test_comparison_target_is_symmetric_and_grows():
+    assert judge_data.comparison_target(0.4, 0.4, 8.0)["A"] == 0.5
+    better, worse = judge_data.comparison_target(0.9, 0.4, 8.0), judge_data.comparison_target(0.4, 0.9, 8.0)
+    assert better["A"] == pytest.approx(worse["B"]) and better["A"] > 0.9
+
+
+def test_queries_fit_or_nearly_fit(scenes):
+    rng = np.random.default_rng(1)
+    assert all(is_accurate(judge_data.ask(scene, rng), scene) for scene in scenes)
+    nearly = [true_accuracy(judge_data.ask_for_another(scene, rng), scene) for scene in scenes]
+    # A changed count of one is not said, and so fits; everything else is wrong in something.
+    assert np.mean(np.array(nearly) < 1.0) > 0.85 and max(nearly) <= 1.0
+
+
+def test_one_wrong_attribute_falls_below_the_middle():
+    scene = sample_latents(np.random.default_rng(0), "dog")
+    other = "purple" if scene.colour != "purple" else "red"
+    assert judge_data.accuracy_value(f"{scene.colour} dog", scene) == 1.0
+    assert judge_data.accuracy_value(f"{other} dog", scene) < 0.5
+    assert judge_data.accuracy_value("cat", scene) == 0.0
+    assert judge_data.overall_value("dog", scene) == 0.25 + 0.75 * true_aesthetics(scene)
+
+
+def test_questions_of_a_batch(scenes):
+    questions = judge_data.sample_questions(np.random.default_rng(0), scenes, num_pairs=5)
+    assert len(questions["accuracy"]) == 40 and len(questions["aesthetics"]) == 20
+    assert len(questions["compare"]) == 5 * len(CRITERIA)
+    for question in questions["compare"]:
+        assert question.images[0] != question.images[1]
+        assert sum(question.answer.values()) == pytest.approx(1.0)
+    assert all(q.text and not q.answer for q in questions["describe"])
+
+
+def test_patches_equal_the_processors(tokenizer):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+    processor = judge_model.make_processor(tokenizer)
+    wanted = processor.image_processor([Image.fromarray(p) for p in pixels], return_tensors="pt")[
+        "pixel_values"
+    ]
+    assert torch.allclose(judge_batch.patches(pixels), wanted, atol=1e-5)
+
+
+def test_batched_forward_equals_transformers_own(tokenizer, model, scenes):
+    """Two prompts of different lengths, images shared between them, right padding: the same answer's scores."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+    one = judge_data.rate_aesthetics(scenes[0], 0)
+    two = judge_data.compare(np.random.default_rng(0), "overall", scenes, 1, 0)
+    prompts = judge_batch.PromptEncoder(tokenizer).encode([one, two])
+    processor = judge_model.make_processor(tokenizer)
+    with torch.no_grad():
+        states = judge_batch.read(model, prompts, judge_batch.see(model, pixels))
+        ours = model.lm_head(states[torch.arange(2), prompts.last])
+        for row, question in enumerate((one, two)):
+            text = processor.apply_chat_template(
+                question.messages, tokenize=False, add_generation_prompt=True
+            )
+            images = [Image.fromarray(pixels[slot]) for slot in question.images]
+            inputs = processor(text=[text], images=images, return_tensors="pt")
+            assert torch.allclose(ours[row], model(**inputs).logits[0, -1], atol=1e-4)
+
+
+def test_patch_product_equals_the_convolution(model):
+    patches = torch.randn(8, 3 * 2 * 14 * 14)
+    convolution = model.model.visual.patch_embed
+    product = judge_batch.PatchLinear(convolution.proj)
+    assert torch.allclose(product(patches), convolution(patches), atol=1e-5)
+
+
+def test_losses_look_at_the_answer_alone(tokenizer, model, scenes):
+    encoder = judge_batch.PromptEncoder(tokenizer)
+    prompts = encoder.encode([judge_data.rate_aesthetics(scenes[0], 0)])
+    states = torch.zeros(1, prompts.input_ids.shape[1], 64)
+    flat = judge_batch.answer_loss(model, prompts, states)
+    assert flat.item() == pytest.approx(np.log(len(tokenizer)), rel=1e-4)  # uniform over the vocabulary
+    states[0, : prompts.last[0]] = 100.0  # everything before the answer
+    assert judge_batch.answer_loss(model, prompts, states).item() == pytest.approx(flat.item())
+
+
+def test_descriptions_are_learned_word_by_word(tokenizer, scenes):
+    question = judge_data.describe(scenes[0], 0)
+    prompts = judge_batch.PromptEncoder(tokenizer).encode([question])
+    words = prompts.words[0][prompts.words[0] != judge_batch.IGNORED]
+    assert tokenizer.decode(words) == question.text + "<|im_end|>"
+    first = int((prompts.words[0] != judge_batch.IGNORED).nonzero()[0])
+    assert prompts.last[0] == first  # the word after the prompt's last token is the first to learn
+
+
+def test_answers_are_single_tokens(tokenizer):
+    encoder = judge_batch.PromptEncoder(tokenizer)
+    assert len(set(encoder.token_ids(["1", "2", "3", "4", "5", "A", "B"]))) == 7
+    with pytest.raises(ValueError, match="single tokens"):
+        encoder.token_ids(["not one token"])
+
+
+def test_a_saved_judge_comes_back(tokenizer, model, tmp_path):
+    from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+
+    folder = judge_model.save(model, judge_model.make_processor(tokenizer), tmp_path / "judge")
+    loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(loaded.state_dict()[name], tensor, atol=1e-2), name
+    assert AutoProcessor.from_pretrained(folder).tokenizer.get_vocab() == tokenizer.get_vocab()
