@@ -70,9 +70,8 @@ def test_questions_of_a_batch(scenes):
 def test_patches_equal_the_processors(tokenizer):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
     processor = judge_model.make_processor(tokenizer)
-    wanted = processor.image_processor([Image.fromarray(p) for p in pixels], return_tensors="pt")[
-        "pixel_values"
-    ]
+    images = [Image.fromarray(image) for image in pixels]
+    wanted = processor.image_processor(images, return_tensors="pt")["pixel_values"]
     assert torch.allclose(judge_batch.patches(pixels), wanted, atol=1e-5)
 
 
