@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cluster.errors import UserError
 
-# verb -> (module, what it does); a module of several jobs takes the job's name as the next word.
+# verb -> (module, what it does)
 VERBS = {
     "studio": ("jobs.studio", "write a seeded world of photograph-like images"),
     "pretrain": ("jobs.pretrain", "train the small models: encoder, rephraser, judge"),
@@ -25,7 +25,6 @@ VERBS = {
     "demo": ("jobs.demo", "the whole loop on a small world"),
     "bench": ("jobs.bench", "measure against plain loops: ingest, label, align"),
 }
-PARTS = {"pretrain": ("encoder", "rephraser", "judge"), "bench": ("ingest", "label", "align")}
 USAGE = "usage: kallos <verb> [--submit http://head:8265] [options]; `kallos <verb> --help` lists them"
 
 
@@ -73,32 +72,29 @@ def take_submit(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def resolve(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The module that the first word (or two) names, and the options that follow.
+    """The module that the first word names, and the words that follow.
 
     Raises:
-        UserError: no such verb, or no such part of it.
+        UserError: no such verb.
     """
     if not words or words[0] not in VERBS:
         given = repr(words[0]) if words else "nothing"
         raise UserError(f"There is no verb {given}: give one of {', '.join(VERBS)}.")
-    verb, options = words[0], list(words[1:])
-    module = VERBS[verb][0]
-    if verb not in PARTS:
-        return module, options
-    if not options or options[0] not in PARTS[verb]:
-        given = repr(options[0]) if options else "nothing"
-        raise UserError(f"`kallos {verb}` takes one of {', '.join(PARTS[verb])}, not {given}.")
-    return f"{module}.{options[0]}", options[1:]
+    return VERBS[words[0]][0], list(words[1:])
 
 
 def run(module: str, options: Sequence[str]) -> None:
-    """Call `main()` of the module, or of its `__main__` if it is a package, as `python -m module` would."""
+    """Call the module's `main()`, as `python -m module` would."""
+    sys.argv = [f"kallos {module.rpartition('.')[2]}", *options]
+    importlib.import_module(entry(module)).main()
+
+
+def entry(module: str) -> str:
+    """The module whose `main` is the entry point: a package has it in `__main__`."""
     spec = importlib.util.find_spec(module)
     if spec is None:
         raise UserError(f"The module {module} is not installed: reinstall kallos with `make setup`.")
-    entry = f"{module}.__main__" if spec.submodule_search_locations is not None else module
-    sys.argv = [f"kallos {module.rpartition('.')[2]}", *options]
-    importlib.import_module(entry).main()
+    return f"{module}.__main__" if spec.submodule_search_locations is not None else module
 
 
 def submit(head: str, module: str, options: Sequence[str]) -> int:

@@ -37,12 +37,24 @@ for name in json.loads(sys.stdin.read()):
         importlib.import_module(name)
     except BaseException as error:
         faults[name] = repr(error)
+def configs(base):
+    for config in base.__subclasses__():
+        yield config
+        yield from configs(config)
+
+from jobs.cli import VERBS, entry
+from jobs.command import JobConfig
 ray, torch = sys.modules.get("ray"), sys.modules.get("torch")
 print(json.dumps({
     "faults": faults,
     "ray_runs": bool(ray and ray.is_initialized()),
     "cuda_runs": bool(torch and torch.cuda.is_initialized()),
     "vllm": "vllm" in sys.modules,
+    "no_main": [verb for verb, (module, _) in VERBS.items()
+                if not callable(getattr(sys.modules.get(entry(module)), "main", None))],
+    "configs": len({config.__module__ for config in configs(JobConfig)}),
+    "undescribed": [f"{config.__name__}.{name}" for config in configs(JobConfig)
+                    for name, field in config.model_fields.items() if not field.description],
 }))
 """
 
@@ -68,7 +80,10 @@ def imported_by(path: Path) -> set[str]:
     return imported(ast.parse(path.read_text(encoding="utf-8")))
 
 
-def test_every_module_imports_in_a_fresh_process_and_nothing_runs(tmp_path):
+@pytest.fixture(scope="module")
+def imports(tmp_path_factory) -> dict:
+    """What importing every module in a fresh process did."""
+    tmp_path = tmp_path_factory.mktemp("elsewhere")
     names = [module_name(path) for path in SOURCES]
     assert len(names) > 20
     done = subprocess.run(
@@ -80,9 +95,20 @@ def test_every_module_imports_in_a_fresh_process_and_nothing_runs(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
     )
-    seen = json.loads(done.stdout)  # anything else on stdout was printed by an import
-    assert seen == {"faults": {}, "ray_runs": False, "cuda_runs": False, "vllm": False}
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [], "an import wrote files"
+    return json.loads(done.stdout)  # anything else on stdout was printed by an import
+
+
+def test_every_module_imports_in_a_fresh_process_and_nothing_runs(imports):
+    assert imports["faults"] == {}
+    assert not imports["ray_runs"] and not imports["cuda_runs"]
+    assert not imports["vllm"], "20 s of imports that only an engine needs"
+
+
+def test_every_verb_has_an_entry_point_and_every_option_a_description(imports):
+    assert imports["no_main"] == []
+    assert imports["configs"] >= 8
+    assert imports["undescribed"] == []
 
 
 def test_the_command_starts_without_heavy_imports():
