@@ -36,11 +36,25 @@ class ApiError(HTTPException):
 # (field, pydantic's error type) -> our code; what is listed nowhere is an `invalid_value`.
 CODES = {
     ("query", "string_too_short"): "empty_query",
-    ("query", "empty_query"): "empty_query",
     ("query", "string_too_long"): "query_too_long",
+    ("query", "string_unicode"): "not_text",  # half of a surrogate pair, say
     ("k", "greater_than_equal"): "k_out_of_range",
     ("k", "less_than_equal"): "k_out_of_range",
     ("system", "literal_error"): "unknown_system",
+}
+# pydantic's error type -> what stands after the field's name; the rest keeps pydantic's words.
+MESSAGES = {
+    "missing": "is missing",
+    "model_attributes_type": "must be a JSON object",
+    "extra_forbidden": "is not a field of this request",
+    "string_type": "must be text",
+    "string_unicode": "must be Unicode text",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "int_type": "must be a whole number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
 }
 GENERAL_CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field"}
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_json"}
@@ -65,11 +79,12 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> JSONRe
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
         return body(400, "malformed_json", f"The body is not valid JSON: {reason}.")
-    where = [str(part) for part in first["loc"][1:]]
-    field = ".".join(where)
+    # An unknown field's name is the client's: it may be of any length, and no text.
+    field = ".".join(str(part) for part in first["loc"][1:])[:100].encode(errors="replace").decode()
     code = CODES.get((field, first["type"])) or GENERAL_CODES.get(first["type"], "invalid_value")
-    what = f"`{field}`" if field else "The body"
-    return body(422, code, f"{what}: {first['msg']}.", field)
+    known = MESSAGES.get(first["type"])
+    message = known.format(**first.get("ctx", {})) if known else f"is wrong: {first['msg']}"
+    return body(422, code, f"{f'`{field}`' if field else 'The body'} {message}.", field)
 
 
 async def _on_http(request: Request, error: HTTPException) -> JSONResponse:

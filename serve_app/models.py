@@ -25,14 +25,10 @@ class SearchBase(BaseModel):
     @field_validator("query")
     @classmethod
     def _readable(cls, query: str) -> str:
-        """Trimmed; half of a surrogate pair is no text and would break the tokenizer."""
+        """Trimmed, and then not empty."""
         text = query.strip()
         if not text:
-            raise PydanticCustomError("empty_query", "Type what to look for")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise PydanticCustomError("not_text", "The text holds characters that are not Unicode") from None
+            raise PydanticCustomError("string_too_short", "blank")
         return text
 
 

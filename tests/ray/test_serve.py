@@ -226,6 +226,12 @@ REFUSED = {
     ),
     "unknown system": ({"json": {"query": "a", "system": "best"}}, 422, "unknown_system", "system"),
     "unknown field": ({"json": {"query": "a", "where": "1=1"}}, 422, "unknown_field", "where"),
+    "unknown field, no text": (
+        {"content": rb'{"query": "a", "\ud800": 1}', "headers": JSON},
+        422,
+        "unknown_field",
+        "?",
+    ),
     "a list": ({"json": ["a"]}, 422, "invalid_value", ""),
     "null": ({"content": b"null", "headers": JSON}, 422, "missing_field", ""),
     "no body": ({"content": b"", "headers": JSON}, 422, "missing_field", ""),
