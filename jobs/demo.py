@@ -21,9 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.errors import UserError
-from cluster.tables import Store
+from jobs import evaluate, index, ingest, label
+from jobs.align import run as align
 from jobs.command import JobConfig, save_config, settings
 from jobs.command import main as run_job
+from jobs.studio import write as studio
 
 METRICS = (
     ("recall@1", "caption recall@1"),
@@ -33,6 +35,8 @@ METRICS = (
     ("hpir_accuracy", "HPIR accuracy agreement"),
     ("hpir_aesthetic", "HPIR aesthetic agreement"),
 )
+
+EXAMPLES = ("red sailboat at sunset", "castle in the snow", "teapot", "horse in a meadow", "bicycle")
 
 
 class DemoConfig(JobConfig):
@@ -64,17 +68,6 @@ class Stages:
         return report
 
 
-def call(module: str, **options) -> dict:
-    """Run a verb in this process: `module.run(module.<its config>(**options))`."""
-    verb = importlib.import_module(module)
-    config_type = next(
-        value
-        for value in vars(verb).values()
-        if isinstance(value, type) and issubclass(value, JobConfig) and value is not JobConfig
-    )
-    return verb.run(config_type(**options))
-
-
 def split(name: str) -> str:
     """SQL filter for one split of the studio."""
     return f"array_contains(tags, 'split:{name}')"
@@ -101,76 +94,64 @@ def prepare_folder(config: DemoConfig) -> Path:
     return folder
 
 
-def loop(config: DemoConfig, folder: Path, stages: Stages) -> dict:
-    """Stages 1 to 7; returns the evaluation's report with the counts of the others beside it."""
-    common = {"profile": config.profile, "store": config.store or str(folder / "store")}
-    studio = str(folder / "studio")
+def loop(config: DemoConfig, folder: Path, stages: Stages) -> dict[str, dict]:
+    """All verbs in turn; returns the reports of `label`, `align` and `evaluate`."""
+    common = {"profile": config.profile, "store": config.store}
+    scenes = str(folder / "studio")
+    written = studio.StudioConfig(out=scenes, seed=config.seed, num_images=config.num_images, **common)
     stages.run(
         "studio",
         f"{config.num_images} scenes with captions, queries and votes (seed {config.seed})",
-        lambda: call(
-            "jobs.studio.write", out=studio, seed=config.seed, num_images=config.num_images, **common
-        ),
+        lambda: studio.run(written),
     )
-    stages.run(
-        "ingest",
-        "check, hash, decode, embed, write",
-        lambda: call("jobs.ingest", source=studio, label="studio", **common),
+    photos = ingest.IngestConfig(source=scenes, label="studio", **common)
+    stages.run("ingest", "check, hash, decode, embed, write", lambda: ingest.run(photos))
+    asked = label.LabelConfig(
+        queries=f"{scenes}/queries_train.parquet",
+        num_queries=config.num_queries,
+        where=split("train"),
+        **common,
     )
-    label = stages.run(
+    labelled = stages.run(
         "label",
         f"{config.num_queries} queries: LLM rephrases, encoder retrieves, LMM re-ranks",
-        lambda: call(
-            "jobs.label",
-            queries=f"{studio}/queries_train.parquet",
-            num_queries=config.num_queries,
-            where=split("train"),
-            **common,
-        ),
+        lambda: label.run(asked),
     )
-    align = stages.run(
+    learnt = align.AlignConfig(run_id=labelled["run_id"], where=split("train"), seed=config.seed, **common)
+    aligned = stages.run(
         "align",
-        f"distributed DPO on {label['num_preferences']} preferences",
-        lambda: call(
-            "jobs.align.run", run_id=label["run_id"], where=split("train"), seed=config.seed, **common
-        ),
+        f"distributed DPO on {labelled['num_preferences']} preferences",
+        lambda: align.run(learnt),
     )
-    stages.run(
-        "index",
-        "embed everything with the aligned encoder",
-        lambda: call("jobs.index", encoder="candidate", **common),
+    embedded = index.IndexConfig(encoder="candidate", **common)
+    stages.run("index", "embed everything with the aligned encoder", lambda: index.run(embedded))
+    measured = evaluate.EvaluateConfig(
+        truth=scenes,
+        hpir=(f"{scenes}/hpir.parquet",),
+        where=split("gallery"),
+        num_queries=config.num_eval_queries,
+        seed=config.seed,
+        out=str(folder / "evaluate"),
+        **common,
     )
     report = stages.run(
         "evaluate",
         f"{config.num_eval_queries} held-out queries on images that training never saw",
-        lambda: call(
-            "jobs.evaluate",
-            truth=studio,
-            hpir=(f"{studio}/hpir.parquet",),
-            where=split("gallery"),
-            num_queries=config.num_eval_queries,
-            seed=config.seed,
-            out=str(folder / "evaluate"),
-            **common,
-        ),
+        lambda: evaluate.run(measured),
     )
-    return {"evaluation": report, "label": label, "align": align}
+    return {"label": labelled, "align": aligned, "evaluate": report}
 
 
-def promote(config: DemoConfig, store: Store, metrics: dict) -> str:
+def promote(config: DemoConfig, metrics: dict) -> str:
     """Move `live` to the candidate unless ordinary retrieval fell too far; returns what was decided."""
-    profile, _ = settings(config)
+    profile, store = settings(config)
     drop = metrics["baseline"]["recall@10"] - metrics["aligned"]["recall@10"]
     limit = profile.guard.max_recall_drop
+    moved = f"recall@10 moved by {-100 * drop:+.1f} points, the limit is {-100 * limit:+.1f}"
     if drop > limit:
-        return f"not promoted: recall@10 fell by {100 * drop:.1f} points, the limit is {100 * limit:.1f}"
+        return f"not promoted: {moved}"
     store.set_alias("live", store.alias("candidate"))
-    return f"promoted to live: recall@10 moved by {-100 * drop:+.1f} points, the limit is {-100 * limit:.1f}"
-
-
-def plain(metrics: dict) -> dict[str, dict[str, float]]:
-    """The headline figures of each system."""
-    return {system: {name: figures.get(name) for name, _ in METRICS} for system, figures in metrics.items()}
+    return f"promoted to live: {moved}"
 
 
 def show(report: dict, console: Console) -> None:
@@ -192,13 +173,11 @@ def show(report: dict, console: Console) -> None:
     )
 
 
-def serve(config: DemoConfig, folder: Path, console: Console) -> None:
+def serve(config: DemoConfig, console: Console) -> None:
     """Serve the page until Ctrl-C or SIGTERM."""
-    app = importlib.import_module("serve_app.app")
+    app = importlib.import_module("serve_app.app")  # by name: jobs may not import the server
     port = {} if config.port < 0 else {"port": config.port}
-    store = config.store or str(folder / "store")
-    queries = ("red sailboat at sunset", "castle in the snow", "teapot", "horse in a meadow", "bicycle")
-    address = app.deploy({"profile": config.profile, "store": store, "examples": queries, **port})
+    address = app.deploy({"profile": config.profile, "store": config.store, "examples": EXAMPLES, **port})
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -214,29 +193,38 @@ def run(config: DemoConfig) -> dict:
         UserError: the folder holds something else, or a stage refuses.
     """
     folder = prepare_folder(config)
+    config = config.model_copy(update={"store": config.store or str(folder / "store")})
     stages = Stages(total=6)
     results = loop(config, folder, stages)
-    evaluation = results["evaluation"]
-    _, store = settings(config.model_copy(update={"store": config.store or str(folder / "store")}))
-    report = {
-        "num_images": config.num_images,
-        "num_queries": results["label"]["num_queries"],
-        "num_preferences": results["label"]["num_preferences"],
-        "encoders": {"baseline": results["align"]["parent"], "aligned": results["align"]["encoder"]},
-        "metrics": plain(evaluation["metrics"]),
-        "win_rate": {"aligned_vs_baseline": evaluation["win_rate"]["aligned_vs_baseline"]},
-        "seconds": {**stages.seconds, "total": round(sum(stages.seconds.values()), 1)},
-        "versions": evaluation["versions"],
-        "seed": config.seed,
-    }
-    report["promotion"] = promote(config, store, report["metrics"])
+    report = summary(config, results, stages.seconds)
     path = folder / "report.json"
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     show(report, stages.console)
     stages.console.print(f"{report['promotion']}\nreport: {path}\npage:   {folder}/evaluate/report.html")
     if config.serve:
-        serve(config, folder, stages.console)
+        serve(config, stages.console)
     return report
+
+
+def summary(config: DemoConfig, results: dict[str, dict], seconds: dict[str, float]) -> dict:
+    """The content of report.json; promotes on the way."""
+    evaluation = results["evaluate"]
+    metrics = {
+        system: {name: figures.get(name) for name, _ in METRICS}
+        for system, figures in evaluation["metrics"].items()
+    }
+    return {
+        "seed": config.seed,
+        "num_images": config.num_images,
+        "num_queries": results["label"]["num_queries"],
+        "num_preferences": results["label"]["num_preferences"],
+        "encoders": {"baseline": results["align"]["parent"], "aligned": results["align"]["encoder"]},
+        "metrics": metrics,
+        "win_rate": {"aligned_vs_baseline": evaluation["win_rate"]["aligned_vs_baseline"]},
+        "promotion": promote(config, metrics),
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+        "versions": evaluation["versions"],
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
