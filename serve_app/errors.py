@@ -79,8 +79,8 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> JSONRe
     if first["type"] == "json_invalid":
         reason = first.get("ctx", {}).get("error", "")
         return body(400, "malformed_json", f"The body is not valid JSON: {reason}.")
-    # An unknown field's name is the client's: it may be of any length, and no text.
-    field = ".".join(str(part) for part in first["loc"][1:])[:100].encode(errors="replace").decode()
+    # An unknown field's name is the client's: it may be of any length.
+    field = ".".join(str(part) for part in first["loc"][1:])[:100]
     code = CODES.get((field, first["type"])) or GENERAL_CODES.get(first["type"], "invalid_value")
     known = MESSAGES.get(first["type"])
     message = known.format(**first.get("ctx", {})) if known else f"is wrong: {first['msg']}"
