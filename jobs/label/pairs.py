@@ -78,13 +78,19 @@ def dominance(shape: Sequence[int]) -> list[tuple[Cell, Cell]]:
 
 
 def p_dominance(aesthetic_gap: float, semantic_gap: float) -> float:
-    """Bradley-Terry on the sum of both gaps (winner minus loser, each in units of its noise), at least one
-    half.
+    """Bradley-Terry on the sum of both gaps (winner minus loser, in logits), at least one half.
 
-    The floor: a cell dominates by its rank in the row, so across rows its aesthetic score may be the lower
-    one. Then the scores do not support the preference, and it weighs nothing rather than turning round.
+    The floor: a cell dominates by its place, and scores may know better: in another row its image may be the
+    uglier one, in its own row the less accurate one. Where the sum does not support the preference it weighs
+    nothing rather than turning round.
     """
     return max(0.5, float(1.0 / (1.0 + np.exp(-(aesthetic_gap + semantic_gap)))))
+
+
+def log_odds(p: float) -> float:
+    """The gap in logits that a judged probability stands for; NaN stays NaN."""
+    p = min(max(p, 1e-4), 1.0 - 1e-4)
+    return float(np.log(p / (1.0 - p)))
 
 
 def preferences(
@@ -99,22 +105,25 @@ def preferences(
     """Every dominance pair of rows that `order_rows` made.
 
     Args:
-        rows: positions; semantic_scores and aesthetic_scores are indexed by them. semantic_unit,
-        aesthetic_unit: the difference of scores that counts as one logit, > 0. Inside a row the
-            semantic difference counts nothing: the row is what the method takes as equally accurate.
-        judged: (winner, loser) -> (p, consistent) where the judge compared the two themselves; that p is
-        taken, and
-            a pair whose p is NaN (no answer) is left out.
+        rows: positions; semantic_scores and aesthetic_scores are indexed by them.
+        semantic_unit, aesthetic_unit: the difference of scores that counts as one logit, > 0.
+        judged: (winner, loser) -> (p, consistent) where the judge compared the beauty of the two themselves: p
+            takes the place of the aesthetic scores, and a pair whose p is NaN (no answer) is left out.
     """
     judged = judged or {}
     result = []
-    for (i, j), (k, m) in dominance([len(row) for row in rows]):
-        winner, loser = rows[i][j], rows[k][m]
-        aesthetic_gap = (aesthetic_scores[winner] - aesthetic_scores[loser]) / aesthetic_unit
-        semantic_gap = (semantic_scores[winner] - semantic_scores[loser]) / semantic_unit if i != k else 0.0
-        p, consistent = judged.get((winner, loser), (p_dominance(aesthetic_gap, semantic_gap), True))
-        if not np.isnan(p):
-            result.append(Preference(winner, loser, max(0.5, p), (i, j), (k, m), consistent))
+    for winner_cell, loser_cell in dominance([len(row) for row in rows]):
+        winner, loser = (rows[i][j] for i, j in (winner_cell, loser_cell))
+        p_beauty, consistent = judged.get((winner, loser), (None, True))
+        if p_beauty is None:
+            aesthetic_gap = (aesthetic_scores[winner] - aesthetic_scores[loser]) / aesthetic_unit
+        else:
+            aesthetic_gap = log_odds(p_beauty)
+        if np.isnan(aesthetic_gap):
+            continue
+        semantic_gap = (semantic_scores[winner] - semantic_scores[loser]) / semantic_unit
+        p_winner = p_dominance(aesthetic_gap, semantic_gap)
+        result.append(Preference(winner, loser, p_winner, winner_cell, loser_cell, consistent))
     return result
 
 

@@ -79,11 +79,10 @@ def test_preferences_of_two_rows_by_hand():
     rows = order_rows(cut(4, 2), aesthetic)  # [[1, 0], [2, 3]]
     pairs = by_images(preferences(rows, semantic, aesthetic, semantic_unit=6.0, aesthetic_unit=1.0))
     assert set(pairs) == {(1, 0), (1, 2), (1, 3), (0, 3), (2, 3)}
-    # Inside a row the semantic difference counts nothing, although it is -1 here.
-    assert pairs[1, 0].p_winner == pytest.approx(1 / (1 + math.exp(-2.0)))
+    assert pairs[1, 0].p_winner == pytest.approx(1 / (1 + math.exp(-(2.0 - 1 / 6))))
     assert pairs[1, 2].p_winner == pytest.approx(1 / (1 + math.exp(-(1.0 + 1.0))))
-    # Equal beauty in one row: the pair stays and says nothing.
-    assert pairs[2, 3].p_winner == 0.5
+    # Equal beauty in one row: what little says is the difference in accuracy.
+    assert pairs[2, 3].p_winner == pytest.approx(1 / (1 + math.exp(-1 / 6)))
     # The better row wins by rank where its image is uglier: 8/6 - 1 > 0.
     assert pairs[0, 3].p_winner == pytest.approx(1 / (1 + math.exp(-(8 / 6 - 1.0))))
     assert (pairs[1, 3].winner_cell, pairs[1, 3].loser_cell) == ((0, 0), (1, 1))
@@ -96,8 +95,14 @@ def test_the_judges_own_comparison_is_taken_and_no_answer_is_no_pair():
         preferences([[0, 1, 2]], [0.0] * 3, [3.0, 2.0, 1.0], semantic_unit=1, aesthetic_unit=1, judged=judged)
     )
     assert set(pairs) == {(0, 1), (0, 2)}
-    assert pairs[0, 1].p_winner == 0.8 and not pairs[0, 1].consistent
+    assert pairs[0, 1].p_winner == pytest.approx(0.8) and not pairs[0, 1].consistent
     assert pairs[0, 2].consistent
+
+
+def test_a_beautiful_wrong_picture_is_not_preferred_inside_a_row():
+    """A row may span accuracy: the less accurate image wins its place by beauty, and the pair weighs nothing."""
+    (pair,) = preferences([[1, 0]], [5.0, 1.5], [3.0, 4.0], semantic_unit=0.5, aesthetic_unit=0.5)
+    assert (pair.winner, pair.p_winner) == (1, 0.5)
 
 
 def test_every_preference_is_at_least_a_half_and_names_two_images():

@@ -76,7 +76,7 @@ def test_patches_equal_the_processors(tokenizer):
 
 
 def test_batched_forward_equals_transformers_own(tokenizer, model, scenes):
-    """Two prompts of different lengths, images shared between them, right padding: the same answer's scores."""
+    """Two prompts of different lengths, shared images, right padding: the same scores."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
     one = judge_data.rate_aesthetics(scenes[0], 0)
     two = judge_data.compare(np.random.default_rng(0), "overall", scenes, 1, 0)
