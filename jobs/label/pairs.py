@@ -107,7 +107,7 @@ def preferences(
     Args:
         rows: positions; semantic_scores and aesthetic_scores are indexed by them.
         semantic_unit, aesthetic_unit: the difference of scores that counts as one logit, > 0.
-        judged: (winner, loser) -> (p, consistent) where the judge compared the beauty of the two themselves: p
+        judged: (winner, loser) -> (p, consistent) where the judge compared the beauty of the two itself: p
             takes the place of the aesthetic scores, and a pair whose p is NaN (no answer) is left out.
     """
     judged = judged or {}

@@ -100,7 +100,7 @@ def test_the_judges_own_comparison_is_taken_and_no_answer_is_no_pair():
 
 
 def test_a_beautiful_wrong_picture_is_not_preferred_inside_a_row():
-    """A row may span accuracy: the less accurate image wins its place by beauty, and the pair weighs nothing."""
+    """The less accurate image of a row wins its place by beauty, and the pair weighs nothing."""
     (pair,) = preferences([[1, 0]], [5.0, 1.5], [3.0, 4.0], semantic_unit=0.5, aesthetic_unit=0.5)
     assert (pair.winner, pair.p_winner) == (1, 0.5)
 
