@@ -1,6 +1,7 @@
 """The mini rephraser's recipe: data that teaches what is meant, a loss on the answer alone, a small run."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from cluster.errors import UserError
 from jobs.pretrain import __main__ as dispatch
 from jobs.pretrain import rephraser as recipe
 from jobs.pretrain import world_words
-from jobs.pretrain.rephraser import IGNORED, Batches, Config, answer_loss, chat_ids, judged
+from jobs.pretrain.rephraser import Config
+from jobs.pretrain.rephraser_batches import IGNORED, Batches, answer_loss, chat_ids, copy_loss
 from jobs.pretrain.rephraser_data import LIGHT_SUITS, SUITS, Query, answer, draw_query
+from jobs.pretrain.rephraser_figures import judged
 from jobs.pretrain.rephraser_tokenizer import train_tokenizer
 from jobs.studio.words import GOOD_PHRASES, LIGHTS
 
@@ -23,6 +26,7 @@ TINY = Config(
     num_layers=2,
     num_heads=2,
     num_kv_heads=1,
+    num_copy_steps=2,
     num_steps=2,
     batch_size=4,
     num_eval_queries=2,
@@ -92,7 +96,7 @@ def test_queries_are_seeded_and_varied():
 
 
 def test_labels_are_the_answer_s_tokens_and_nothing_else(tokenizer):
-    prefix, inputs, labels = Batches(tokenizer, TINY).draw()
+    prefix, inputs, labels = Batches(tokenizer, batch_size=4, seed=0).draw()
     for row in range(len(inputs)):
         places = torch.nonzero(labels[row] != IGNORED).flatten()
         said = tokenizer.decode(labels[row, places])
@@ -103,7 +107,7 @@ def test_labels_are_the_answer_s_tokens_and_nothing_else(tokenizer):
 
 
 def test_the_shared_prefix_gives_the_loss_and_the_gradient_of_whole_chats(tokenizer, model):
-    prefix, inputs, labels = Batches(tokenizer, TINY).draw()
+    prefix, inputs, labels = Batches(tokenizer, batch_size=4, seed=0).draw()
     loss = answer_loss(model, prefix, inputs, labels)
     gradient = torch.autograd.grad(loss, model.model.embed_tokens.weight)[0]
     whole = torch.cat([prefix.expand(len(inputs), -1), inputs], dim=1)
@@ -112,6 +116,25 @@ def test_the_shared_prefix_gives_the_loss_and_the_gradient_of_whole_chats(tokeni
     plain_gradient = torch.autograd.grad(plain, model.model.embed_tokens.weight)[0]
     assert loss.item() == pytest.approx(plain.item(), abs=1e-5)
     assert torch.allclose(gradient, plain_gradient, atol=1e-6)
+
+
+def test_copy_loss_is_small_only_for_a_model_that_copies(model):
+    untrained = model
+
+    class Copying:
+        """Says at each place the token that stood one copy before it, and is sure of it."""
+
+        config, lm_head = untrained.config, torch.nn.Identity()
+
+        def model(self, input_ids):
+            length = (input_ids.shape[1] - 1) // 2
+            said = torch.nn.functional.pad(input_ids[:, : length + 1], (length, 0))
+            scores = 50.0 * torch.nn.functional.one_hot(said, self.config.vocab_size).float()
+            return SimpleNamespace(last_hidden_state=scores)
+
+    rng = np.random.default_rng(0)
+    assert copy_loss(Copying(), rng, 8).item() < 1e-3
+    assert copy_loss(untrained, rng, 8).item() > 4
 
 
 def test_the_query_s_words_are_the_same_tokens_in_prompt_and_answer(tokenizer):
