@@ -230,7 +230,7 @@ def _add_weights(digest: "hashlib._Hash", state: dict[str, torch.Tensor]) -> Non
 
 def pixel_array(column: pa.ChunkedArray, fit: Fit) -> np.ndarray:
     """Arrow column of raw pixels (fixed_size_binary) -> uint8 [B, 3, H, W]."""
-    raw = b"".join(column.to_pylist())
+    raw = bytearray().join(column.to_pylist())  # writable, as torch wants it
     return np.frombuffer(raw, np.uint8).reshape(-1, 3, fit.height_px, fit.width_px)
 
 

@@ -13,6 +13,7 @@ from cluster.tables import SCHEMAS, Store, now
 RECALL_AT = 10
 # One HNSW graph must fit in memory while it is built.
 ROWS_PER_PARTITION = 1_000_000
+MOST_FRAGMENTS = 64
 EXACT, ANN = "exact", "IVF_HNSW_SQ"
 
 
@@ -28,6 +29,12 @@ def build_ann(table: Any, ann_min_rows: int) -> str:
     config = HnswSq(distance_type="cosine", num_partitions=partitions)
     table.create_index(vector_column_name="vector", config=config)
     return ANN
+
+
+def compact(table: Any) -> None:
+    """Join the small files that many merges leave, so that a scan opens few."""
+    if len(table.to_lance().get_fragments()) > MOST_FRAGMENTS:
+        table.optimize()
 
 
 def measure(store: Store, encoder: Encoder, kind: str, num_queries: int) -> dict[str, Any]:

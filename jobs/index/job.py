@@ -16,7 +16,7 @@ from cluster.profile import EncoderModel, Profile
 from cluster.tables import EncoderRecord, Store, embeddings_schema, embeddings_table
 from jobs import command
 from jobs.index import IndexConfig
-from jobs.index.ann import build_ann, measure
+from jobs.index.ann import build_ann, compact, measure
 from jobs.index.stored import COLUMNS, prepare_stored
 
 COPY_ROWS = 10_000
@@ -32,7 +32,9 @@ def index(config: IndexConfig) -> dict:
     missing = missing_images(store, encoder, config.where)
     embedded = embed_missing(store, profile, record, encoder, missing)
     embed_s = time.monotonic() - started
-    kind = build_ann(store.open(embeddings_table(encoder.fingerprint)), profile.index.ann_min_rows)
+    table = store.open(embeddings_table(encoder.fingerprint))
+    compact(table)
+    kind = build_ann(table, profile.index.ann_min_rows)
     build_s = time.monotonic() - started - embed_s
     measured = measure(store, encoder, kind, profile.index.num_recall_queries)
     total_s = time.monotonic() - started

@@ -57,7 +57,7 @@ class Writer:
         self._reject(rejected.select(["uri", "stage", "error"]).to_pylist())
 
     def close(self) -> None:
-        """Merge the rest and, after many merges, join their small files."""
+        """Merge the rest."""
         self.flush()
 
     def _insert(self, rows: pa.Table) -> None:
