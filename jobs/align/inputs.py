@@ -1,8 +1,8 @@
 """Feeds training with Ray Data: batches made in tasks, images from shared memory or decoded on the way.
 
-`batches(...)` is one epoch as a Ray Dataset with one batch a block. In mode `text` a batch carries the
-stored vectors of its images; in mode `both` their pixels, which are decoded once into shared memory when
-they fit there, and otherwise in the task that makes the batch.
+`batches(...)` is all of training as one stream, so that no worker waits where an epoch ends. In mode `text` a
+batch carries the stored vectors of its images; in mode `both` their pixels, which are decoded once into
+shared memory when they fit there, and otherwise in the task that makes the batch.
 """
 
 from dataclasses import dataclass
@@ -73,12 +73,12 @@ def read_file(uri: str) -> bytes:
         return stream.read()
 
 
-def share_pixels(images: StoredImages) -> SharedImages:
-    """Decode every image once, in Ray Data tasks, into one uint8 array [N, 3, H, W] in the object store."""
+def share_pixels(images: StoredImages, num_tasks: int) -> SharedImages:
+    """Decode every image once, in `num_tasks` tasks, into one array [N, 3, H, W] in the object store."""
     count, fit = len(images.places), images.fit
     array = np.empty((count, 3, fit.height_px, fit.width_px), np.uint8)
-    num_tasks = -(-count // IMAGES_PER_TASK)
-    decoded = ray.data.range(count, override_num_blocks=num_tasks).map_batches(_decode, fn_args=(images,))
+    rows = ray.data.range(count, override_num_blocks=-(-count // IMAGES_PER_TASK))
+    decoded = rows.map_batches(_decode, fn_args=(images,), compute=ray.data.TaskPoolStrategy(size=num_tasks))
     for batch in decoded.iter_batches(batch_size=None, batch_format="numpy"):
         array[batch["id"]] = batch["pixels"]
     return SharedImages(ray.put(array))
@@ -88,22 +88,28 @@ def _decode(batch: dict[str, np.ndarray], images: StoredImages) -> dict[str, np.
     return {"id": batch["id"], "pixels": images.take(batch["id"])}
 
 
-def batches(corpus: ray.ObjectRef, images: Images, schedule: Schedule, epoch: int) -> "ray.data.Dataset":
-    """One epoch's batches, as `make_batch` gives them with `images` replaced by the images themselves.
+def batches(
+    corpus: ray.ObjectRef, images: Images, schedule: Schedule, epochs: range, *, num_tasks: int
+) -> "ray.data.Dataset":
+    """The batches of those epochs, as `make_batch` gives them, with `images` filled in.
 
-    Block i is batch i alone: split in order among W workers, worker r gets batches r, r + W, r + 2 W, ...
-    `corpus` is a reference to a `Corpus`.
+    `number` counts batches through all epochs, and each is a block of its own: split in order among W
+    workers, worker r gets batches r, r + W, r + 2 W, ... `corpus` is a reference to a `Corpus`, `num_tasks`
+    how many batches are made at a time.
     """
-    numbers = ray.data.range(schedule.num_batches, override_num_blocks=schedule.num_batches)
-    return numbers.map(_batch, fn_args=(corpus, images, schedule, epoch))
+    first, count = epochs.start * schedule.num_batches, len(epochs) * schedule.num_batches
+    numbers = ray.data.range(count, override_num_blocks=max(1, count))
+    pool = ray.data.TaskPoolStrategy(size=num_tasks)
+    return numbers.map(_batch, fn_args=(corpus, images, schedule, first), compute=pool)
 
 
 def _batch(
-    row: dict[str, Any], corpus: ray.ObjectRef | Corpus, images: Images, schedule: Schedule, epoch: int
+    row: dict[str, Any], corpus: ray.ObjectRef, images: Images, schedule: Schedule, first: int
 ) -> dict[str, Any]:
-    number = row["id"]
-    corpus = ray.get(corpus) if isinstance(corpus, ray.ObjectRef) else corpus
-    batch = make_batch(corpus, schedule.queries(epoch)[number], schedule.captions(epoch)[number])
+    number = first + row["id"]
+    epoch, place = divmod(number, schedule.num_batches)
+    rows: Corpus = ray.get(corpus)
+    batch = make_batch(rows, schedule.queries(epoch)[place], schedule.captions(epoch)[place])
     return {**batch, "number": number, "images": images.take(batch["images"])}
 
 

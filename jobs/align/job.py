@@ -42,9 +42,9 @@ def align(config: AlignConfig) -> dict[str, Any]:
             folder / "corpus", lambda: read_corpus(store, pairs, captions, parent, texts, settings)
         )
         progress(f"{schedule.num_queries} queries, {pairs.num_rows} pairs, {len(corpus.image_ids)} images")
-        images = prepare.load_images(store, corpus, parent, settings)
+        images = prepare.load_images(store, corpus, parent, profile, settings)
         plan = prepare.plan_workers(record, profile, settings, schedule, folder)
-        state = train(plan, schedule, corpus, images, folder)
+        state = train(plan, schedule, corpus, images)
     checkpoint, fingerprint = save(parent, record, state["learned"], profile.guard.wise_ft_alpha, out)
     report = {
         "encoder": fingerprint,

@@ -41,8 +41,14 @@ class Plan:
     num_threads: int  # torch threads of a worker, 0 = torch's own choice
     num_steps: int  # optimiser steps of an epoch
     batches_per_step: int  # per worker
-    progress_file: str  # each epoch's metrics are appended, a JSON line each
+    num_feeders: int  # tasks that make batches at a time, for all workers together
+    folder: str  # of the run: checkpoints and progress
     settings: Align
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of one worker in an epoch."""
+        return self.num_steps * self.batches_per_step
 
 
 class Towers(nn.Module):

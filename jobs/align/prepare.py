@@ -80,7 +80,7 @@ def _encode_texts(model: str, precision: str, texts: list[str]) -> np.ndarray:
     return Encoder.load(model, precision=precision, device="cuda").encode_texts(texts)
 
 
-def load_images(store: Store, corpus: Corpus, parent: Encoder, settings: Align) -> Images:
+def load_images(store: Store, corpus: Corpus, parent: Encoder, profile: Profile, settings: Align) -> Images:
     """What batches take their images from: vectors in mode `text`, else pixels, shared when they fit."""
     if settings.mode == "text":
         return SharedImages(ray.put(read_vectors(store, parent.fingerprint, corpus.image_ids)))
@@ -90,7 +90,7 @@ def load_images(store: Store, corpus: Corpus, parent: Encoder, settings: Align) 
     if needed > settings.pixel_cache_bytes:
         progress(f"pixels take {needed:,} bytes, over {settings.pixel_cache_bytes:,}: decoding at every use")
         return stored
-    return share_pixels(stored)
+    return share_pixels(stored, profile.encoder.decode.max_actors)
 
 
 def plan_workers(
@@ -103,7 +103,8 @@ def plan_workers(
         num_threads=profile.encoder.num_threads,
         num_steps=schedule.num_steps,
         batches_per_step=settings.batches_per_step,
-        progress_file=str(folder / "epochs.jsonl"),
+        num_feeders=profile.encoder.decode.max_actors,
+        folder=str(folder),
         settings=settings,
     )
 

@@ -16,10 +16,10 @@ def progress(line: str) -> None:
     print(f"align: {line}", file=sys.stderr, flush=True)
 
 
-def write_epoch(path: Path, epoch: int, num_epochs: int, metrics: dict[str, float]) -> None:
+def write_epoch(path: Path, num_epochs: int, metrics: dict[str, float]) -> None:
     """Append what an epoch reported, as one JSON line."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"epoch": epoch, "num_epochs": num_epochs, **metrics}) + "\n")
+        file.write(json.dumps({"num_epochs": num_epochs, **metrics}) + "\n")
 
 
 @contextlib.contextmanager

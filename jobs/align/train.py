@@ -1,12 +1,14 @@
 """Distributed training with Ray Train: the loop of one worker, and the trainer that runs it on all.
 
-Each epoch is a Ray Dataset of its own, split in order among the workers, so that a run which goes on from a
-checkpoint sees exactly the batches it has not seen yet.
+The batches of all epochs are one Ray Dataset, split in order among the workers. It begins after the epoch of
+the newest checkpoint, so that a run which goes on sees exactly the batches that it has not seen yet.
 """
 
+import functools
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +26,21 @@ from jobs.align.inputs import Images, batches
 from jobs.align.learner import METRICS, Learner, Plan
 from jobs.align.progress import follow, write_epoch
 
-STATE_NAME = "state.pt"
+STATE_NAME, PROGRESS_NAME = "state.pt", "epochs.jsonl"
+BATCHES = "batches"  # the name under which workers ask for their part of the dataset
 MAX_FAILURES = 3  # times that lost workers are replaced; training goes on from the newest checkpoint
 
 
 def train(
-    plan: Plan, schedule: Schedule, corpus: Corpus, images: Images, folder: Path,
-    *, loop: Callable[[dict[str, Plan]], None] | None = None, max_failures: int = MAX_FAILURES,
+    plan: Plan, schedule: Schedule, corpus: Corpus, images: Images, *,
+    loop: Callable[[dict[str, Plan]], None] | None = None, max_failures: int = MAX_FAILURES,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train to the last epoch, from the newest checkpoint in `folder` if there is one; `Learner.state`.
+    """Train to the last epoch, from the newest checkpoint of the run if it has one; gives `Learner.state`.
 
     `loop` is what a worker runs, `train_worker` if not given.
     Raises ray.train.TrainingFailedError when workers fail more often than `max_failures`.
     """
-    settings, shared = plan.settings, ray.put(corpus)
+    settings, folder = plan.settings, Path(plan.folder)
     resources = {"CPU": 1, "GPU": 1} if settings.use_gpu else {"CPU": 1}
     trainer = ray.train.torch.TorchTrainer(
         loop or train_worker,
@@ -51,30 +54,37 @@ def train(
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
-        datasets={
-            epoch_name(epoch): batches(shared, images, schedule, epoch) for epoch in range(settings.epochs)
-        },
+        # A function, which Ray Train calls whenever it starts workers, also in the place of lost ones.
+        datasets={BATCHES: functools.partial(remaining_batches, ray.put(corpus), images, schedule, plan)},
         # In order, so that every worker gets the batches that are its own.
         dataset_config=ray.train.DataConfig(execution_options=ray.data.ExecutionOptions(preserve_order=True)),
     )
-    with follow(Path(plan.progress_file)):
+    with follow(folder / PROGRESS_NAME):
         result = trainer.fit()
     return load_state(result.checkpoint, "cpu")
 
 
+def remaining_batches(
+    corpus: ray.ObjectRef, images: Images, schedule: Schedule, plan: Plan
+) -> "ray.data.Dataset":
+    """The batches of the epochs that have no checkpoint yet."""
+    done = num_epochs_done(Path(plan.folder))
+    return batches(corpus, images, schedule, range(done, plan.settings.epochs), num_tasks=plan.num_feeders)
+
+
+def num_epochs_done(folder: Path) -> int:
+    """How many epochs of the run in the folder are in its newest checkpoint."""
+    try:
+        return ray.train.Result.from_path(folder).metrics["epoch"]
+    except RuntimeError:  # no checkpoint has been reported there yet
+        return 0
+
+
 def finished_state(folder: Path, settings: Align) -> dict[str, Any] | None:
     """The `Learner.state` of a run whose last epoch is done; None when there is training left to do."""
-    try:
-        checkpoint = ray.train.Result.from_path(folder).checkpoint
-    except RuntimeError:  # nothing has been reported there yet
+    if num_epochs_done(folder) < settings.epochs:
         return None
-    state = load_state(checkpoint, "cpu") if checkpoint else {"epochs": []}
-    return state if len(state["epochs"]) == settings.epochs else None
-
-
-def epoch_name(epoch: int) -> str:
-    """The name under which the trainer is given that epoch's batches."""
-    return f"epoch-{epoch:04d}"
+    return load_state(ray.train.Result.from_path(folder).checkpoint, "cpu")
 
 
 def train_worker(config: dict[str, Plan]) -> None:
@@ -85,22 +95,23 @@ def train_worker(config: dict[str, Plan]) -> None:
     learner = Learner(encoder, plan)
     if checkpoint := ray.train.get_checkpoint():
         learner.load(load_state(checkpoint, device))
-    if ray.train.get_context().get_world_size() > 1:
-        learner.wrapped = ray.train.torch.prepare_model(
-            learner.towers, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
-        )
-    for epoch in range(len(learner.epochs), plan.settings.epochs):
+    learner.wrapped = ray.train.torch.prepare_model(
+        learner.towers, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
+    )
+    own_batches = _own_batches(len(learner.epochs) * plan.batches_per_epoch)
+    for _ in range(len(learner.epochs), plan.settings.epochs):
         started = time.perf_counter()
-        means = learner.epoch(_own_batches(epoch))
-        learner.epochs.append({**_over_workers(means), "seconds": round(time.perf_counter() - started, 2)})
+        means = learner.epoch(itertools.islice(own_batches, plan.batches_per_epoch))
+        seconds = round(time.perf_counter() - started, 2)
+        learner.epochs.append({"epoch": len(learner.epochs) + 1, **_over_workers(means), "seconds": seconds})
         _report(learner)
 
 
-def _own_batches(epoch: int) -> Iterable[dict[str, Any]]:
-    """This worker's batches of the epoch, in order."""
+def _own_batches(num_done: int) -> Iterator[dict[str, Any]]:
+    """This worker's batches in order, after the `num_done` that it has learned from."""
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
-    for place, batch in enumerate(ray.train.get_dataset_shard(epoch_name(epoch)).iter_rows()):
+    for place, batch in enumerate(ray.train.get_dataset_shard(BATCHES).iter_rows(), start=num_done):
         assert batch["number"] == place * size + rank, (batch["number"], place, size, rank)
         yield batch
 
@@ -118,8 +129,7 @@ def _report(learner: Learner) -> None:
     if ray.train.get_context().get_world_rank() > 0:
         ray.train.report(metrics)
         return
-    settings = learner.plan.settings
-    write_epoch(Path(learner.plan.progress_file), len(learner.epochs), settings.epochs, metrics)
+    write_epoch(Path(learner.plan.folder) / PROGRESS_NAME, learner.plan.settings.epochs, metrics)
     with tempfile.TemporaryDirectory() as folder:
         torch.save(learner.state(), Path(folder) / STATE_NAME)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -100,7 +100,7 @@ def make_learner(profile: Profile, mode: str, num_threads: int) -> Learner:
     )
     settings = profile.align.model_copy(update={"mode": mode, "pretrain_weight": 0.0})
     plan = Plan(model="", precision="", num_threads=num_threads, num_steps=1000, batches_per_step=1,
-                progress_file="", settings=settings)  # fmt: skip
+                folder="", num_feeders=1, settings=settings)  # fmt: skip
     return Learner(encoder, plan)
 
 

@@ -153,10 +153,11 @@ def test_a_killed_run_started_again_ends_as_if_never_killed(aligned, store, tmp_
 
         own_batches = module._own_batches
 
-        def until_then(epoch):
-            if epoch == 1:
-                raise RuntimeError("killed")
-            return own_batches(epoch)
+        def until_then(num_done):
+            for batch in own_batches(num_done):
+                if batch["number"] >= worker_config["plan"].batches_per_epoch * 2:
+                    raise RuntimeError("killed")
+                yield batch
 
         module._own_batches = until_then
         module.train_worker(worker_config)

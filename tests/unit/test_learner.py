@@ -28,7 +28,8 @@ def learner(folder: str, *, batches_per_step: int = 1, num_steps: int = 1, **cha
         num_threads=1,
         num_steps=num_steps,
         batches_per_step=batches_per_step,
-        progress_file="",
+        num_feeders=1,
+        folder="",
         settings=settings,
     )
     return Learner(Encoder.load(folder, num_threads=1), plan)
