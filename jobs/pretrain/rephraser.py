@@ -41,8 +41,10 @@ class Config(BaseModel):
     num_heads: int = Field(6, ge=1, description="attention heads")
     num_kv_heads: int = Field(2, ge=1, description="key and value heads")
     intermediate_size: int = Field(512, ge=32, description="width inside the MLP")
-    num_copy_steps: int = Field(700, ge=0, description="optimizer steps that repeat random tokens, at first")
-    num_steps: int = Field(1300, ge=0, description="optimizer steps on chats, after those")
+    num_copy_steps: int = Field(300, ge=0, description="optimizer steps that repeat random tokens, at first")
+    num_steps: int = Field(
+        1700, ge=0, description="optimizer steps after those, on chats and on copying in turns"
+    )
     batch_size: int = Field(64, ge=1, description="chats per step, all in one prompt style")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak step size, cosine decay to a tenth")
     num_warmup_steps: int = Field(100, ge=1, description="steps of linear warm-up")
@@ -86,7 +88,7 @@ def corpus(seed: int, num_texts: int = 20_000) -> list[str]:
 
 
 def schedule(step: int, config: Config) -> float:
-    """Factor on the learning rate: linear warm-up, then cosine decay to 0.1 over the chats."""
+    """Factor on the learning rate: linear warm-up, then cosine decay to 0.1 after the first copying."""
     if step < config.num_warmup_steps:
         return (step + 1) / config.num_warmup_steps
     done = max(0, step - config.num_copy_steps) / max(1, config.num_steps)
@@ -104,7 +106,8 @@ def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: C
     progress = Progress(config.num_copy_steps + config.num_steps)
     for step in range(config.num_copy_steps + config.num_steps):
         with torch.autocast("cpu", torch.bfloat16):
-            if step < config.num_copy_steps:
+            copying = step < config.num_copy_steps or step % 2 == 0
+            if copying:
                 loss = copy_loss(model, rng, config.batch_size)
             else:
                 loss = answer_loss(model, *batches.draw())
@@ -113,29 +116,33 @@ def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: C
         optimizer.step()
         optimizer.zero_grad()
         rates.step()
-        progress.add(loss.item())
-    return progress.recent
+        progress.add("copying" if copying else "answers", loss.item())
+    return progress.recent("answers")
 
 
 class Progress:
-    """Losses so far, told on stderr every 50 steps."""
+    """Losses so far, by kind, told on stderr every 50 steps."""
 
     def __init__(self, num_steps: int):
         self.num_steps = num_steps
-        self.losses: list[float] = []
+        self.step = 0
+        self.losses: dict[str, list[float]] = {"copying": [], "answers": []}
         self.started = time.monotonic()
 
-    @property
-    def recent(self) -> float:
-        """Mean of the last 50, NaN before the first."""
-        return float(np.mean(self.losses[-50:])) if self.losses else float("nan")
+    def recent(self, kind: str) -> float:
+        """Mean of the last 25, NaN before the first."""
+        return float(np.mean(self.losses[kind][-25:])) if self.losses[kind] else float("nan")
 
-    def add(self, loss: float) -> None:
-        self.losses.append(loss)
-        step, seconds = len(self.losses), time.monotonic() - self.started
-        if step % 50 == 0:
-            text = f"step {step}/{self.num_steps}  loss {self.recent:.4f}  {seconds:.0f} s"
-            print(text, file=sys.stderr, flush=True)
+    def add(self, kind: str, loss: float) -> None:
+        """One more step of that kind."""
+        self.losses[kind].append(loss)
+        self.step += 1
+        if self.step % 50 == 0:
+            recent = "  ".join(f"{kind} {self.recent(kind):.3f}" for kind in self.losses)
+            seconds = time.monotonic() - self.started
+            print(
+                f"step {self.step}/{self.num_steps}  {recent}  {seconds:.0f} s", file=sys.stderr, flush=True
+            )
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: Config, report: dict) -> None:

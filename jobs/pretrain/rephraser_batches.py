@@ -82,12 +82,14 @@ def answer_loss(model: Qwen2ForCausalLM, prefix: Tensor, inputs: Tensor, labels:
 def copy_loss(model: Qwen2ForCausalLM, rng: np.random.Generator, batch_size: int) -> Tensor:
     """Mean cross-entropy of repeating 4 to 24 random tokens after a separator, a scalar.
 
-    A model learns to copy from this within minutes; from chats alone, where few tokens are copied, it takes
-    many times as long, and then it copies only what it knows.
+    Random tokens before both copies, so that only what stands there tells where to copy from. A model learns
+    this within minutes; from chats alone, where few tokens are copied, it takes many times as long.
     """
-    length = int(rng.integers(4, 25))
-    tokens = torch.from_numpy(rng.integers(0, model.config.vocab_size, (batch_size, length)))
-    separator = torch.full((batch_size, 1), model.config.pad_token_id)
-    ids = torch.cat([separator, tokens, separator, tokens], dim=1)
-    hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state[:, length + 1 :]
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden).float().flatten(0, 1), tokens.flatten())
+    length, before, between = rng.integers([4, 0, 0], [25, 17, 17])
+    ids = rng.integers(0, model.config.vocab_size, (batch_size, before + 1 + length + between))
+    ids[:, before] = model.config.pad_token_id
+    ids = np.concatenate([ids, ids[:, before : before + 1 + length]], axis=1)
+    ids = torch.from_numpy(ids)
+    hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state[:, -length:]
+    scores = model.lm_head(hidden).float().flatten(0, 1)
+    return torch.nn.functional.cross_entropy(scores, ids[:, -length:].flatten())
