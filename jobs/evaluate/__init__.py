@@ -1,1 +1,74 @@
-"""Measures search systems before and after alignment: recall, aesthetics, agreement with people, win rate."""
+"""Compares two encoders and the teacher on one gallery, in figures and in pictures.
+
+Reads `images`, `embeddings_<encoder>` and tables of people's votes; writes `report.json`, `report.html` (one
+self-contained page) and `resolved_config.yaml` into the output folder.
+
+    kallos evaluate --aligned candidate --truth runs/studio --hpir runs/studio/hpir.parquet --out runs/report
+"""
+
+from pydantic import Field
+
+from jobs import command
+
+TOP_K = 5  # results of one query that are judged and shown; it stands in the names precision@5, aesthetic@5
+RECALLS = (1, 5, 10)
+
+
+class EvaluateConfig(command.JobConfig):
+    """Compare an aligned encoder, the teacher and the baseline on one gallery."""
+
+    baseline: str = Field("baseline", description="encoder before alignment: an alias or a fingerprint")
+    aligned: str = Field("candidate", description="encoder after alignment: an alias or a fingerprint")
+    queries: str = Field(
+        "",
+        description="table (.parquet, .csv, .jsonl) with a `query` column, or .txt with one query a line; "
+        "empty = queries_heldout.parquet of the truth folder, else drawn from the gallery's captions",
+    )
+    num_queries: int = Field(60, ge=1, description="queries evaluated, drawn by seed from all given, a count")
+    truth: str = Field("", description="studio folder that knows true accuracy and aesthetics; empty = none")
+    hpir: tuple[str, ...] = Field(
+        (), description="HPIR-form tables; the first gives hpir_accuracy and hpir_aesthetic"
+    )
+    pairs: tuple[str, ...] = Field(
+        (), description="pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (n_tie)"
+    )
+    num_votes: int = Field(
+        0, ge=0, description="rows of each HPIR or pair table used, drawn by seed, a count; 0 = all"
+    )
+    where: str = Field("", description="SQL filter on the embeddings tables: what counts as the gallery")
+    num_caption_queries: int = Field(
+        1000, ge=0, description="captions whose recall is measured, drawn by seed, a count; 0 = all"
+    )
+    teacher: bool = Field(True, description="measure the teacher: rephrase, retrieve, judge, re-order")
+    win_rate: bool = Field(True, description="let the judge compare the two top-5 rows of each query")
+    num_teacher_captions: int = Field(
+        24, ge=0, description="captions of the recall sample that the teacher answers too, a count"
+    )
+    teacher_top_k: int = Field(
+        50, ge=TOP_K, description="K: candidates that the teacher retrieves for a query, a count"
+    )
+    min_accuracy: float = Field(
+        0.0,
+        ge=0,
+        le=5,
+        description="judged accuracy, 1 to 5, from which on the teacher keeps an image; "
+        "0 = the profile's label.min_accuracy",
+    )
+    num_sheets: int = Field(12, ge=0, description="queries, drawn by seed, shown with their results, a count")
+    num_losses: int = Field(6, ge=0, description="queries that lost the most, shown too, a count")
+    thumb_px: int = Field(160, ge=32, le=256, description="height of the images in the page, pixels")
+    num_resamples: int = Field(2000, ge=100, description="bootstrap resamples of the queries, a count")
+    seed: int = Field(0, description="seed of every draw and of the bootstrap")
+    out: str = Field("runs/evaluate", description="folder for report.json and report.html")
+
+
+def run(config: EvaluateConfig) -> dict:
+    """The whole evaluation; returns the content of report.json. Raises UserError for the user's mistakes."""
+    from jobs.evaluate.compare import compare  # here, so that `--help` waits for neither torch nor LanceDB
+
+    return compare(config)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    command.main(EvaluateConfig, run, argv)

@@ -1,6 +1,6 @@
-"""`python -m jobs.evaluate`: the job's entry point."""
+"""`python -m jobs.evaluate`: see the package."""
 
-from jobs.evaluate.run import main
+from jobs.evaluate import main
 
 if __name__ == "__main__":
     main()

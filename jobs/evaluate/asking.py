@@ -8,8 +8,7 @@ import numpy as np
 from cluster.errors import UserError
 from cluster.profile import Profile
 from cluster.tables import EncoderRecord, Store
-from jobs.evaluate import figures, hpir, judging, metrics, teacher, winrate
-from jobs.evaluate.config import TOP_K, EvaluateConfig
+from jobs.evaluate import TOP_K, EvaluateConfig, figures, hpir, judging, metrics, teacher, winrate
 from jobs.evaluate.inputs import Captions, VoteTable, load_captions, load_queries, load_votes
 from jobs.evaluate.systems import Answers, EncoderSystem, embedded_ids
 

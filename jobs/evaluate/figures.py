@@ -6,8 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jobs.evaluate import hpir, metrics
-from jobs.evaluate.config import RECALLS, TOP_K
+from jobs.evaluate import RECALLS, TOP_K, hpir, metrics
 from jobs.evaluate.inputs import VoteTable
 from jobs.evaluate.systems import Answers
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from cluster.errors import UserError
 from cluster.tables import Store
-from jobs.evaluate import hpir
-from jobs.evaluate.config import EvaluateConfig
+from jobs.evaluate import EvaluateConfig, hpir
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ import numpy as np
 
 from actors.images import decode
 from cluster.tables import Store
-from jobs.evaluate import figures, metrics, winrate
-from jobs.evaluate.config import TOP_K, EvaluateConfig
+from jobs.evaluate import TOP_K, EvaluateConfig, figures, metrics, winrate
 from jobs.evaluate.inputs import draw
 from jobs.evaluate.summary import SYSTEMS, Evaluation, aesthetic_change
 from jobs.evaluate.systems import rows_of
@@ -67,7 +66,8 @@ def sheets(evaluation: Evaluation, store: Store, config: EvaluateConfig) -> tupl
     """(queries drawn by seed, queries that lost the most) with their pictures."""
     drawn = draw(range(len(evaluation.asked.queries)), config.num_sheets, config.seed)
     chosen = drawn if config.num_sheets else []
-    losses = lost_most(changes(evaluation), config.num_losses)
+    change = changes(evaluation)
+    losses = lost_most(change, config.num_losses)
     shown = {
         image_id
         for number in (*chosen, *losses)
@@ -78,7 +78,7 @@ def sheets(evaluation: Evaluation, store: Store, config: EvaluateConfig) -> tupl
         row["image_id"]: (thumbnail(row["preview"], config.thumb_px), row["caption"])
         for row in rows_of(store, "images", ["image_id", "preview", "caption"], shown)
     }
-    return tuple([_sheet(evaluation, number, pictures) for number in group] for group in (chosen, losses))
+    return tuple([_sheet(evaluation, n, change[n], pictures) for n in group] for group in (chosen, losses))
 
 
 def changes(evaluation: Evaluation) -> np.ndarray:
@@ -103,16 +103,16 @@ def thumbnail(preview: bytes, height_px: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _sheet(evaluation: Evaluation, number: int, pictures: Mapping[str, tuple[str, str]]) -> Sheet:
+def _sheet(evaluation: Evaluation, number: int, change: float, pictures: Mapping) -> Sheet:
     query = evaluation.asked.queries[number]
     lines = [
         _line(evaluation, system, query, evaluation.answers[system].rows[number], pictures)
         for system in SYSTEMS
         if system in evaluation.answers
     ]
-    change = float(changes(evaluation)[number]) if evaluation.marks else None
     rephrased = evaluation.candidates.rephrased.get(query, "")
-    return Sheet(query, rephrased, lines, change, _verdict(evaluation, number))
+    gained = float(change) if evaluation.marks else None
+    return Sheet(query, rephrased, lines, gained, _verdict(evaluation, number))
 
 
 def _line(evaluation: Evaluation, system: str, query: str, ids: Sequence[str], pictures: Mapping) -> Line:
@@ -190,7 +190,8 @@ def sentence(name: str, row: Mapping) -> str:
     verb = {"better": "rose", "worse": "fell", "same": "did not clearly change"}[row["change"]]
     low, high = row["difference"]["ci95"]
     moved = f"{verb}: {before:.3f} before, {after:.3f} after"
-    return f"{name} {moved} ({after - before:+.3f}, 95 % interval {low:+.3f} to {high:+.3f})"
+    changed = f"{after - before:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}".replace("-", "−")
+    return f"{name} {moved} ({changed})"
 
 
 def findings(rows: Iterable[Mapping]) -> list[str]:

@@ -8,9 +8,8 @@ import numpy as np
 from scipy import stats
 
 from cluster.profile import Profile
-from jobs.evaluate import figures, judging, metrics, winrate
+from jobs.evaluate import TOP_K, EvaluateConfig, figures, judging, metrics, winrate
 from jobs.evaluate.asking import Asked, Candidates, Duel, judged_rows
-from jobs.evaluate.config import TOP_K, EvaluateConfig
 from jobs.evaluate.inputs import VoteTable
 from jobs.evaluate.systems import Answers
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from actors.retriever import Retriever
 
 from actors.encoder import Encoder
+from actors.retriever import Retriever
+from cluster.errors import UserError
 from cluster.profile import EncoderModel
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs.evaluate import metrics
@@ -47,8 +48,8 @@ class EncoderSystem:
         self.retriever = Retriever(store, record.encoder, self.encoder)
 
     def search(self, texts: Sequence[str], k: int) -> list[list[str]]:
-        """image_ids of the k nearest images of each text, best first."""
-        found = self.retriever.search(self.encoder.encode_texts(texts), k, where=self.where)
+        """image_ids of the k nearest images of each text, best first; exact, so that no index is measured."""
+        found = self.retriever.search(self.encoder.encode_texts(texts), k, where=self.where, exact=True)
         return [[row["image_id"] for row in rows] for rows in found]
 
     def caption_ranks(self, captions: Captions) -> np.ndarray:
@@ -101,5 +102,11 @@ def vectors_of(store: Store, table: str, image_ids: Iterable[str]) -> dict[str, 
 
 
 def embedded_ids(store: Store, fingerprint: str, where: str = "") -> set[str]:
-    """image_ids the encoder has embedded. Raises UserError when it has no table."""
-    return set(store.read(embeddings_table(fingerprint), ["image_id"], where or None)["image_id"].to_pylist())
+    """image_ids the encoder has embedded. Raises UserError when it has no table or the filter is wrong."""
+    try:
+        rows = store.read(embeddings_table(fingerprint), ["image_id"], where or None)
+    except ValueError as error:
+        if isinstance(error, UserError) or not where:
+            raise
+        raise UserError(f"--where {where!r} is no filter on the embeddings: {error}") from None
+    return set(rows["image_id"].to_pylist())

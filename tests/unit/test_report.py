@@ -13,9 +13,8 @@ from PIL import Image
 from cluster.errors import UserError
 from cluster.profile import load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
-from jobs.evaluate import inputs, judging, report, run, summary
+from jobs.evaluate import TOP_K, EvaluateConfig, inputs, judging, report, run, summary
 from jobs.evaluate.asking import Asked, Candidates, common_gallery
-from jobs.evaluate.config import TOP_K, EvaluateConfig
 from jobs.evaluate.hpir import Row, Votes
 from jobs.evaluate.systems import Answers, EncoderSystem
 from jobs.studio.latents import sample_latents
@@ -230,6 +229,8 @@ def test_different_galleries_are_refused_with_both_sizes(tmp_path):
         common_gallery(store, [first, second], "")
     where = f"image_id < '{IDS[2]}'"
     assert common_gallery(store, [first, second], where) == set(ids(0, 1))
+    with pytest.raises(UserError, match="--where 'nothing = 1' is no filter.*nothing"):
+        common_gallery(store, [first, second], "nothing = 1")
     with pytest.raises(UserError, match="has no images with --where"):
         common_gallery(store, [first, second], "caption = 'absent'")
 
@@ -257,7 +258,7 @@ class LookedUp:
 def test_an_unknown_alias_and_missing_queries_are_the_users_to_mend(tmp_path):
     empty = EvaluateConfig(store=str(tmp_path / "store"), out=str(tmp_path / "out"))
     with pytest.raises(UserError, match="no encoder 'baseline'"):
-        run.run(empty)
+        run(empty)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"absent.txt.*--queries"):
         inputs.load_queries(EvaluateConfig(queries="absent.txt"), Store(str(tmp_path)))
