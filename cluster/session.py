@@ -130,6 +130,7 @@ def _room_on(stage: Stage, node: Resources, most: int) -> int:
 def _start(config: profiles.Ray) -> None:
     # The path is short because Ray puts sockets below it, whose names may have 107 characters.
     folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    atexit.register(_end, folder)
     # Anyone who reaches a cluster's ports may run code in it: a token of this process keeps others out.
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -142,7 +143,6 @@ def _start(config: profiles.Ray) -> None:
         log_to_driver=config.log_to_driver,
         _temp_dir=folder,
     )
-    atexit.register(_end, folder)
 
 
 def _end(folder: str) -> None:

@@ -26,7 +26,7 @@ def mini_profile(tmp_path_factory) -> Profile:
 
 @pytest.fixture(scope="session")
 def tiny_encoder_folder(tmp_path_factory) -> str:
-    """A random open_clip encoder: resnet10t at 96 px, 32 dimensions, context 24, a byte-level BPE tokenizer."""
+    """A random open_clip encoder: resnet10t at 96 px, 32 dimensions, context 24, byte-level BPE."""
     from tiny_encoder import write_tiny_encoder
 
     return write_tiny_encoder(tmp_path_factory.mktemp("encoders") / "tiny")
