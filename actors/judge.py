@@ -30,17 +30,19 @@ AESTHETICS = (
     "How beautiful is this picture? Mind light, colours, composition and sharpness. "
     "Rate it from 1 (ugly) to 5 (stunning) with one digit."
 )
+# The query follows the picture as a caption would: what is read is compared with what was seen.
 ACCURACY = (
-    'How well does this picture show "{query}"? Rate it from 1 (not at all) to 5 (exactly) with one digit.'
+    '"{query}": how well does this picture show it? '
+    "Rate it from 1 (not at all) to 5 (exactly) with one digit."
 )
 COMPARE: dict[Criterion, str] = {
-    "accuracy": 'Which picture shows "{query}" better? Answer with one letter, A or B.',
+    "accuracy": '"{query}": which picture shows it better? Answer with one letter, A or B.',
     "aesthetics": (
         "Which picture is more beautiful? Mind light, colours, composition and sharpness. "
         "Answer with one letter, A or B."
     ),
     "overall": (
-        'Which picture is the better answer to "{query}", both right and beautiful? '
+        '"{query}": which picture is the better answer, both right and beautiful? '
         "Answer with one letter, A or B."
     ),
 }
@@ -134,19 +136,20 @@ def plain(query: str) -> str:
 
 
 def rating_messages(question: str) -> Messages:
-    """A chat that shows one image after the question."""
-    return _chat([{"type": "text", "text": question}, {"type": "image"}])
+    """A chat that shows one image, then the question."""
+    return _chat([{"type": "image"}, {"type": "text", "text": question}])
 
 
 def comparison_messages(criterion: Criterion, query: str) -> Messages:
-    """A chat that shows two images, named A and B, after the question."""
+    """A chat that shows two images, named A and B, then the question."""
     question = COMPARE[criterion].format(query=plain(query))
     return _chat(
         [
-            {"type": "text", "text": f"{question}\nA:"},
+            {"type": "text", "text": "A:"},
             {"type": "image"},
             {"type": "text", "text": "B:"},
             {"type": "image"},
+            {"type": "text", "text": question},
         ]
     )
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
@@ -239,10 +240,15 @@ def make_scorer(config: LabelConfig, plan: Plan) -> Scorer | None:
         encoder = Encoder.load(plan.encoder.checkpoint, num_threads=plan.profile.encoder.num_threads)
         return PromptPairs.of(encoder.encode_texts, encoder.temperature)
     table = plan.store.read(embeddings_table(plan.encoder.encoder), ["image_id", "vector"])
-    rated = table.join(read_table(config.ratings, ("image_id", "rating")), "image_id", join_type="inner")
+    vectors = dict(zip(table["image_id"].to_pylist(), table["vector"].to_pylist(), strict=True))
+    rated = read_table(config.ratings, ("image_id", "rating")).to_pylist()
+    known = [row for row in rated if row["image_id"] in vectors]
+    learner = RankAxis if config.scorer == "axis" else LinearHead
     try:
-        vectors = pa.array(rated["vector"].to_pylist()).flatten().to_numpy().reshape(rated.num_rows, -1)
-        return {"axis": RankAxis, "head": LinearHead}[config.scorer].fit(vectors, rated["rating"].to_numpy())
+        return learner.fit(
+            np.array([vectors[row["image_id"]] for row in known], dtype=np.float32),
+            np.array([row["rating"] for row in known], dtype=np.float64),
+        )
     except ValueError as error:
         raise UserError(f"The ratings {config.ratings!r} cannot be learned from: {error}") from None
 

@@ -22,14 +22,29 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from jobs import command
 from jobs.pretrain import judge_batch as jb
 from jobs.pretrain.judge_data import CLASSES, Scenes, corpus, make_scenes, sample_images, sample_questions
-from jobs.pretrain.judge_model import make_config, make_model, make_processor, save, train_tokenizer
+from jobs.pretrain.judge_model import (
+    load,
+    make_config,
+    make_model,
+    make_processor,
+    save,
+    train_tokenizer,
+)
 from jobs.studio.words import ASPECTS
 
-LOSS_WEIGHTS = {"aesthetics": 1.0, "accuracy": 1.0, "compare": 1.5, "describe": 0.5, "latents": 0.5}
+LOSS_WEIGHTS = {
+    "aesthetics": 1.0,
+    "accuracy": 1.0,
+    "compare": 1.5,
+    "describe": 0.5,
+    "caption": 0.5,
+    "latents": 0.5,
+}
 HELDOUT_SEED_OFFSET = 1_000_003
 
 
@@ -38,6 +53,9 @@ class JudgeTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    init: str = Field(
+        "", description="folder of a judge whose weights and tokenizer to start from, empty = none"
+    )
     out: str = Field("models/mini/judge", description="folder of the finished model")
     work: str = Field("runs/pretrain/judge", description="folder of drawn scenes and checkpoints")
     num_scenes: int = Field(16_000, ge=256, description="scenes drawn to train on, a count")
@@ -94,9 +112,7 @@ class Trainer:
 
     def __init__(self, config: JudgeTraining):
         self.config = config
-        self.tokenizer = train_tokenizer(corpus(np.random.default_rng(config.seed), 4_000), config.vocab_size)
-        sizes = config.model_dump(include={"vision_width", "vision_depth", "text_width", "text_depth"})
-        self.model = make_model(make_config(self.tokenizer, **sizes), config.seed)
+        self.tokenizer, self.model = load(config.init) if config.init else create(config)
         jb.speed_up(self.model)
         self.heads = LatentHeads(config.text_width)
         self.encoder = jb.PromptEncoder(self.tokenizer)
@@ -150,6 +166,8 @@ class Trainer:
                 losses[kind] = jb.description_loss(self.model, prompts, states)
             else:
                 losses[kind] = jb.answer_loss(self.model, prompts, states).mean()
+            if kind == "accuracy":
+                losses["caption"] = jb.description_loss(self.model, prompts, states)
         return losses
 
     def _learning_rate(self) -> float:
@@ -184,6 +202,13 @@ class Trainer:
         for name in ("model", "heads", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
         self.step = state["step"]
+
+
+def create(config: JudgeTraining) -> tuple[PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration]:
+    """A fresh tokenizer and model of the configured sizes."""
+    tokenizer = train_tokenizer(corpus(np.random.default_rng(config.seed), 4_000), config.vocab_size)
+    sizes = config.model_dump(include={"vision_width", "vision_depth", "text_width", "text_depth"})
+    return tokenizer, make_model(make_config(tokenizer, **sizes), config.seed)
 
 
 def train(trainer: Trainer, scenes: Scenes, checkpoint: Path) -> None:

@@ -103,8 +103,10 @@ def answer_loss(model: Qwen2_5_VLForConditionalGeneration, prompts: Prompts, sta
 
 
 def description_loss(model: Qwen2_5_VLForConditionalGeneration, prompts: Prompts, states: Tensor) -> Tensor:
-    """Mean cross-entropy of the descriptions' next tokens, a scalar."""
+    """Mean cross-entropy of the next tokens of descriptions and captions; 0 where there are none."""
     kept = prompts.words != IGNORED
+    if not kept.any():
+        return states.new_zeros(())
     return F.cross_entropy(model.lm_head(states[kept]).float(), prompts.words[kept])
 
 
@@ -141,6 +143,8 @@ class PromptEncoder:
         for row, (prompt, text) in enumerate(zip(asked, told, strict=True)):
             input_ids[row, : len(prompt) + len(text)] = torch.tensor(prompt + text)
             words[row, len(prompt) - 1 : len(prompt) - 1 + len(text)] = torch.tensor(text, dtype=torch.long)
+            start, caption = self._caption(questions[row])
+            words[row, start - 1 : start - 1 + len(caption)] = torch.tensor(caption, dtype=torch.long)
         return Prompts(
             input_ids=input_ids,
             positions=torch.stack([positions(row, self.image_id) for row in input_ids.numpy()], dim=1),
@@ -151,11 +155,21 @@ class PromptEncoder:
         )
 
     def _prompt(self, question: Question) -> list[int]:
+        return self.tokenizer.encode(self._text(question), add_special_tokens=False)
+
+    def _text(self, question: Question) -> str:
         text = self.tokenizer.apply_chat_template(
             question.messages, tokenize=False, add_generation_prompt=True
         )
-        text = text.replace("<|image_pad|>", "<|image_pad|>" * TOKENS_PER_IMAGE)
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return text.replace("<|image_pad|>", "<|image_pad|>" * TOKENS_PER_IMAGE)
+
+    def _caption(self, question: Question) -> tuple[int, list[int]]:
+        """Where the caption's tokens start in the prompt, and what they are; none without a caption."""
+        if not question.caption:
+            return 1, []
+        before = self._text(question).split(question.caption)[0]
+        start = len(self.tokenizer.encode(before, add_special_tokens=False))
+        return start, self.tokenizer.encode(question.caption, add_special_tokens=False)
 
     def _words(self, question: Question) -> list[int]:
         return (

@@ -70,13 +70,15 @@ class Question:
     """One prompt and its answer.
 
     images: positions of its images in the batch. answer: probability of each one-token answer; empty for a
-    description, whose words are `text`.
+    description, whose words are `text`. caption: a part of the prompt that is true of its image, "" for none;
+    its words are learned too, as a description's are.
     """
 
     messages: judge.Messages
     images: tuple[int, ...]
     answer: dict[str, float]
     text: str = ""
+    caption: str = ""
 
 
 def make_scenes(num_scenes: int, seed: int, folder: Path, num_workers: int) -> Scenes:
@@ -201,14 +203,14 @@ def sample_questions(
 ) -> dict[str, list[Question]]:
     """Questions of each kind about a batch of scenes, prompts of one kind being of nearly one length.
 
-    Every image is rated for accuracy, every second for beauty, every fourth is described, and `num_pairs`
+    Every image is rated for accuracy, every fourth for beauty, every eighth is described, and `num_pairs`
     pairs are compared by each criterion.
     """
     positions = range(len(latents))
     return {
-        "aesthetics": [rate_aesthetics(latents[i], i) for i in positions[::2]],
+        "aesthetics": [rate_aesthetics(latents[i], i) for i in positions[::4]],
         "accuracy": [rate_accuracy(rng, latents, i) for i in positions],
-        "describe": [describe(latents[i], i) for i in positions[1::4]],
+        "describe": [describe(rng, latents[i], i) for i in positions[1::8]],
         "compare": [
             compare(rng, criterion, latents, *sample_pair(rng, len(latents)))
             for criterion in judge.CRITERIA
@@ -229,12 +231,14 @@ def rate_accuracy(rng: np.random.Generator, latents: Sequence[Latents], position
     kind = rng.random()
     query = ask(scene, rng) if kind < 0.35 else ask_for_another(scene, rng) if kind < 0.7 else ask(other, rng)
     messages = judge.rating_messages(judge.ACCURACY.format(query=judge.plain(query)))
-    return Question(messages, (position,), rating_target(accuracy_value(query, scene)))
+    value = accuracy_value(query, scene)
+    return Question(messages, (position,), rating_target(value), caption=query if value == 1.0 else "")
 
 
-def describe(latents: Latents, position: int) -> Question:
+def describe(rng: np.random.Generator, latents: Latents, position: int) -> Question:
     """What is in the scene, in words: a dense lesson that ties the words of queries to what is seen."""
-    return Question(judge.rating_messages(DESCRIBE), (position,), {}, detailed_caption(latents))
+    text = detailed_caption(latents) if rng.random() < 0.5 else ask(latents, rng)
+    return Question(judge.rating_messages(DESCRIBE), (position,), {}, text)
 
 
 def sample_pair(rng: np.random.Generator, num_images: int, group: int = 4) -> tuple[int, int]:

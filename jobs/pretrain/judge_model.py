@@ -161,3 +161,11 @@ def save(
     model.config.dtype = kept_dtype
     processor.save_pretrained(folder)
     return folder
+
+
+def load(folder: str | Path) -> tuple[PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration]:
+    """Tokenizer and float32 model of a folder that `save` wrote."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    return PreTrainedTokenizerFast.from_pretrained(folder), model

@@ -59,7 +59,7 @@ def test_one_wrong_attribute_falls_below_the_middle():
 
 def test_questions_of_a_batch(scenes):
     questions = judge_data.sample_questions(np.random.default_rng(0), scenes, num_pairs=5)
-    assert len(questions["accuracy"]) == 40 and len(questions["aesthetics"]) == 20
+    assert len(questions["accuracy"]) == 40 and len(questions["aesthetics"]) == 10
     assert len(questions["compare"]) == 5 * len(CRITERIA)
     for question in questions["compare"]:
         assert question.images[0] != question.images[1]
@@ -112,12 +112,26 @@ def test_losses_look_at_the_answer_alone(tokenizer, model, scenes):
 
 
 def test_descriptions_are_learned_word_by_word(tokenizer, scenes):
-    question = judge_data.describe(scenes[0], 0)
+    question = judge_data.describe(np.random.default_rng(0), scenes[0], 0)
     prompts = judge_batch.PromptEncoder(tokenizer).encode([question])
     words = prompts.words[0][prompts.words[0] != judge_batch.IGNORED]
     assert tokenizer.decode(words) == question.text + "<|im_end|>"
     first = int((prompts.words[0] != judge_batch.IGNORED).nonzero()[0])
     assert prompts.last[0] == first  # the word after the prompt's last token is the first to learn
+
+
+def test_a_fitting_query_is_learned_as_a_caption(tokenizer, scenes):
+    rng = np.random.default_rng(0)
+    questions = [judge_data.rate_accuracy(rng, scenes, n) for n in range(len(scenes))]
+    prompts = judge_batch.PromptEncoder(tokenizer).encode(questions)
+    for row, question in enumerate(questions):
+        learned = prompts.words[row][prompts.words[row] != judge_batch.IGNORED]
+        assert tokenizer.decode(learned) == question.caption
+        assert bool(question.caption) == (question.answer == {"4": 0.0, "5": 1.0})
+        if question.caption:  # the token before is the quotation mark that opens the query
+            place = int((prompts.words[row] != judge_batch.IGNORED).nonzero()[0])
+            assert tokenizer.decode(prompts.input_ids[row, place]).endswith('"')
+    assert 5 < sum(bool(question.caption) for question in questions) < 35
 
 
 def test_answers_are_single_tokens(tokenizer):
