@@ -29,7 +29,7 @@ class Captions:
 
 @dataclass(frozen=True)
 class VoteTable:
-    """People's votes in image_ids; rows that name an image the store lacks are left out and counted."""
+    """People's votes in image_ids, named by their path; rows with an image the store lacks are only counted."""
 
     name: str
     rows: tuple[hpir.Row, ...]
@@ -117,4 +117,4 @@ def _vote_table(path: str, rows: list[hpir.Row], uris: dict[str, str], config: E
             f"`kallos ingest` them, then `kallos index --encoder {config.aligned}`"
         )
     drawn = draw(kept, config.num_votes, config.seed)
-    return VoteTable(Path(path).name, tuple(drawn), len(rows) - len(kept))
+    return VoteTable(path, tuple(drawn), len(rows) - len(kept))
