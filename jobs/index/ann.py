@@ -27,7 +27,7 @@ def build_ann(table: Any, ann_min_rows: int) -> str:
         return EXACT
     partitions = max(1, num_rows // ROWS_PER_PARTITION)
     config = HnswSq(distance_type="cosine", num_partitions=partitions)
-    table.create_index(vector_column_name="vector", config=config)
+    table.create_index("vector", config=config)
     return ANN
 
 

@@ -18,7 +18,7 @@ from cluster.errors import UserError
 
 @pytest.fixture(scope="module")
 def encoder(tiny_encoder_folder) -> Encoder:
-    return Encoder.load(tiny_encoder_folder)
+    return Encoder.load(tiny_encoder_folder, num_threads=1)
 
 
 @pytest.fixture(scope="module")
