@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 
 import ray
@@ -23,6 +24,8 @@ from cluster.profile import Profile, Stage
 # Ray Data reads, shuffles and writes in tasks of one CPU beside the actors that a pipeline holds.
 MARGIN_CPUS = 1.0
 CONNECT_TIMEOUT_S = 5.0
+# Ray gives a node 30 s to start, which a busy machine may miss.
+START_ATTEMPTS = 3
 # What worker processes on other nodes do not need of the repository.
 EXCLUDES = [".git", ".venv", "runs", "build", "dist", "tests", "**/__pycache__", "*.egg-info"]
 
@@ -45,6 +48,7 @@ def connect(profile: Profile) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    _quiet()
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(address="auto", log_to_driver=profile.ray.log_to_driver)
     elif profile.ray.address == "local":
@@ -127,14 +131,31 @@ def _room_on(stage: Stage, node: Resources, most: int) -> int:
     return min([*fits, most])
 
 
+def _quiet() -> None:
+    """Keep what the verbs tell readable: warnings and errors of Ray Data show, its plans do not."""
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # Ray starts its processes by fork and exec at once: nothing of LanceDB runs in between.
+    warnings.filterwarnings("ignore", message="lancedb fork support", category=RuntimeWarning)
+
+
 def _start(config: profiles.Ray) -> None:
-    # The path is short because Ray puts sockets below it, whose names may have 107 characters.
-    folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
-    atexit.register(_end, folder)
     # Anyone who reaches a cluster's ports may run code in it: a token of this process keeps others out.
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # its advice is taken above
+    for attempts_left in reversed(range(START_ATTEMPTS)):
+        try:
+            return _start_once(config)
+        except Exception as error:  # Ray raises no narrower one
+            ray.shutdown()
+            if not attempts_left or "timed out" not in str(error):
+                raise
+
+
+def _start_once(config: profiles.Ray) -> None:
+    # The path is short because Ray puts sockets below it, whose names may have 107 characters.
+    folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
+    atexit.register(_end, folder)
     ray.init(
         address="local",
         num_cpus=config.num_cpus or None,
