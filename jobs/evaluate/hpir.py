@@ -84,6 +84,8 @@ def require_columns(table: pa.Table, columns: Iterable[str], path: str) -> None:
 def read_hpir(path: str) -> list[Row]:
     """Rows of an HPIR-form table. Raises UserError for a missing column or an empty group."""
     table = read_table(path)
+    if set(PAIR_COLUMNS) <= set(table.column_names):
+        raise UserError(f"{path!r} is a pair table (file_a, file_b): give it with --pairs instead of --hpir")
     require_columns(table, HPIR_COLUMNS, path)
     rows = [_hpir_row(record) for record in table.select(HPIR_COLUMNS).to_pylist()]
     for number, row in enumerate(rows):

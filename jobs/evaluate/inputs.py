@@ -29,7 +29,7 @@ class Captions:
 
 @dataclass(frozen=True)
 class VoteTable:
-    """People's votes in image_ids, named by their path; rows with an image the store lacks are only counted."""
+    """People's votes in image_ids, named by path; rows with an image the store lacks are only counted."""
 
     name: str
     rows: tuple[hpir.Row, ...]

@@ -194,11 +194,24 @@ def sentence(name: str, row: Mapping) -> str:
     return f"{name} {moved} ({changed})"
 
 
-def findings(rows: Iterable[Mapping]) -> list[str]:
-    """The sentences that stand at the top: beauty, precision, recall."""
+def findings(rows: Iterable[Mapping], document: Mapping) -> list[str]:
+    """The sentences at the top: beauty, precision, recall, the judge's choice, the share of the gain."""
     by_name = {row["name"]: row for row in rows if row["difference"]}
     wanted = (f"aesthetic@{TOP_K}", f"precision@{TOP_K}", "recall@10", "hpir_aesthetic")
-    return [sentence(name, by_name[name]) for name in wanted if name in by_name]
+    found = [sentence(name, by_name[name]) for name in wanted if name in by_name]
+    rate = document["win_rate"].get("aligned_vs_baseline")
+    if rate:
+        low, high = rate["ci95"]
+        found.append(
+            f"the judge preferred the results after for {rate['wins']} queries, "
+            f"those before for {rate['losses']} (win rate {rate['value']:.3f}, 95 % interval {low:.3f} to {high:.3f})"
+        )
+    share = document["share_of_teacher_gain"].get(f"aesthetic@{TOP_K}")
+    if share is not None:
+        found.append(
+            f"one vector search reached {share:.0%} of the aesthetic gain of the teacher's whole cascade"
+        )
+    return found
 
 
 def render(document: Mapping, shown: Sequence[Sheet], losses: Sequence[Sheet], config: EvaluateConfig) -> str:
@@ -211,7 +224,7 @@ def render(document: Mapping, shown: Sequence[Sheet], losses: Sequence[Sheet], c
     return environment.from_string(template).render(
         report=document,
         rows=rows,
-        findings=findings(rows),
+        findings=findings(rows, document),
         systems=[s for s in SYSTEMS if s in document["metrics"]],
         labels=LABELS,
         sheets=shown,

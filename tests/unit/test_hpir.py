@@ -92,6 +92,8 @@ def test_a_pair_table_votes_on_aesthetics_alone(tmp_path):
     assert hpir.read_pairs(str(tmp_path / "pairs.csv")) == [
         Row("red boat", ("images/a.jpg",), ("images/b.jpg",), {"aesthetic": Votes(6, 2, 2)})
     ]
+    with pytest.raises(UserError, match="--pairs instead of --hpir"):
+        hpir.read_hpir(str(tmp_path / "pairs.csv"))
     (tmp_path / "pairs.csv").write_text(PAIRS.replace("n_prefer_b", "prefer_b"))
     with pytest.raises(UserError, match="n_prefer_b"):
         hpir.read_pairs(str(tmp_path / "pairs.csv"))

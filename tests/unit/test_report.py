@@ -202,6 +202,12 @@ def test_a_change_is_called_one_only_if_its_interval_leaves_out_zero():
     assert report.verdict_on(None) == "same"
 
 
+def test_the_page_says_what_was_found_in_words(store):
+    html = page(store, KnownTruth())
+    assert "the judge preferred the results after for 2 queries, those before for 0" in html
+    assert "aesthetic@5 did not clearly change: 0.320 before, 0.287 after (−0.033" in html
+
+
 def test_thumbnails_are_small_jpegs_of_the_asked_height(store):
     uri = report.thumbnail(jpeg(3), 60)
     assert uri.startswith("data:image/jpeg;base64,")
