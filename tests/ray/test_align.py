@@ -25,7 +25,7 @@ from jobs.align.train import train
 QUERIES = ["a red sailboat", "two dogs", "a mountain lake", "a beach in the morning", "sunset"]
 SETTINGS = dict(
     mode="both", num_workers=2, epochs=2, queries_per_batch=1, caption_batch_size=3, batches_per_step=1,
-    learning_rate=1e-3, pretrain_weight=0.2, warmup=0.0,
+    learning_rate=1e-4, pretrain_weight=0.2, warmup=0.0,
 )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_alignment_registers_an_encoder_that_prefers_what_it_was_taught(aligned,
     )
     assert last["loss"] == pytest.approx(last["loss_dpo"] + 0.2 * last["loss_pt"], abs=1e-4)
     parent = Encoder.load(tiny_encoder_folder)
-    assert largest_difference(weights(aligned), parent.model.state_dict()) > 1e-3
+    assert largest_difference(weights(aligned), parent.model.state_dict()) > 1e-4
     assert Encoder.load(aligned["checkpoint"]).temperature == parent.temperature
 
 
