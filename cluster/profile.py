@@ -85,6 +85,9 @@ class Label(Settings):
     source: Literal["scorer", "lmm_score", "lmm_pair"] = Field(
         "lmm_score", description="what orders by beauty"
     )
+    semantic: Literal["encoder", "judge"] = Field(
+        "judge", description="what tells how well an image answers: the reference encoder or the judge"
+    )
     top_k: int = Field(100, ge=2, description="K: images retrieved for a rephrased query")
     rows: int = Field(5, ge=1, description="u: rows of the partial order")
     columns: int = Field(5, ge=1, description="v: images in a row of the partial order")

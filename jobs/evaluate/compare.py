@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from cluster.tables import now
 from jobs import command
@@ -59,8 +60,13 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> Evaluation:
     rows = (answers["aligned"].rows, answers["baseline"].rows)
     duels = winrate.pairs_to_judge(*rows) if config.win_rate else []
     asking = questions(config, asked, answers, candidates, duels)
+    rated = {}
+    if profile.label.semantic == "encoder":
+        rated = systems["baseline"].ratings(asking.pairs)
+        asking = replace(asking, pairs=())
     with clock.stage("judge", f"asking the judge {asking.tasks().num_rows} questions"):
         verdicts = judging.ask_judge(profile, store, asking)
+        verdicts = replace(verdicts, accuracy={**verdicts.accuracy, **rated})
     threshold = config.min_accuracy or profile.label.min_accuracy
     if config.teacher:
         answers["teacher"] = ask_teacher(asked, candidates, verdicts, threshold)

@@ -212,6 +212,7 @@ def _teacher(evaluation: Evaluation, config: EvaluateConfig) -> dict:
         "style": evaluation.profile.label.style,
         "top_k": config.teacher_top_k,
         "min_accuracy": evaluation.threshold,
+        "semantic": {"judge": "judge", "encoder": "encoder before"}[evaluation.profile.label.semantic],
         "num_rephrase_errors": evaluation.candidates.num_failed,
         "num_questions": evaluation.verdicts.num_questions,
         "num_unanswered": evaluation.verdicts.num_unanswered,

@@ -19,6 +19,7 @@ from jobs.evaluate.inputs import Captions
 
 BLOCK_ROWS = 8192
 IDS_PER_READ = 500
+NATS_A_POINT = 0.75
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,22 @@ class EncoderSystem:
         texts = dict(zip(queries, self.encoder.encode_texts(queries), strict=True))
         images = vectors_of(self.store, self.table, {image_id for _, image_id in pairs})
         return {(query, image_id): float(texts[query] @ images[image_id]) for query, image_id in pairs}
+
+    def ratings(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
+        """How well each image answers each query by this encoder, in [1, 5]: the judge's scale.
+
+        5 is as near as the gallery's best image; every `NATS_A_POINT` of log-probability below it, that is
+        of similarity over temperature, costs a point.
+        """
+        similarities = self.similarities(pairs)
+        queries = list(dict.fromkeys(query for query, _ in pairs))
+        best = self.retriever.search(self.encoder.encode_texts(queries), 1, where=self.where, exact=True)
+        top = {query: rows[0]["score"] for query, rows in zip(queries, best, strict=True)}
+        unit = NATS_A_POINT * self.encoder.temperature
+        return {
+            (query, image_id): min(5.0, max(1.0, 5.0 - (top[query] - similarity) / unit))
+            for (query, image_id), similarity in similarities.items()
+        }
 
 
 def vector_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

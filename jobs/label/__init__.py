@@ -37,8 +37,8 @@ class LabelConfig(command.JobConfig):
     )
     semantic: Literal["auto", "encoder", "judge"] = Field(
         "auto",
-        description="what orders images by accuracy: the retrieval's own score, or the judge; "
-        "auto = judge, except with source scorer",
+        description="what orders images by accuracy: the retrieval's own score, or the judge, asked for each "
+        "of the top_k images; source scorer takes the retrieval's unless told otherwise",
     )
     scorer: Literal["prompts", "axis", "head"] = Field(
         "prompts", description="with source scorer: pairs of prompts, a rank axis, or a linear head"

@@ -15,6 +15,7 @@ Input: a seed. Output folder:
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from pydantic import Field
 
 from cluster.errors import UserError
 from cluster.session import connect
-from jobs.command import JobConfig, main as run_job, save_config, settings
+from jobs.command import JobConfig, save_config, settings
+from jobs.command import main as run_job
 from jobs.studio.captions import detailed_caption, sample_queries, web_caption
 from jobs.studio.draw import render
 from jobs.studio.latents import Latents, accuracy, parse_query, sample_latents, true_aesthetics
@@ -83,26 +85,22 @@ def write_image(index: int, config: StudioConfig) -> dict:
     }
 
 
-class DrawImages:
+def draw_batch(batch: dict[str, np.ndarray], config: StudioConfig) -> pa.Table:
     """Ray Data stage: `id` -> the images' rows, the files written on the way."""
-
-    def __init__(self, config: StudioConfig) -> None:
-        cv2.setNumThreads(1)
-        self.config = config
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> pa.Table:
-        return pa.Table.from_pylist([write_image(int(index), self.config) for index in batch["id"]])
+    cv2.setNumThreads(1)
+    return pa.Table.from_pylist([write_image(int(index), config) for index in batch["id"]])
 
 
-def draw_images(config: StudioConfig, num_workers: int = 2) -> pa.Table:
+def draw_images(config: StudioConfig) -> pa.Table:
     """All images, drawn side by side by Ray Data; their rows, ordered by file name."""
     for split in SPLITS:
         (Path(config.out) / "images" / split).mkdir(parents=True, exist_ok=True)
-    rows = ray.data.range(config.num_images, override_num_blocks=4 * num_workers).map_batches(
-        DrawImages,
-        fn_constructor_args=(config,),
-        batch_size=100,
-        compute=ray.data.ActorPoolStrategy(size=num_workers),
+    num_blocks = max(2, config.num_images // 250)
+    rows = ray.data.range(config.num_images, override_num_blocks=num_blocks).map_batches(
+        draw_batch,
+        fn_kwargs={"config": config},
+        batch_size=50,
+        compute=ray.data.TaskPoolStrategy(size=os.cpu_count()),
         num_cpus=1,
     )
     tables = [ray.get(block) for block in rows.to_arrow_refs()]
