@@ -102,10 +102,12 @@ def make_plan(config: LabelConfig) -> Plan:
     store.open(embeddings_table(encoder.encoder))
     style = profile.label.style if config.style == "auto" else config.style
     source = profile.label.source if config.source == "auto" else config.source
+    preset = "encoder" if source == "scorer" else profile.label.semantic
+    semantic = preset if config.semantic == "auto" else config.semantic
     values = {
         name: getattr(config, name) or getattr(profile.label, name) for name in ("rows", "columns", "stride")
     }
-    order = Order(source=source, semantic=config.semantic, grid=Grid(**values))
+    order = Order(source=source, semantic=semantic, grid=Grid(**values))
     top_k = config.top_k or profile.label.top_k
     _check_grid(order.grid, top_k)
     _check_scorer(config, source)

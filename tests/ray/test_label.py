@@ -34,6 +34,7 @@ def world(ray_cluster, tiny_encoder_folder, tmp_path_factory) -> LabelConfig:
         profile=write_profile(folder, store),
         queries=str(queries),
         style="repeat",
+        semantic="judge",
         queries_per_call=2,
         **SHAPE,
     )
