@@ -32,7 +32,9 @@ VLLM_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 # An untrained or tiny model otherwise fills its whole length limit with whitespace between JSON tokens.
-STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
+# llguidance then writes JSON without any space; xgrammar 0.2.8 would write one after each comma and colon, and
+# fails to compile bounded patterns.
+STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
 
 # Options of a Ray Data actor that holds an engine: Ray Data's own default restarts a broken one for ever.
 ENGINE_ACTOR = {"max_restarts": 10, "max_task_retries": -1}
@@ -172,8 +174,10 @@ class VllmOffline:
 
     def _reply(self, request: Request, output) -> Reply:
         answer = output.outputs[0]
+        if answer.finish_reason not in ("stop", "length"):
+            return Reply(error=f"the engine gave the request up ({answer.finish_reason})")
         if not request.choices:
-            return Reply(text=answer.text, finish_reason=answer.finish_reason or "")
+            return Reply(text=answer.text, finish_reason=answer.finish_reason)
         first = answer.logprobs[0]
         logprobs = [first[token].logprob for token in self._choice_ids(request)]
         probs = normalised(dict(zip(request.choices, logprobs, strict=True)))
