@@ -36,7 +36,7 @@ from serve_app.args import ServeArgs
 from serve_app.systems import open_service
 
 MAX_K = 32
-START_TIMEOUT_S = 180
+START_TIMEOUT_S = 500  # twenty are enough on an idle machine
 HEX_64 = "0" * 64
 
 
@@ -112,7 +112,7 @@ def server(world):
 
 def wait_for_address(process, log):
     for _ in range(10 * START_TIMEOUT_S):
-        if found := re.search(r"Kallos answers at (http://\S+),", log.read_text()):
+        if found := re.search(r"Kallos answers at (http://\S+) ", log.read_text()):
             return found[1]
         try:
             process.wait(0.1)
