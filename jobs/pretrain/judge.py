@@ -6,10 +6,11 @@ tokenizer, processor), a model card with the figures measured through vLLM on sc
 
     python -m jobs.pretrain judge --out models/mini/judge
 
-Two stages in one loop: first the vision tower alone learns to name the latents with auxiliary heads
-(dropped afterwards), which from scratch is many times quicker than through the answers; then everything
-together learns to answer, beside the same heads. A checkpoint is written every few minutes; run again, it
-goes on from there.
+Three stages in one loop. The vision tower alone learns to name the latents, with auxiliary heads (dropped
+afterwards) and with the language model's own words, which from scratch is many times quicker than through
+the answers. Then, the tower fixed, the language model learns to tell which words fit a picture. Then everything
+together learns to answer, beside the same heads. A checkpoint is written every few minutes; run again, it goes
+on from there.
 """
 
 import math
@@ -26,7 +27,18 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from jobs import command
 from jobs.pretrain import judge_batch as jb
-from jobs.pretrain.judge_data import CLASSES, Scenes, corpus, make_scenes, sample_images, sample_questions
+from jobs.pretrain.judge_data import (
+    ASKED,
+    CLASSES,
+    Question,
+    Scenes,
+    corpus,
+    make_scenes,
+    name_all,
+    sample_accuracy,
+    sample_images,
+    sample_questions,
+)
 from jobs.pretrain.judge_model import (
     load,
     make_config,
@@ -42,10 +54,14 @@ LOSS_WEIGHTS = {
     "accuracy": 1.0,
     "compare": 1.5,
     "describe": 0.5,
-    "caption": 0.5,
+    "caption": 0.3,
+    "match": 2.0,
     "latents": 0.5,
+    "words": 0.5,
 }
 HELDOUT_SEED_OFFSET = 1_000_003
+VISION, MATCH, ALL = range(3)
+PARTS = ("model", "heads", "match_heads", "optimizer")
 
 
 class JudgeTraining(BaseModel):
@@ -61,6 +77,11 @@ class JudgeTraining(BaseModel):
     num_scenes: int = Field(16_000, ge=256, description="scenes drawn to train on, a count")
     num_heldout: int = Field(1_000, ge=64, description="scenes drawn to measure on, a count")
     vision_steps: int = Field(1_500, ge=0, description="steps in which the vision tower learns alone")
+    match_steps: int = Field(
+        1_000,
+        ge=0,
+        description="steps in which the language model learns to tell what fits, the vision tower fixed",
+    )
     steps: int = Field(2_000, ge=1, description="steps in which everything learns together")
     images_per_step: int = Field(64, ge=8, description="images of a batch, a multiple of 4")
     pairs_per_criterion: int = Field(
@@ -107,6 +128,20 @@ class LatentHeads(nn.Module):
         return named / len(CLASSES) + 4.0 * F.mse_loss(values, torch.from_numpy(truth) - 0.5)
 
 
+class MatchHeads(nn.Module):
+    """Auxiliary heads on the language model: what the query says of the picture, attribute by attribute."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.classify = nn.Linear(width, 3 * len(ASKED))
+
+    def loss(self, prompts: jb.Prompts, states: Tensor) -> Tensor:
+        """Mean cross-entropy where the query ends and where the answer is read, a scalar."""
+        rows = torch.arange(len(states))
+        scores = [self.classify(states[rows, place]).float() for place in (prompts.query_end, prompts.last)]
+        return sum(F.cross_entropy(s.view(-1, 3), prompts.matches.view(-1)) for s in scores) / 2
+
+
 class Trainer:
     """Model, heads, optimizer and the place in the schedule; everything a checkpoint holds."""
 
@@ -115,6 +150,7 @@ class Trainer:
         self.tokenizer, self.model = load(config.init) if config.init else create(config)
         jb.speed_up(self.model)
         self.heads = LatentHeads(config.text_width)
+        self.match_heads = MatchHeads(config.text_width)
         self.encoder = jb.PromptEncoder(self.tokenizer)
         self.step = 0
         self.optimizer = torch.optim.AdamW(
@@ -123,10 +159,27 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        return self.config.vision_steps + self.config.steps
+        return sum(self._lengths())
+
+    def _lengths(self) -> tuple[int, int, int]:
+        return self.config.vision_steps, self.config.match_steps, self.config.steps
+
+    def _stage(self) -> tuple[int, int, int]:
+        """The current step's stage (`VISION`, `MATCH`, `ALL`), the place in it, and its length."""
+        place = self.step
+        for stage, length in enumerate(self._lengths()):
+            if place < length or stage == 2:
+                return stage, place, length
+            place -= length
+        raise AssertionError(self.step)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Everything that learns."""
+        parts = (self.model, self.heads, self.match_heads)
+        return [parameter for part in parts for parameter in part.parameters()]
 
     def _groups(self) -> list[dict]:
-        parameters = [*self.model.parameters(), *self.heads.parameters()]
+        parameters = self.parameters()
         return [
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.config.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -141,53 +194,59 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         with torch.autocast("cpu", torch.bfloat16):
-            losses = self.losses(scenes, rows, rng, answers=self.step >= self.config.vision_steps)
+            losses = self.losses(scenes, rows, rng, stage=self._stage()[0])
         total = sum(LOSS_WEIGHTS[name] * loss for name, loss in losses.items())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_([*self.model.parameters(), *self.heads.parameters()], 1.0)
+        nn.utils.clip_grad_norm_(self.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
         return {name: loss.item() for name, loss in losses.items()}
 
     def losses(
-        self, scenes: Scenes, rows: np.ndarray, rng: np.random.Generator, *, answers: bool
+        self, scenes: Scenes, rows: np.ndarray, rng: np.random.Generator, *, stage: int
     ) -> dict[str, Tensor]:
-        """Mean loss of each task on the scenes of `rows`; without `answers` only the auxiliary one."""
-        seen = jb.see(self.model, scenes.pixels[rows])
-        losses = {"latents": self.heads.loss(seen, scenes, rows)}
-        if not answers:
-            return losses
+        """Mean loss of each task of the stage on the scenes of `rows`."""
         latents = [scenes.latents[row] for row in rows]
-        for kind, questions in sample_questions(rng, latents, self.config.pairs_per_criterion).items():
-            prompts = self.encoder.encode(questions)
-            states = jb.read(self.model, prompts, seen)
-            if kind == "describe":
-                losses[kind] = jb.description_loss(self.model, prompts, states)
-            else:
-                losses[kind] = jb.answer_loss(self.model, prompts, states).mean()
-            if kind == "accuracy":
-                losses["caption"] = jb.description_loss(self.model, prompts, states)
+        if stage == MATCH:
+            with torch.no_grad():
+                seen = jb.see(self.model, scenes.pixels[rows])
+            return self._answers("accuracy", sample_accuracy(rng, latents), seen)
+        seen = jb.see(self.model, scenes.pixels[rows])
+        losses = {
+            "latents": self.heads.loss(seen, scenes, rows),
+            "words": jb.word_loss(self.model, seen, self.encoder.bags([name_all(x, rng) for x in latents])),
+        }
+        if stage == ALL:
+            for kind, questions in sample_questions(rng, latents, self.config.pairs_per_criterion).items():
+                losses.update(self._answers(kind, questions, seen))
+        return losses
+
+    def _answers(self, kind: str, questions: list[Question], seen: Tensor) -> dict[str, Tensor]:
+        """Mean losses of one kind of question."""
+        prompts = self.encoder.encode(questions)
+        states = jb.read(self.model, prompts, seen)
+        if kind == "describe":
+            return {kind: jb.description_loss(self.model, prompts, states)}
+        losses = {kind: jb.answer_loss(self.model, prompts, states).mean()}
+        if kind == "accuracy":
+            losses["caption"] = jb.description_loss(self.model, prompts, states)
+            losses["match"] = self.match_heads.loss(prompts, states)
         return losses
 
     def _learning_rate(self) -> float:
-        """Warm-up and cosine in each of the two stages, the second starting as high as the first."""
-        first = self.step < self.config.vision_steps
-        length = self.config.vision_steps if first else self.config.steps
-        place = self.step if first else self.step - self.config.vision_steps
-        floor = 0.3 if first else 0.01
+        """Warm-up and cosine in each stage; the last one ends near nothing, the others at a third."""
+        stage, place, length = self._stage()
+        floor = 0.01 if stage == ALL else 0.3
         warm = min(1.0, (place + 1) / min(100, length))
-        return (
-            self.config.learning_rate
-            * warm
-            * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * place / length)))
-        )
+        cosine = 0.5 * (1 + math.cos(math.pi * place / length))
+        return self.config.learning_rate * warm * (floor + (1 - floor) * cosine)
 
     def save_checkpoint(self, path: Path) -> None:
         """Write everything that a resumed run needs; the old checkpoint stays until the new one is whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
-        state = {name: getattr(self, name).state_dict() for name in ("model", "heads", "optimizer")}
+        state = {name: getattr(self, name).state_dict() for name in PARTS}
         torch.save({**state, "step": self.step, "config": self.config.model_dump()}, unfinished)
         unfinished.replace(path)
 
@@ -199,7 +258,7 @@ class Trainer:
         if state["config"] != self.config.model_dump():
             print(f"{path} is of another configuration: starting anew", file=sys.stderr)
             return
-        for name in ("model", "heads", "optimizer"):
+        for name in PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.step = state["step"]
 

@@ -31,7 +31,8 @@ class Prompts:
     input_ids: int64 [P, S]. positions: int64 [3, P, S], the multi-modal rotary positions. slots: int64
     [images shown], rows of the batch's images in the order of their placeholders. last: int64 [P], where
     the answer is read. answers: float32 [P, V] over the vocabulary (zero rows for descriptions). words:
-    int64 [P, S], next tokens of descriptions, `IGNORED` elsewhere.
+    int64 [P, S], next tokens of descriptions and of queries that fit, `IGNORED` elsewhere. query_end:
+    int64 [P], the token after the query. matches: int64 [P, len(ASKED)] in 0, 1, 2, or [P, 0].
     """
 
     input_ids: Tensor
@@ -40,6 +41,8 @@ class Prompts:
     last: Tensor
     answers: Tensor
     words: Tensor
+    query_end: Tensor
+    matches: Tensor
 
 
 def patches(pixels: np.ndarray) -> Tensor:
@@ -110,6 +113,16 @@ def description_loss(model: Qwen2_5_VLForConditionalGeneration, prompts: Prompts
     return F.cross_entropy(model.lm_head(states[kept]).float(), prompts.words[kept])
 
 
+def word_loss(model: Qwen2_5_VLForConditionalGeneration, seen: Tensor, bags: Tensor) -> Tensor:
+    """Cross-entropy between the words read off an image's mean visual token and those that fit it, a scalar.
+
+    It puts what is seen where the words are: the visual tokens are read with the language model's own output
+    matrix. seen: [B, TOKENS_PER_IMAGE, width]; bags: float32 [B, V], rows sum to 1.
+    """
+    scores = model.lm_head(model.model.language_model.norm(seen.mean(1))).float()
+    return -(bags * F.log_softmax(scores, dim=-1)).sum(-1).mean()
+
+
 def answer_probabilities(
     model: Qwen2_5_VLForConditionalGeneration, prompts: Prompts, states: Tensor, token_ids: Sequence[int]
 ) -> Tensor:
@@ -133,6 +146,14 @@ class PromptEncoder:
             raise ValueError(f"answers {list(answers)} must be single tokens, got {encoded}")
         return [ids[0] for ids in encoded]
 
+    def bags(self, texts: Sequence[str]) -> Tensor:
+        """For each text the uniform distribution over its tokens: float32 [B, V]."""
+        bags = torch.zeros(len(texts), self.vocab_size)
+        for row, text in enumerate(texts):
+            ids = sorted(set(self.tokenizer.encode(text, add_special_tokens=False)))
+            bags[row, ids] = 1.0 / len(ids)
+        return bags
+
     def encode(self, questions: Sequence[Question]) -> Prompts:
         """Tensors of the questions, right-padded to the longest."""
         asked = [self._prompt(question) for question in questions]
@@ -140,11 +161,14 @@ class PromptEncoder:
         length = max(len(a) + len(t) for a, t in zip(asked, told, strict=True))
         input_ids = torch.full((len(asked), length), self.tokenizer.pad_token_id)
         words = torch.full((len(asked), length), IGNORED)
+        query_end: list[int] = []
         for row, (prompt, text) in enumerate(zip(asked, told, strict=True)):
             input_ids[row, : len(prompt) + len(text)] = torch.tensor(prompt + text)
             words[row, len(prompt) - 1 : len(prompt) - 1 + len(text)] = torch.tensor(text, dtype=torch.long)
-            start, caption = self._caption(questions[row])
-            words[row, start - 1 : start - 1 + len(caption)] = torch.tensor(caption, dtype=torch.long)
+            start, query = self._query(questions[row])
+            query_end.append(start + len(query))
+            if questions[row].fits:
+                words[row, start - 1 : start - 1 + len(query)] = torch.tensor(query, dtype=torch.long)
         return Prompts(
             input_ids=input_ids,
             positions=torch.stack([positions(row, self.image_id) for row in input_ids.numpy()], dim=1),
@@ -152,6 +176,8 @@ class PromptEncoder:
             last=torch.tensor([len(prompt) - 1 for prompt in asked]),
             answers=self._answers(questions),
             words=words,
+            query_end=torch.tensor(query_end),
+            matches=torch.tensor([question.matches for question in questions]),
         )
 
     def _prompt(self, question: Question) -> list[int]:
@@ -163,13 +189,13 @@ class PromptEncoder:
         )
         return text.replace("<|image_pad|>", "<|image_pad|>" * TOKENS_PER_IMAGE)
 
-    def _caption(self, question: Question) -> tuple[int, list[int]]:
-        """Where the caption's tokens start in the prompt, and what they are; none without a caption."""
-        if not question.caption:
+    def _query(self, question: Question) -> tuple[int, list[int]]:
+        """Where the query's tokens start in the prompt, and what they are; none without a query."""
+        if not question.query:
             return 1, []
-        before = self._text(question).split(question.caption)[0]
+        before = self._text(question).split(question.query)[0]
         start = len(self.tokenizer.encode(before, add_special_tokens=False))
-        return start, self.tokenizer.encode(question.caption, add_special_tokens=False)
+        return start, self.tokenizer.encode(question.query, add_special_tokens=False)
 
     def _words(self, question: Question) -> list[int]:
         return (

@@ -42,9 +42,10 @@ latents. A rating of beauty is 1 + 4 x true aesthetics, one of accuracy is 1 + 4
 the logistic of the difference in value (overall: accuracy^3 x (1/4 + 3/4 aesthetics)).
 
 **Recipe**: `kallos pretrain judge`. {vision_steps} steps of the vision tower with auxiliary heads on the
-latents, then {steps} steps of everything, batches of {images_per_step} images that several questions share,
-AdamW at {learning_rate:g}, bf16 autocast; {minutes:.0f} minutes on {num_threads} threads of a busy machine.
-The resolved configuration lies beside this card.
+latents and the words for them, {match_steps} of the language model on what fits a picture, then {steps} of
+everything, in batches of {images_per_step} images that several questions share; AdamW at {learning_rate:g},
+bf16 autocast; {minutes:.0f} minutes on {num_threads} threads of a busy machine.{started} The resolved
+configuration lies beside this card.
 
 **Figures** on {num_heldout} scenes never trained on, measured through vLLM:
 
@@ -173,6 +174,7 @@ def write_card(
         image_px=IMAGE_PX,
         minutes=seconds / 60,
         rows=rows,
+        started=" It started from an earlier judge of the same recipe." if config.init else "",
     )
     path = Path(folder) / "README.md"
     path.write_text(text, encoding="utf-8")

@@ -44,7 +44,9 @@ CLASSES: dict[str, tuple] = {
 }
 DESCRIBE = "Describe this picture."
 NUM_PROBES = 32
+STOP_WORDS = frozenset(("a", "an", "at", "by", "in", "of", "on", "the", "under"))
 ATTRIBUTES = ("colour", "setting", "light", "count")
+ASKED = ("subject", *ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,18 @@ class Question:
     """One prompt and its answer.
 
     images: positions of its images in the batch. answer: probability of each one-token answer; empty for a
-    description, whose words are `text`. caption: a part of the prompt that is true of its image, "" for none;
-    its words are learned too, as a description's are.
+    description, whose words are `text`. query: the part of the prompt that asks for something, "" for none.
+    fits: whether the query is true of the image; its words are then learned as a description's are.
+    matches: for each of `ASKED` 0 (the query does not name it), 1 (named, and so in the image) or 2 (not so).
     """
 
     messages: judge.Messages
     images: tuple[int, ...]
     answer: dict[str, float]
     text: str = ""
-    caption: str = ""
+    query: str = ""
+    fits: bool = False
+    matches: tuple[int, ...] = ()
 
 
 def make_scenes(num_scenes: int, seed: int, folder: Path, num_workers: int) -> Scenes:
@@ -178,6 +183,22 @@ def ask(latents: Latents, rng: np.random.Generator, must: str = "") -> str:
     return text.capitalize() if rng.random() < 0.1 else text
 
 
+def name_all(latents: Latents, rng: np.random.Generator) -> str:
+    """Words for all that a query can ask of the scene, two ways of saying each, without stop words."""
+    subject = SUBJECTS[latents.subject]
+    nouns = (subject.name, *subject.synonyms, subject.plural)
+    colours = (latents.colour, *COLOUR_SYNONYMS[latents.colour])
+    options = (
+        nouns,
+        colours,
+        SETTINGS[latents.setting],
+        LIGHTS[latents.light],
+        COUNT_WORDS[latents.count][:1],
+    )
+    words = [word for choice in options for _ in range(2) for word in _pick(rng, choice).split()]
+    return " " + " ".join(word for word in words if word not in STOP_WORDS)
+
+
 def ask_for_another(latents: Latents, rng: np.random.Generator) -> str:
     """A query that the scene fits in all but one attribute: a hard negative."""
     name = str(rng.choice([*ATTRIBUTES, "subject"], p=[0.35, 0.25, 0.25, 0.05, 0.1]))
@@ -209,7 +230,7 @@ def sample_questions(
     positions = range(len(latents))
     return {
         "aesthetics": [rate_aesthetics(latents[i], i) for i in positions[::4]],
-        "accuracy": [rate_accuracy(rng, latents, i) for i in positions],
+        "accuracy": sample_accuracy(rng, latents),
         "describe": [describe(rng, latents[i], i) for i in positions[1::8]],
         "compare": [
             compare(rng, criterion, latents, *sample_pair(rng, len(latents)))
@@ -217,6 +238,11 @@ def sample_questions(
             for _ in range(num_pairs)
         ],
     }
+
+
+def sample_accuracy(rng: np.random.Generator, latents: Sequence[Latents]) -> list[Question]:
+    """One question on the accuracy of each scene of a batch."""
+    return [rate_accuracy(rng, latents, position) for position in range(len(latents))]
 
 
 def rate_aesthetics(latents: Latents, position: int) -> Question:
@@ -232,7 +258,23 @@ def rate_accuracy(rng: np.random.Generator, latents: Sequence[Latents], position
     query = ask(scene, rng) if kind < 0.35 else ask_for_another(scene, rng) if kind < 0.7 else ask(other, rng)
     messages = judge.rating_messages(judge.ACCURACY.format(query=judge.plain(query)))
     value = accuracy_value(query, scene)
-    return Question(messages, (position,), rating_target(value), caption=query if value == 1.0 else "")
+    return Question(
+        messages,
+        (position,),
+        rating_target(value),
+        query=query,
+        fits=value == 1.0,
+        matches=matches(query, scene),
+    )
+
+
+def matches(query: str, latents: Latents) -> tuple[int, ...]:
+    """What the query says of the scene in each of `ASKED`: 0 nothing, 1 the truth, 2 an untruth."""
+    wanted = parse_query(query)
+    asked = [bool(wanted.subjects), *(bool(getattr(wanted, name)) for name in ATTRIBUTES)]
+    true = [latents.subject in wanted.subjects]
+    true += [getattr(wanted, name) == getattr(latents, name) for name in ATTRIBUTES]
+    return tuple(0 if not a else 1 if t else 2 for a, t in zip(asked, true, strict=True))
 
 
 def describe(rng: np.random.Generator, latents: Latents, position: int) -> Question:

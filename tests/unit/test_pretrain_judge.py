@@ -121,17 +121,30 @@ def test_descriptions_are_learned_word_by_word(tokenizer, scenes):
 
 
 def test_a_fitting_query_is_learned_as_a_caption(tokenizer, scenes):
-    rng = np.random.default_rng(0)
-    questions = [judge_data.rate_accuracy(rng, scenes, n) for n in range(len(scenes))]
+    questions = judge_data.sample_accuracy(np.random.default_rng(0), scenes)
     prompts = judge_batch.PromptEncoder(tokenizer).encode(questions)
     for row, question in enumerate(questions):
         learned = prompts.words[row][prompts.words[row] != judge_batch.IGNORED]
-        assert tokenizer.decode(learned) == question.caption
-        assert bool(question.caption) == (question.answer == {"4": 0.0, "5": 1.0})
-        if question.caption:  # the token before is the quotation mark that opens the query
-            place = int((prompts.words[row] != judge_batch.IGNORED).nonzero()[0])
-            assert tokenizer.decode(prompts.input_ids[row, place]).endswith('"')
-    assert 5 < sum(bool(question.caption) for question in questions) < 35
+        assert tokenizer.decode(learned) == (question.query if question.fits else "")
+        assert tokenizer.decode(prompts.input_ids[row, prompts.query_end[row]]).startswith('"')
+    assert 5 < sum(question.fits for question in questions) < 35
+
+
+def test_matches_by_attribute():
+    scene = sample_latents(np.random.default_rng(0), "dog")
+    other = "purple" if scene.colour != "purple" else "red"
+    assert judge_data.matches("dog", scene) == (1, 0, 0, 0, 0)
+    assert judge_data.matches(f"{other} dog", scene) == (1, 2, 0, 0, 0)
+    assert judge_data.matches(f"{scene.colour} cat", scene) == (2, 1, 0, 0, 0)
+
+
+def test_the_words_of_a_scene_make_a_bag(tokenizer, model, scenes):
+    bags = judge_batch.PromptEncoder(tokenizer).bags(
+        [judge_data.name_all(scene, np.random.default_rng(0)) for scene in scenes[:3]]
+    )
+    assert torch.allclose(bags.sum(-1), torch.ones(3)) and (bags > 0).sum(-1).min() >= 4
+    flat = judge_batch.word_loss(model, torch.zeros(3, judge_model.TOKENS_PER_IMAGE, 64), bags)
+    assert flat.item() == pytest.approx(np.log(len(tokenizer)), rel=1e-4)
 
 
 def test_answers_are_single_tokens(tokenizer):
