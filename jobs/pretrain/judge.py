@@ -7,10 +7,10 @@ tokenizer, processor), a model card with the figures measured through vLLM on sc
     python -m jobs.pretrain judge --out models/mini/judge
 
 Three stages in one loop. The vision tower alone learns to name the latents, with auxiliary heads (dropped
-afterwards) and with the language model's own words, which from scratch is many times quicker than through
-the answers. Then, the tower fixed, the language model learns to tell which words fit a picture. Then everything
-together learns to answer, beside the same heads. A checkpoint is written every few minutes; run again, it goes
-on from there.
+afterwards) and with the language model's own words: from scratch that is many times quicker than through the
+answers. Then, the tower fixed, the language model learns to tell which words fit a picture. Then everything
+together learns to answer, beside the same heads. A checkpoint is written every few minutes; run again, it
+goes on from there.
 """
 
 import math
