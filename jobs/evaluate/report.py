@@ -204,7 +204,8 @@ def findings(rows: Iterable[Mapping], document: Mapping) -> list[str]:
         low, high = rate["ci95"]
         found.append(
             f"the judge preferred the results after for {rate['wins']} queries, "
-            f"those before for {rate['losses']} (win rate {rate['value']:.3f}, 95 % interval {low:.3f} to {high:.3f})"
+            f"those before for {rate['losses']} "
+            f"(win rate {rate['value']:.3f}, 95 % interval {low:.3f} to {high:.3f})"
         )
     share = document["share_of_teacher_gain"].get(f"aesthetic@{TOP_K}")
     if share is not None:

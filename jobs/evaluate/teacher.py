@@ -1,8 +1,9 @@
 """The teacher: the cascade that alignment distils, and the bar to reach.
 
 Rephrase the query, retrieve K images with the rephrased text by the baseline, drop what the judge or the
-baseline itself (the profile's `label.semantic`) finds inaccurate for the original query, order the rest by the judge's aesthetics. Beauty without accuracy is no
-gain, so what was dropped only fills up a short list, the most accurate first.
+baseline itself (the profile's `label.semantic`) finds inaccurate for the original query, order the rest by
+the judge's aesthetics. Beauty without accuracy is no gain, so what was dropped only fills up a short list,
+the most accurate first.
 """
 
 from collections.abc import Mapping, Sequence
