@@ -32,7 +32,7 @@ VLLM_ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
 }
 # An untrained or tiny model otherwise fills its whole length limit with whitespace between JSON tokens.
-# llguidance then writes JSON without any space; xgrammar 0.2.8 would write one after each comma and colon, and
+# llguidance then writes JSON without any space; xgrammar 0.2.8 would put one after each comma and colon, and
 # fails to compile bounded patterns.
 STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
 
