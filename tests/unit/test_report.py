@@ -192,7 +192,9 @@ def test_the_lost_query_is_shown_with_its_marks(store):
 
 
 def test_without_a_truth_the_marks_are_said_to_be_the_judges(store):
-    assert "the judge&#39;s ratings" in page(store, None) or "the judge's ratings" in page(store, None)
+    assert "✓ and ✕ are ratings by the" in page(store, None)
+    config = CONFIG.model_copy(update={"truth": "studio"})
+    assert "✓ and ✕ are ratings by the" not in page(store, KnownTruth(), config)
 
 
 def test_a_change_is_called_one_only_if_its_interval_leaves_out_zero():
