@@ -131,7 +131,7 @@ def write_profile(folder, store):
     profile = yaml.safe_load((PROFILES / "mini.yaml").read_text())
     profile["judge"] |= {"model": str(folder / "judge")}
     profile["judge"]["stage"]["batch_size"] = 64
-    profile["label"]["style"] = "repeat"
+    profile["label"] |= {"style": "repeat", "semantic": "judge"}
     profile["store"] = store
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(profile))
