@@ -17,7 +17,7 @@ from string import Template
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from actors.rephraser import MODEL_STYLES, prompt
 from cluster.errors import UserError
@@ -41,10 +41,9 @@ class Config(BaseModel):
     num_heads: int = Field(6, ge=1, description="attention heads")
     num_kv_heads: int = Field(2, ge=1, description="key and value heads")
     intermediate_size: int = Field(512, ge=32, description="width inside the MLP")
-    num_copy_steps: int = Field(300, ge=0, description="optimizer steps that repeat random tokens, at first")
-    num_steps: int = Field(
-        1700, ge=0, description="optimizer steps after those, on chats and on copying in turns"
-    )
+    init: str = Field("", description="folder of a checkpoint to go on from, empty = a new model")
+    num_copy_steps: int = Field(700, ge=0, description="optimizer steps that repeat random tokens, at first")
+    num_steps: int = Field(1300, ge=0, description="optimizer steps on chats, after those")
     batch_size: int = Field(64, ge=1, description="chats per step, all in one prompt style")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak step size, cosine decay to a tenth")
     num_warmup_steps: int = Field(100, ge=1, description="steps of linear warm-up")
@@ -74,6 +73,15 @@ def new_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCau
     return Qwen2ForCausalLM(architecture)
 
 
+def start(config: Config) -> tuple[PreTrainedTokenizerBase, Qwen2ForCausalLM]:
+    """A new tokenizer and model, or those of `init`; the model in fp32."""
+    if config.init:
+        tokenizer = AutoTokenizer.from_pretrained(config.init)
+        return tokenizer, Qwen2ForCausalLM.from_pretrained(config.init, dtype=torch.float32)
+    tokenizer = train_tokenizer(corpus(config.seed), config.vocab_size)
+    return tokenizer, new_model(config, tokenizer)
+
+
 def corpus(seed: int, num_texts: int = 20_000) -> list[str]:
     """Texts to fit the tokenizer on: prompts and answers of random queries in every style."""
     rng = np.random.default_rng(seed)
@@ -88,7 +96,7 @@ def corpus(seed: int, num_texts: int = 20_000) -> list[str]:
 
 
 def schedule(step: int, config: Config) -> float:
-    """Factor on the learning rate: linear warm-up, then cosine decay to 0.1 after the first copying."""
+    """Factor on the learning rate: linear warm-up, then cosine decay to 0.1 over the chats."""
     if step < config.num_warmup_steps:
         return (step + 1) / config.num_warmup_steps
     done = max(0, step - config.num_copy_steps) / max(1, config.num_steps)
@@ -106,7 +114,7 @@ def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: C
     progress = Progress(config.num_copy_steps + config.num_steps)
     for step in range(config.num_copy_steps + config.num_steps):
         with torch.autocast("cpu", torch.bfloat16):
-            copying = step < config.num_copy_steps or step % 2 == 0
+            copying = step < config.num_copy_steps
             if copying:
                 loss = copy_loss(model, rng, config.batch_size)
             else:
@@ -173,8 +181,7 @@ def run(config: Config) -> dict:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     started = time.monotonic()
-    tokenizer = train_tokenizer(corpus(config.seed), config.vocab_size)
-    model = new_model(config, tokenizer)
+    tokenizer, model = start(config)
     loss = train(model, tokenizer, config)
     model.eval()
     report = {

@@ -51,7 +51,7 @@ class Batches:
         return torch.tensor([self.prefixes[style]]), inputs, labels
 
     def _refill(self) -> None:
-        """Draws BATCHES_AT_ONCE batches of each style, sorted by length and then shuffled."""
+        """Draws BATCHES_AT_ONCE batches of each style, sorted by length, and shuffles the batches."""
         for style, prefix in self.prefixes.items():
             chats = [self._chat(style, len(prefix)) for _ in range(self.batch_size * BATCHES_AT_ONCE)]
             chats.sort(key=lambda chat: len(chat[0]))
@@ -82,14 +82,12 @@ def answer_loss(model: Qwen2ForCausalLM, prefix: Tensor, inputs: Tensor, labels:
 def copy_loss(model: Qwen2ForCausalLM, rng: np.random.Generator, batch_size: int) -> Tensor:
     """Mean cross-entropy of repeating 4 to 24 random tokens after a separator, a scalar.
 
-    Random tokens before both copies, so that only what stands there tells where to copy from. A model learns
-    this within minutes; from chats alone, where few tokens are copied, it takes many times as long.
+    A model learns to copy from this within minutes; from chats alone, where few tokens are copied, it takes
+    many times as long.
     """
-    length, before, between = rng.integers([4, 0, 0], [25, 17, 17])
-    ids = rng.integers(0, model.config.vocab_size, (batch_size, before + 1 + length + between))
-    ids[:, before] = model.config.pad_token_id
-    ids = np.concatenate([ids, ids[:, before : before + 1 + length]], axis=1)
-    ids = torch.from_numpy(ids)
-    hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state[:, -length:]
-    scores = model.lm_head(hidden).float().flatten(0, 1)
-    return torch.nn.functional.cross_entropy(scores, ids[:, -length:].flatten())
+    length = int(rng.integers(4, 25))
+    tokens = torch.from_numpy(rng.integers(0, model.config.vocab_size, (batch_size, length)))
+    separator = torch.full((batch_size, 1), model.config.pad_token_id)
+    ids = torch.cat([separator, tokens, separator, tokens], dim=1)
+    hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state[:, length + 1 :]
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden).float().flatten(0, 1), tokens.flatten())

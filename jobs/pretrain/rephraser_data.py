@@ -57,7 +57,6 @@ LIGHT_SUITS = {
     "night": "dramatic light", "midday": "beautiful light", "overcast": "soft light",
 }  # fmt: skip
 USUAL_SHARE = 0.75
-MADE_UP_SHARE = 0.15
 
 SCENE_OF_GROUP = {
     "animal": "close", "outdoor": "wide", "building": "built", "vehicle": "built", "plant": "close",
@@ -179,9 +178,6 @@ def misspelt(rng: np.random.Generator, text: str) -> str:
 
 def draw_query(rng: np.random.Generator, held_out: bool = False) -> Query:
     """A query as people type them; `held_out` uses nouns, qualities and places that training never sees."""
-    if rng.random() < MADE_UP_SHARE:
-        words = [made_up_word(rng) for _ in range(rng.integers(2, 7))]
-        return Query(_as_typed(rng, " ".join(words)), "unknown")
     noun, scene = draw_noun(rng, held_out)
     parts = [_described(rng, noun, held_out)]
     if rng.random() < 0.15:
