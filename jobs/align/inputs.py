@@ -1,8 +1,9 @@
 """Feeds training with Ray Data: batches made in tasks, images from shared memory or decoded on the way.
 
-`batches(...)` is all of training as one stream, so that no worker waits where an epoch ends. In mode `text` a
-batch carries the stored vectors of its images; in mode `both` their pixels, which are decoded once into
-shared memory when they fit there, and otherwise in the task that makes the batch.
+`batches(...)` is all of training as one stream, so that no worker waits where an epoch ends. In mode `text`
+images are the stored vectors, in mode `both` pixels. Vectors, and pixels that fit there, lie in the object
+store as one array, made once, from which a worker takes the rows that a batch names; other pixels are
+decoded in the task that makes the batch.
 """
 
 from dataclasses import dataclass
@@ -91,7 +92,10 @@ def _decode(batch: dict[str, np.ndarray], images: StoredImages) -> dict[str, np.
 def batches(
     corpus: ray.ObjectRef, images: Images, schedule: Schedule, epochs: range, *, num_tasks: int
 ) -> "ray.data.Dataset":
-    """The batches of those epochs, as `make_batch` gives them, with `images` filled in.
+    """The batches of those epochs, as `make_batch` gives them; images that are not shared are filled in.
+
+    Shared ones stay row numbers: the stream is then so small that Ray Data is through with it at once, where
+    it would otherwise spin on a full output queue and take a core from training.
 
     `number` counts batches through all epochs, and each is a block of its own: split in order among W
     workers, worker r gets batches r, r + W, r + 2 W, ... `corpus` is a reference to a `Corpus`, `num_tasks`
@@ -110,7 +114,9 @@ def _batch(
     epoch, place = divmod(number, schedule.num_batches)
     rows: Corpus = ray.get(corpus)
     batch = make_batch(rows, schedule.queries(epoch)[place], schedule.captions(epoch)[place])
-    return {**batch, "number": number, "images": images.take(batch["images"])}
+    if not isinstance(images, SharedImages):
+        batch["images"] = images.take(batch["images"])
+    return {**batch, "number": number}
 
 
 def num_pixel_bytes(count: int, fit: Fit) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor
 from actors.encoder import Encoder
 from cluster.profile import Align
 from jobs.align.batches import Corpus, Schedule
-from jobs.align.inputs import Images, batches
+from jobs.align.inputs import Images, SharedImages, batches
 from jobs.align.learner import METRICS, Learner, Plan
 from jobs.align.progress import follow, write_epoch
 
@@ -33,7 +33,7 @@ MAX_FAILURES = 3  # times that lost workers are replaced; training goes on from 
 
 def train(
     plan: Plan, schedule: Schedule, corpus: Corpus, images: Images, *,
-    loop: Callable[[dict[str, Plan]], None] | None = None, max_failures: int = MAX_FAILURES,
+    loop: Callable[[dict[str, Any]], None] | None = None, max_failures: int = MAX_FAILURES,
 ) -> dict[str, Any]:  # fmt: skip
     """Train to the last epoch, from the newest checkpoint of the run if it has one; gives `Learner.state`.
 
@@ -44,7 +44,7 @@ def train(
     resources = {"CPU": 1, "GPU": 1} if settings.use_gpu else {"CPU": 1}
     trainer = ray.train.torch.TorchTrainer(
         loop or train_worker,
-        train_loop_config={"plan": plan},
+        train_loop_config={"plan": plan, "images": images},
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings.num_workers, use_gpu=settings.use_gpu, resources_per_worker=resources
         ),
@@ -87,9 +87,9 @@ def finished_state(folder: Path, settings: Align) -> dict[str, Any] | None:
     return load_state(ray.train.Result.from_path(folder).checkpoint, "cpu")
 
 
-def train_worker(config: dict[str, Plan]) -> None:
+def train_worker(config: dict[str, Any]) -> None:
     """What each of Ray Train's workers runs; it goes on from the newest checkpoint of the run, if any."""
-    plan = config["plan"]
+    plan: Plan = config["plan"]
     device = str(ray.train.torch.get_device())
     encoder = Encoder.load(plan.model, precision=plan.precision, device=device, num_threads=plan.num_threads)
     learner = Learner(encoder, plan)
@@ -98,7 +98,7 @@ def train_worker(config: dict[str, Plan]) -> None:
     learner.wrapped = ray.train.torch.prepare_model(
         learner.towers, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
     )
-    own_batches = _own_batches(len(learner.epochs) * plan.batches_per_epoch)
+    own_batches = _own_batches(config["images"], len(learner.epochs) * plan.batches_per_epoch)
     for _ in range(len(learner.epochs), plan.settings.epochs):
         started = time.perf_counter()
         means = learner.epoch(itertools.islice(own_batches, plan.batches_per_epoch))
@@ -107,12 +107,14 @@ def train_worker(config: dict[str, Plan]) -> None:
         _report(learner)
 
 
-def _own_batches(num_done: int) -> Iterator[dict[str, Any]]:
+def _own_batches(images: Images, num_done: int) -> Iterator[dict[str, Any]]:
     """This worker's batches in order, after the `num_done` that it has learned from."""
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     for place, batch in enumerate(ray.train.get_dataset_shard(BATCHES).iter_rows(), start=num_done):
         assert batch["number"] == place * size + rank, (batch["number"], place, size, rank)
+        if isinstance(images, SharedImages):
+            batch["images"] = images.take(batch["images"])
         yield batch
 
 

@@ -153,8 +153,8 @@ def test_a_killed_run_started_again_ends_as_if_never_killed(aligned, store, tmp_
 
         own_batches = module._own_batches
 
-        def until_then(num_done):
-            for batch in own_batches(num_done):
+        def until_then(*args):
+            for batch in own_batches(*args):
                 if batch["number"] >= worker_config["plan"].batches_per_epoch * 2:
                     raise RuntimeError("killed")
                 yield batch
