@@ -8,6 +8,7 @@ import importlib.util
 import json
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 
 from cluster.errors import UserError
@@ -25,6 +26,7 @@ VERBS = {
     "demo": ("jobs.demo", "the whole loop on a small world"),
     "bench": ("jobs.bench", "measure against plain loops: ingest, label, align"),
 }
+SUBMIT_TIMEOUT_S = 60.0
 USAGE = "usage: kallos <verb> [--submit http://head:8265] [options]; `kallos <verb> --help` lists them"
 
 
@@ -104,17 +106,11 @@ def submit(head: str, module: str, options: Sequence[str]) -> int:
     """
     from ray.job_submission import JobStatus, JobSubmissionClient
 
-    from cluster.profile import ROOT
-    from cluster.session import EXCLUDES
-
     try:
         client = JobSubmissionClient(head)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(f"No Ray cluster answers at {head}: {error}.") from None
-    job = client.submit_job(
-        entrypoint=shlex.join(["python", "-m", module, *options]),
-        runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES},
-    )
+    job = send(client, shlex.join(["python", "-m", module, *options]))
     report = follow(client, job)
     status = client.get_job_status(job)
     if status == JobStatus.SUCCEEDED:
@@ -122,6 +118,25 @@ def submit(head: str, module: str, options: Sequence[str]) -> int:
         return 0
     print(f"error: job {job} ended as {status}", file=sys.stderr)
     return client.get_job_info(job).driver_exit_code or 1
+
+
+def send(client, entrypoint: str) -> str:
+    """Submit the command with the repository's code; returns the job's id.
+
+    A cluster that has just started takes no jobs yet, so it is asked again for a while.
+    """
+    from cluster.profile import ROOT
+    from cluster.session import EXCLUDES
+
+    give_up_s = time.monotonic() + SUBMIT_TIMEOUT_S
+    while True:
+        try:
+            code = {"working_dir": str(ROOT), "excludes": EXCLUDES}
+            return client.submit_job(entrypoint=entrypoint, runtime_env=code)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > give_up_s:
+                raise UserError(f"The cluster at {client.get_address()} refuses the job: {error}") from None
+            time.sleep(2)
 
 
 def follow(client, job: str) -> str:
