@@ -17,7 +17,8 @@ import numpy as np
 from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from jobs.command import JobConfig, main as run_job
+from jobs.command import JobConfig
+from jobs.command import main as run_job
 from jobs.studio.captions import detailed_caption, sample_queries, training_caption, web_caption
 from jobs.studio.draw import render
 from jobs.studio.latents import Latents, is_accurate, sample_latents, true_aesthetics
