@@ -64,7 +64,8 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> Evaluation:
     if profile.label.semantic == "encoder":
         rated = systems["baseline"].ratings(asking.pairs)
         asking = replace(asking, pairs=())
-    with clock.stage("judge", f"asking the judge {asking.tasks().num_rows} questions"):
+    num_questions = asking.tasks().num_rows
+    with clock.stage("judge", f"asking the judge {num_questions} questions"):
         verdicts = judging.ask_judge(profile, store, asking)
         verdicts = replace(verdicts, accuracy={**verdicts.accuracy, **rated})
     threshold = config.min_accuracy or profile.label.min_accuracy
@@ -72,7 +73,16 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> Evaluation:
         answers["teacher"] = ask_teacher(asked, candidates, verdicts, threshold)
     fingerprints = {name: record.encoder for name, record in records.items()}
     return Evaluation(
-        asked, answers, candidates, duels, verdicts, threshold, fingerprints, profile, config.win_rate
+        asked,
+        answers,
+        candidates,
+        duels,
+        verdicts,
+        threshold,
+        fingerprints,
+        profile,
+        rows_judged=config.win_rate,
+        num_questions=num_questions,
     )
 
 

@@ -53,10 +53,6 @@ class Verdicts:
     overall: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
 
     @property
-    def num_questions(self) -> int:
-        return len(self.aesthetics) + len(self.accuracy) + len(self.overall)
-
-    @property
     def num_unanswered(self) -> int:
         ratings = [*self.aesthetics.values(), *self.accuracy.values()]
         return sum(map(math.isnan, ratings)) + sum(any(map(math.isnan, p)) for p in self.overall.values())

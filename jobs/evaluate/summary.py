@@ -45,6 +45,7 @@ class Evaluation:
     fingerprints: Mapping[str, str]
     profile: Profile
     rows_judged: bool  # whether the judge compared and rated the rows
+    num_questions: int  # that the judge was asked
 
     @cached_property
     def preferences(self) -> tuple[np.ndarray, np.ndarray]:
@@ -214,6 +215,6 @@ def _teacher(evaluation: Evaluation, config: EvaluateConfig) -> dict:
         "min_accuracy": evaluation.threshold,
         "semantic": {"judge": "judge", "encoder": "encoder before"}[evaluation.profile.label.semantic],
         "num_rephrase_errors": evaluation.candidates.num_failed,
-        "num_questions": evaluation.verdicts.num_questions,
+        "num_questions": evaluation.num_questions,
         "num_unanswered": evaluation.verdicts.num_unanswered,
     }
