@@ -226,5 +226,5 @@ def test_processes_that_merge_the_same_new_keys_at_once_lose_and_double_none(sto
 def test_processes_that_move_an_alias_at_once_each_get_a_version_of_their_own(store, at_once):
     at_once(move_alias, store)
     versions = sorted(store.read("aliases", columns=["version"])["version"].to_pylist())
-    assert versions == list(range(1, 16))
+    assert versions == list(range(1, 5 * NUM_WRITERS + 1))
     assert store.alias("live")[1] == "4", "the last move of some writer counts"
