@@ -69,7 +69,7 @@ def readable() -> dict[str, bytes]:
         "rotated.jpg": rotated_by_exif(),
         "grey.jpg": encoded(image.convert("L")),
         "png_inside.jpg": encoded(image, "PNG"),
-        "été ☀ 夕焼け.jpg": encoded(gradient(seed=7)),
+        "été ☀ 夕焼け.jpg": encoded(gradient(seed=777_777)),
     }
 
 
