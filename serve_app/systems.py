@@ -1,5 +1,6 @@
 """Opening what an alias names: the encoder, its index, and the check that they belong together."""
 
+import os
 import random
 from collections.abc import Sequence
 
@@ -22,6 +23,8 @@ def open_service(
     Raises:
         UserError: an alias, table or checkpoint is missing, or a checkpoint is not what was registered.
     """
+    if "://" not in store.uri and not os.path.isdir(store.uri):  # LanceDB would make the folder
+        raise UserError(f"There is no store {store.uri}: run `kallos ingest` first, or give another --store.")
     named = {alias: _resolve(store, alias) for alias in aliases}
     opened = {encoder: _open_system(profile, store, encoder) for encoder in set(named.values())}
     systems = {alias: opened[encoder] for alias, encoder in named.items()}

@@ -357,7 +357,7 @@ def test_a_port_in_use_is_refused_in_one_sentence():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--port", "70000"], "port = 70000"),
+        (["--port", "70000"], "65535"),
         (["--profile", "no-such"], "no profile 'no-such'"),
         (["--profile", "mini", "--store", "nowhere/at/all"], "nowhere/at/all"),
     ],
