@@ -8,10 +8,12 @@ import datetime
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import lancedb
 import pyarrow as pa
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
@@ -154,10 +156,24 @@ class Store:
     def _insert_new(self, name: str, rows: pa.Table, on: list[str]) -> int:
         table = self._find(name)
         if table is None:
-            table = self.database.create_table(name, schema=rows.schema, exist_ok=True)
+            table = self._create(name, rows.schema)
         if (key := key_of(table.schema)) != on:
             raise ValueError(f"Table {name!r} of {self} has the key {key}, so it cannot be merged on {on}.")
         return table.merge_insert(on).when_not_matched_insert_all().execute(rows).num_inserted_rows
+
+    def _create(self, name: str, schema: pa.Schema) -> Any:
+        """The table, made by one process alone: of two that create it at once, the later may empty it.
+
+        In an object store, where there is no such lock, let one process write to a new table first.
+        """
+        remote = "://" in self.uri
+        if not remote:
+            os.makedirs(self.uri, exist_ok=True)
+        with nullcontext() if remote else FileLock(os.path.join(self.uri, f".{name}.lock")):
+            table = self._find(name)
+            if table is None:
+                table = self.database.create_table(name, schema=schema, exist_ok=True)
+            return table
 
     def register_encoder(self, record: EncoderRecord) -> None:
         """Register an encoder; one whose fingerprint is known already is left as it is."""

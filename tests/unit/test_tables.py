@@ -195,6 +195,16 @@ def merge_overlapping(store: Store, writer: int, barrier) -> int:
     return inserted
 
 
+def create_together(store: Store, writer: int, barrier) -> int:
+    """The first row of forty new stores, written at the same moment as the other writers'."""
+    stores = [Store(f"{store.uri}/{number}") for number in range(40)]
+    for new in stores:
+        barrier.wait(timeout=60)
+        new.merge("rejects", rejects([str(writer)]), on=["uri"])
+    barrier.wait(timeout=60)
+    return sum(new.count("rejects") for new in stores)
+
+
 def move_alias(store: Store, writer: int, barrier) -> int:
     barrier.wait(timeout=60)
     for turn in range(5):
@@ -228,3 +238,7 @@ def test_processes_that_move_an_alias_at_once_each_get_a_version_of_their_own(st
     versions = sorted(store.read("aliases", columns=["version"])["version"].to_pylist())
     assert versions == list(range(1, 5 * NUM_WRITERS + 1))
     assert store.alias("live")[1] == "4", "the last move of some writer counts"
+
+
+def test_processes_that_create_a_table_at_once_do_not_empty_it(store, at_once):
+    assert at_once(create_together, store) == [40 * NUM_WRITERS] * NUM_WRITERS
