@@ -28,7 +28,7 @@ from jobs import command
 from jobs.bench.judging import judge_side
 from jobs.bench.report import comparison, machine
 from jobs.bench.side import Side
-from jobs.label.run import through
+from jobs.label.job import through
 from jobs.pretrain.rephraser_data import draw_query
 
 

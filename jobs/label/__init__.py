@@ -61,7 +61,7 @@ class LabelConfig(command.JobConfig):
 
 def run(config: LabelConfig) -> dict:
     """Label; returns the report. Raises UserError before any work when something is wrong."""
-    from jobs.label.run import label  # here, so that `--help` waits for neither Ray nor LanceDB
+    from jobs.label.job import label  # here, so that `--help` waits for neither Ray nor LanceDB
 
     return label(config)
 

@@ -9,10 +9,10 @@ import pytest
 from cluster.errors import UserError
 from cluster.tables import SCHEMAS
 from jobs.label import LabelConfig
+from jobs.label.job import _check_grid, make_plan, short_hash
 from jobs.label.pairs import Grid, preferences
 from jobs.label.queries import distinct, read_queries
 from jobs.label.rerank import RANKED, Candidates, ranked, row_pairs, win_shares
-from jobs.label.run import _check_grid, make_plan, short_hash
 from jobs.label.write import Run, done_row, preference_rows, ranking_row
 
 RUN = Run(run_id="r", style="original", source="lmm_score", judge="judge@1", encoder="e" * 16)
