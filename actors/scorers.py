@@ -1,9 +1,9 @@
 """Aesthetic scores from stored embeddings: no image is opened, a million images are one matrix product.
 
 Three scorers with one method, `score(vectors) -> one number an image, higher is more beautiful`:
-    PromptPairs  how much nearer an image is to "good photo." than to "bad photo." (CLIP-IQA, arXiv
-    2207.12396) RankAxis     the direction from a few ugly images to a few beautiful ones LinearHead   ridge
-    regression on rated images
+- `PromptPairs`: how much nearer an image is to "good photo" than to "bad photo" (CLIP-IQA, arXiv 2207.12396);
+- `RankAxis`: the direction from a few ugly images to a few beautiful ones;
+- `LinearHead`: ridge regression on rated images.
 Each speaks only about vectors of the encoder it was made with.
 """
 

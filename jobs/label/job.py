@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.exceptions import RayError
@@ -24,7 +25,7 @@ from cluster.profile import LanguageModel, Profile, Stage
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs import command
 from jobs.label import LabelConfig
-from jobs.label.pairs import Grid
+from jobs.label.pairs import Grid, num_near_ties
 from jobs.label.queries import draw_queries, read_queries, read_table
 from jobs.label.rerank import Order, Rerank
 from jobs.label.retrieve import Retrieve
@@ -57,7 +58,9 @@ def label(config: LabelConfig) -> dict:
     queries = wanted_queries(config, plan)
     left = not_done(plan.store, plan.run.run_id, queries)
     begun = time.monotonic()
+    num_before = count_preferences(plan, queries)["num_preferences"]
     counts = label_queries(plan, config, left) if left else Counts()
+    stored = count_preferences(plan, queries)
     if "://" not in plan.store.uri:
         command.save_config(config, Path(plan.store.uri) / "runs" / f"label-{plan.run.run_id}")
     return {
@@ -68,6 +71,8 @@ def label(config: LabelConfig) -> dict:
         "num_queries": len(queries),
         "num_queries_before": len(queries) - len(left),
         "num_queries_labelled": len(left) - counts.num_errors,
+        **stored,
+        "num_new_preferences": stored["num_preferences"] - num_before,
         **asdict(counts),
         "seconds": {"start": begun - started, "total": time.monotonic() - started},
     }
@@ -75,24 +80,32 @@ def label(config: LabelConfig) -> dict:
 
 @dataclass
 class Counts:
-    """What this run added, and what it could not do. num_errors: queries without labels."""
+    """What this call could not do. num_errors: queries without labels."""
 
-    num_preferences: int = 0
     num_errors: int = 0
     num_failed_answers: int = 0
-    num_near_ties: int = 0
-    num_inconsistent: int = 0
 
     def add(self, done: pa.Table) -> None:
         """Count the rows of `DONE`, and tell the first words of each error."""
         for row in done.to_pylist():
-            self.num_preferences += row["num_new"]
             self.num_errors += bool(row["error"])
             self.num_failed_answers += row["num_failed_answers"]
-            self.num_near_ties += row["num_near_ties"]
-            self.num_inconsistent += row["num_inconsistent"]
             if row["error"]:
                 print(f"no labels for {row['query']!r}: {row['error'][:200]}", file=sys.stderr)
+
+
+def count_preferences(plan: Plan, queries: list[str]) -> dict[str, int]:
+    """What the table holds of this run for these queries, whichever call wrote it."""
+    if not plan.store.exists("preferences"):
+        return {"num_preferences": 0, "num_near_ties": 0, "num_inconsistent": 0}
+    columns = ["query", "p_winner", "consistent"]
+    rows = plan.store.read("preferences", columns, f"run_id = '{plan.run.run_id}'")
+    rows = rows.filter(pc.is_in(rows["query"], pa.array(queries, pa.string())))
+    return {
+        "num_preferences": rows.num_rows,
+        "num_near_ties": num_near_ties(rows["p_winner"].to_numpy()),
+        "num_inconsistent": pc.sum(pc.invert(rows["consistent"])).as_py() or 0,
+    }
 
 
 def make_plan(config: LabelConfig) -> Plan:
@@ -111,7 +124,7 @@ def make_plan(config: LabelConfig) -> Plan:
     top_k = config.top_k or profile.label.top_k
     _check_grid(order.grid, top_k)
     _check_scorer(config, source)
-    judge = model_identity(profile.judge) if order.needs_judge else f"scorer:{config.scorer}"
+    judge = judged_by(profile, order, config.scorer)
     determines = {
         "encoder": encoder.encoder,
         "style": style,
@@ -125,6 +138,12 @@ def make_plan(config: LabelConfig) -> Plan:
     }
     run = Run(run_id=short_hash(determines), style=style, source=source, judge=judge, encoder=encoder.encoder)
     return Plan(profile, store, encoder, style, order, top_k, config.where, config.queries_per_call, run)
+
+
+def judged_by(profile: Profile, order: Order, scorer: str) -> str:
+    """Who ordered the images: the scorer for beauty if one did, the judge for whatever it was asked."""
+    judges = [f"scorer:{scorer}"] if order.source == "scorer" else []
+    return "+".join([*judges, model_identity(profile.judge)] if order.needs_judge else judges)
 
 
 def wanted_queries(config: LabelConfig, plan: Plan) -> list[str]:

@@ -1,14 +1,14 @@
-"""Rerank: semantic and aesthetic models order the retrieved images, and the partial order gives
-preferences.
+"""Rerank: semantic and aesthetic models order the retrieved images; the partial order gives preferences.
 
 Columns: `query`, `rephrased`, `style`, `error`, `image_ids`, `retrieval_scores` (and `vectors` for the
 scorer) -> `RANKED`: the images of the grid with both scores, their preferences, and how many answers the
 judge failed to give.
 
 Three sources of the aesthetic order:
-    scorer     a model on the stored embeddings lmm_score  the judge rates each image; asked once per image,
-    however many queries retrieve it lmm_pair   the judge compares the images of a row, both orders; an
-    image's score is its mean probability to win
+- `scorer`: a model on the stored embeddings.
+- `lmm_score`: the judge rates each image; it is asked once per image, however many queries retrieve it.
+- `lmm_pair`: the judge compares the images of a row in both orders; an image's score is its mean probability
+  to win.
 """
 
 import itertools
@@ -30,7 +30,6 @@ from jobs.label.pairs import (
     Grid,
     Preference,
     cut,
-    num_near_ties,
     order_rows,
     preferences,
     spread,
@@ -67,7 +66,6 @@ RANKED = pa.schema(
                 }
             )
         ),
-        "num_near_ties": pa.int64(),
         "num_failed_answers": pa.int64(),
     }
 )
@@ -282,7 +280,6 @@ def ranked(c: Candidates, pairs: Sequence[Preference]) -> dict:
         "semantic_scores": c.semantic.tolist(),
         "aesthetic_scores": c.aesthetic.tolist(),
         "pairs": named,
-        "num_near_ties": num_near_ties(pairs),
         "num_failed_answers": c.num_failed,
     }
 

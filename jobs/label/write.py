@@ -9,16 +9,7 @@ import pyarrow as pa
 
 from cluster.tables import SCHEMAS, Store, now
 
-DONE = pa.schema(
-    {
-        "query": pa.string(),
-        "error": pa.string(),
-        "num_new": pa.int64(),
-        "num_near_ties": pa.int64(),
-        "num_inconsistent": pa.int64(),
-        "num_failed_answers": pa.int64(),
-    }
-)
+DONE = pa.schema({"query": pa.string(), "error": pa.string(), "num_failed_answers": pa.int64()})
 PREFERENCE_KEY = ("run_id", "query", "winner", "loser")
 RANKING_KEY = ("run_id", "query")
 
@@ -72,12 +63,5 @@ def ranking_row(row: dict, run: Run) -> dict:
 
 
 def done_row(row: dict) -> dict:
-    """The counts of one query."""
-    return {
-        "query": row["query"],
-        "error": row["error"],
-        "num_new": len(row["pairs"]) if not row["error"] else 0,
-        "num_near_ties": row["num_near_ties"],
-        "num_inconsistent": sum(not pair["consistent"] for pair in row["pairs"]),
-        "num_failed_answers": row["num_failed_answers"],
-    }
+    """What became of one query."""
+    return {name: row[name] for name in DONE.names}

@@ -111,7 +111,7 @@ def resumed(world, first) -> dict:
 
 def test_counts_of_the_first_run(first):
     assert first["num_queries"] == first["num_queries_labelled"] == 3
-    assert first["num_preferences"] == 3 * PAIRS_PER_QUERY
+    assert first["num_preferences"] == first["num_new_preferences"] == 3 * PAIRS_PER_QUERY
     assert first["num_errors"] == first["num_failed_answers"] == 0
 
 
@@ -127,7 +127,8 @@ def test_a_resumed_run_ends_as_if_never_killed(world, first, resumed):
 
 def test_the_same_command_again_adds_nothing(world, resumed):
     again = run(world)
-    assert again["num_queries_before"] == len(QUERIES) and again["num_preferences"] == 0
+    assert again["num_queries_before"] == len(QUERIES) and again["num_new_preferences"] == 0
+    assert again["num_preferences"] == resumed["num_preferences"] == len(QUERIES) * PAIRS_PER_QUERY
     assert len(preferences_of(world, resumed["run_id"])) == len(QUERIES) * PAIRS_PER_QUERY
 
 
@@ -157,22 +158,25 @@ def test_the_judge_compares_pairs(world):
     assert {row["source"] for row in stored} == {"lmm_pair"}
 
 
-@pytest.mark.parametrize("scorer", ["prompts", "axis", "head"])
+@pytest.mark.parametrize("scorer", ["prompts", "head"])
 def test_scorers_on_the_stored_embeddings(world, scorer, tmp_path):
     ratings = tmp_path / "ratings.csv"
     lines = [f"{number:064x},{number % 7}" for number in range(NUM_IMAGES)]
     ratings.write_text("image_id,rating\n" + "\n".join(lines), encoding="utf-8")
-    told = {"source": "scorer", "scorer": scorer, "ratings": str(ratings), "num_queries": 2}
-    report = run(world.model_copy(update=told))
+    told = {"source": "scorer", "semantic": "auto", "scorer": scorer, "ratings": str(ratings)}
+    report = run(world.model_copy(update={**told, "num_queries": 2}))
     assert report["num_preferences"] == 2 * PAIRS_PER_QUERY
     assert {row["judge"] for row in preferences_of(world, report["run_id"])} == {f"scorer:{scorer}"}
 
 
-def test_queries_are_drawn_from_captions(world):
+def test_queries_drawn_from_captions_whose_images_a_scorer_and_the_judge_order(world):
+    """The scorer tells beauty, the judge accuracy, and each preference names both."""
     drawn = {"queries": "", "source": "scorer", "where": "source = 'noise'", "num_queries": 2}
     report = run(world.model_copy(update=drawn))
-    queries = {row["query"] for row in preferences_of(world, report["run_id"])}
+    stored = preferences_of(world, report["run_id"])
+    queries = {row["query"] for row in stored}
     assert len(queries) == 2 and queries <= set(QUERIES[:3])
+    assert all(row["judge"].startswith("scorer:prompts+judge@") for row in stored)
 
 
 @pytest.mark.parametrize(
