@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from cluster.errors import UserError
 from cluster.profile import explain
-from serve_app.args import ServeArgs
+from serve_app.args import ServeArgs, settings
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(args: ServeArgs, stop: threading.Event) -> dict:
     """Serve until SIGINT, SIGTERM or the caller's thread sets `stop`; returns address and seconds served."""
-    from serve_app import app  # Ray and torch take seconds to import: --help and a typo do not wait for them
+    settings(args)  # a wrong profile is told before Ray and torch, which take seconds to import
+    from serve_app import app
 
     address = app.deploy(args)
     started = time.monotonic()

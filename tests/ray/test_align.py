@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -153,9 +154,15 @@ def test_a_killed_run_started_again_ends_as_if_never_killed(aligned, store, tmp_
 
         own_batches = module._own_batches
 
+        def wait_for_checkpoint(folder):
+            """A report is committed a moment later: a worker that dies before repeats its epoch."""
+            while module.num_epochs_done(Path(folder)) < 1:
+                time.sleep(0.1)
+
         def until_then(*args):
             for batch in own_batches(*args):
                 if batch["number"] >= worker_config["plan"].batches_per_epoch * 2:
+                    wait_for_checkpoint(worker_config["plan"].folder)
                     raise RuntimeError("killed")
                 yield batch
 
