@@ -37,10 +37,18 @@ def main(
         config = parse(config_type, argv)
         with stdout_to_stderr():
             report = run(config)
+            _leave_ray()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print(to_json(report), flush=True)
+
+
+def _leave_ray() -> None:
+    """Let Ray say all that it has to say: its threads print whenever they like, and the report comes last."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
 
 
 def parse(config_type: type[JobConfig], argv: list[str] | None = None) -> JobConfig:

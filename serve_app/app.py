@@ -71,9 +71,10 @@ def deploy(args: ServeArgs) -> str:
 
 
 def shutdown() -> None:
-    """Take the application down, letting answers under way finish."""
+    """Take the application down, letting answers under way finish, and leave Ray."""
     if ray.is_initialized():
         serve.delete(APP)
+        ray.shutdown()
 
 
 def _check(profile: Profile, args: ServeArgs) -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,6 +48,15 @@ def test_what_a_child_process_prints_goes_to_stderr_too(capfd):
     out, err = capfd.readouterr()
     assert out == "{}\n"
     assert "from a child" in err
+
+
+def test_what_ray_still_has_to_say_comes_before_the_report(capfd, monkeypatch):
+    ray = SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: print("a late warning of a raylet"))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    main(CountConfig, lambda config: {}, [])
+    out, err = capfd.readouterr()
+    assert out == "{}\n"
+    assert "a late warning of a raylet" in err
 
 
 @pytest.mark.parametrize(
