@@ -65,7 +65,8 @@ def series_of(
     """Every metric that can be measured of one system; HPIR metrics come from the first of `votes`."""
     found = {f"recall@{k}": Series.even(metrics.recall_at(answers.caption_ranks, k)) for k in RECALLS}
     found[f"vendi@{DIVERSITY_K}"] = Series.even(answers.diversity)
-    found["zero_shot"] = Series.even(answers.recognised)
+    if len(answers.recognised):
+        found["zero_shot"] = Series.even(answers.recognised)
     if truth is not None:
         accurate, aesthetics = true_marks(queries, answers.rows, truth)
         found[f"precision@{TOP_K}"] = Series.even(metrics.precision_at(accurate))
