@@ -19,6 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PROFILES = Path(__file__).resolve().parent / "profiles"
 
 
+Objective = Literal["dpo", "ipo", "hinge", "simpo", "kto", "rank_dpo", "plackett_luce"]
+
+
 class Settings(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
@@ -118,7 +121,11 @@ class Align(Settings):
     learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak step size")
     warmup: float = Field(0.1, ge=0, le=1, description="share of all steps in which the step size rises")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay")
-    beta: float = Field(1.0, gt=0, description="beta of the DPO loss")
+    objective: Objective = Field("dpo", description="the preference loss: see `jobs/align/objectives.py`")
+    beta: float = Field(1.0, gt=0, description="scale of the rewards in the preference loss")
+    target_margin: float = Field(
+        0.5, ge=0, description="reward by which `simpo` wants the better image ahead"
+    )
     pretrain_weight: float = Field(1.0, ge=0, description="w_pt: weight of the contrastive loss L_pt")
     max_pairs_per_query: int = Field(200, ge=1, description="preference pairs of a query used in a step")
     gradient_clip: float = Field(1.0, gt=0, description="largest L2 norm of the gradient")

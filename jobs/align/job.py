@@ -64,7 +64,10 @@ def align(config: AlignConfig) -> dict[str, Any]:
 
 def resolve(config: AlignConfig, defaults: Align) -> Align:
     """The profile's settings with those that the command line gives laid over them."""
-    given = {name: getattr(config, name) for name in ("mode", "epochs", "learning_rate", "num_workers")}
+    given = {
+        name: getattr(config, name)
+        for name in ("mode", "objective", "epochs", "learning_rate", "num_workers")
+    }
     given = {name: value for name, value in given.items() if value}
     if config.seed >= 0:
         given["seed"] = config.seed

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from actors.encoder import Encoder
 from cluster.profile import Align
-from jobs.align.objectives import contrastive_loss, dpo_loss
+from jobs.align.objectives import contrastive_loss, preference_losses
 
 # CLIP's own (arXiv 2103.00020, table 19). The epsilon also keeps weights whose gradient is only rounding
 # error from moving by a whole step.
@@ -23,7 +23,7 @@ ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-6
 # What an epoch reports: means over its queries (`loss_pt`: over its caption pairs).
 METRICS = (
     "loss",
-    "loss_dpo",
+    "loss_preference",
     "loss_pt",
     "rewards/chosen",
     "rewards/rejected",
@@ -88,7 +88,7 @@ def to_tensors(batch: dict[str, Any], encoder: Encoder) -> dict[str, Tensor]:
 def batch_loss(
     towers: nn.Module, batch: dict[str, Tensor], settings: Align, temperature: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The batch's loss, L_dpo + w_pt L_pt, with gradient, and its metrics, detached.
+    """The batch's loss, L_preference + w_pt L_pt, with gradient, and its metrics, detached.
 
     Every distinct image and text is encoded once; pairs gather their scores from those. L_pt is over the
     caption pairs of this batch alone, other workers' captions are no negatives: the gradient is the same
@@ -96,18 +96,23 @@ def batch_loss(
     """
     images, texts = towers(batch["images"], batch["tokens"])
     query = texts[batch["pair_query"]]
-    losses, chosen, rejected = dpo_loss(
-        (query * images[batch["pair_winner"]]).sum(-1) / temperature,
-        (query * images[batch["pair_loser"]]).sum(-1) / temperature,
-        batch["winner_reference"],
-        batch["loser_reference"],
+    losses, chosen, rejected = preference_losses(
+        settings.objective,
+        (
+            (query * images[batch["pair_winner"]]).sum(-1) / temperature,
+            (query * images[batch["pair_loser"]]).sum(-1) / temperature,
+        ),
+        (batch["winner_reference"], batch["loser_reference"]),
+        p_chosen=batch["p_winner"],
+        query=batch["pair_query"],
+        images=(batch["pair_winner"], batch["pair_loser"]),
         beta=settings.beta,
-        label_smoothing=1 - batch["p_winner"],
+        target_margin=settings.target_margin,
     )
     weight = batch["pair_weight"]
-    loss_dpo = (weight * losses).sum()
+    loss_preference = (weight * losses).sum()
     loss_pt = _caption_loss(images, texts, batch, temperature)
-    loss = loss_dpo + settings.pretrain_weight * loss_pt
+    loss = loss_preference + settings.pretrain_weight * loss_pt
     parts = {
         "rewards/chosen": chosen,
         "rewards/rejected": rejected,
@@ -115,7 +120,12 @@ def batch_loss(
         "rewards/margins": chosen - rejected,
     }
     means = {name: (weight * value).sum() for name, value in parts.items()}
-    return loss, {"loss": loss.detach(), "loss_dpo": loss_dpo.detach(), "loss_pt": loss_pt.detach(), **means}
+    return loss, {
+        "loss": loss.detach(),
+        "loss_preference": loss_preference.detach(),
+        "loss_pt": loss_pt.detach(),
+        **means,
+    }
 
 
 def _caption_loss(images: Tensor, texts: Tensor, batch: dict[str, Tensor], temperature: float) -> Tensor:

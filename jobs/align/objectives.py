@@ -2,11 +2,23 @@
 
 Scores are cosine similarities of a query and an image, already divided by tau, the encoder's temperature:
 log pi(y | q) up to the normaliser of the query, which cancels between the two images of a pair.
+
+Pairwise objectives take the four scores of each pair and return losses [B] and the implicit rewards of chosen
+and rejected, [B] each, detached; no gradient reaches the reference. `label_smoothing` is the probability in
+[0, 1] that a label is wrong, one number or one per pair: a soft label p = P(chosen is better) is
+`label_smoothing = 1 - p`, and the loss is the mean of both directions, weighted by p. Listwise objectives see
+a query's images as one list. `preference_losses` puts them all behind one interface.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from cluster.profile import Objective
+
+Losses = tuple[Tensor, Tensor, Tensor]
 
 
 def dpo_loss(
@@ -17,23 +29,203 @@ def dpo_loss(
     *,
     beta: float,
     label_smoothing: float | Tensor = 0.0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Direct preference optimisation, one loss per pair (arXiv 2305.18290, eq. 7; soft labels: cDPO).
+) -> Losses:
+    """Direct preference optimisation: -log sigmoid(beta * m) (arXiv 2305.18290, eq. 7; soft labels: cDPO).
 
-    Scores are float [B]. `label_smoothing` is the probability in [0, 1] that a label is wrong, one number
-    or one per pair: a soft label p = P(chosen is better) is `label_smoothing = 1 - p`.
-
-    Returns losses [B], and the implicit rewards beta * (policy - reference) of chosen and rejected, [B] each,
-    detached. No gradient reaches the reference.
+    m is the margin: policy minus reference of the chosen, less that of the rejected.
     """
-    chosen_logratio = policy_chosen_scores - reference_chosen_scores.detach()
-    rejected_logratio = policy_rejected_scores - reference_rejected_scores.detach()
-    margin = beta * (chosen_logratio - rejected_logratio)
-    losses = -(
-        functional.logsigmoid(margin) * (1 - label_smoothing)
-        + functional.logsigmoid(-margin) * label_smoothing
+    chosen = policy_chosen_scores - reference_chosen_scores.detach()
+    rejected = policy_rejected_scores - reference_rejected_scores.detach()
+    losses = _both_ways(lambda m: -functional.logsigmoid(beta * m), chosen - rejected, label_smoothing)
+    return losses, beta * chosen.detach(), beta * rejected.detach()
+
+
+def ipo_loss(
+    policy_chosen_scores: Tensor,
+    policy_rejected_scores: Tensor,
+    reference_chosen_scores: Tensor,
+    reference_rejected_scores: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float | Tensor = 0.0,
+) -> Losses:
+    """Identity preference optimisation: (m - 1 / (2 beta))^2 (arXiv 2310.12036).
+
+    The margin has a goal, where DPO's grows as long as it is trained.
+    """
+    chosen = policy_chosen_scores - reference_chosen_scores.detach()
+    rejected = policy_rejected_scores - reference_rejected_scores.detach()
+    losses = _both_ways(lambda m: (m - 1 / (2 * beta)) ** 2, chosen - rejected, label_smoothing)
+    return losses, beta * chosen.detach(), beta * rejected.detach()
+
+
+def hinge_loss(
+    policy_chosen_scores: Tensor,
+    policy_rejected_scores: Tensor,
+    reference_chosen_scores: Tensor,
+    reference_rejected_scores: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float | Tensor = 0.0,
+) -> Losses:
+    """SLiC's hinge: max(0, 1 - beta * m) (arXiv 2305.10425). A pair won by 1 / beta is left alone."""
+    chosen = policy_chosen_scores - reference_chosen_scores.detach()
+    rejected = policy_rejected_scores - reference_rejected_scores.detach()
+    losses = _both_ways(lambda m: functional.relu(1 - beta * m), chosen - rejected, label_smoothing)
+    return losses, beta * chosen.detach(), beta * rejected.detach()
+
+
+def simpo_loss(
+    policy_chosen_scores: Tensor,
+    policy_rejected_scores: Tensor,
+    *,
+    beta: float,
+    target_margin: float,
+    label_smoothing: float | Tensor = 0.0,
+) -> Losses:
+    """SimPO, reference-free: -log sigmoid(beta * (chosen - rejected) - target_margin) (arXiv 2405.14734).
+
+    Images have no length to normalise by. `target_margin` is in units of reward, >= 0.
+    """
+    difference = policy_chosen_scores - policy_rejected_scores
+    losses = _both_ways(
+        lambda d: -functional.logsigmoid(beta * d - target_margin), difference, label_smoothing
     )
-    return losses, beta * chosen_logratio.detach(), beta * rejected_logratio.detach()
+    return losses, beta * policy_chosen_scores.detach(), beta * policy_rejected_scores.detach()
+
+
+def kto_loss(
+    policy_chosen_scores: Tensor,
+    policy_rejected_scores: Tensor,
+    reference_chosen_scores: Tensor,
+    reference_rejected_scores: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float | Tensor = 0.0,
+) -> Losses:
+    """Kahneman-Tversky optimisation on pairs: the mean of what the chosen and the rejected lose.
+
+    1 - sigmoid(beta * (chosen - z_rejected)) and 1 - sigmoid(beta * (z_chosen - rejected)), where chosen and
+    rejected are policy minus reference and z is the batch mean of that, at least 0 and without gradient: from
+    there gain and loss are felt (arXiv 2402.01306, in the form for pairs). A wrong label swaps the two.
+    """
+    chosen = policy_chosen_scores - reference_chosen_scores.detach()
+    rejected = policy_rejected_scores - reference_rejected_scores.detach()
+    from_chosen, from_rejected = (part.mean().clamp(min=0).detach() for part in (chosen, rejected))
+    right = torch.sigmoid(beta * (from_rejected - chosen)) + torch.sigmoid(beta * (rejected - from_chosen))
+    wrong = torch.sigmoid(beta * (from_chosen - rejected)) + torch.sigmoid(beta * (chosen - from_rejected))
+    losses = (right * (1 - label_smoothing) + wrong * label_smoothing) / 2
+    return losses, beta * chosen.detach(), beta * rejected.detach()
+
+
+def plackett_luce_loss(policy_scores: Tensor, reference_scores: Tensor, *, beta: float) -> Tensor:
+    """Listwise DPO: -log P(this order) under Plackett-Luce, one loss per place (arXiv 2305.18290, appendix).
+
+    Scores of one query's N images, best first, float [N]; returns [N - 1]: at each place but the last, the
+    negative log-probability that the image there is drawn before all that follow, by reward
+    beta * (policy - reference).
+    """
+    rewards = beta * (policy_scores - reference_scores.detach())
+    following = torch.logcumsumexp(rewards.flip(0), dim=0).flip(0)
+    return (following - rewards)[:-1]
+
+
+def lambda_weights(values: Tensor, chosen: Tensor, rejected: Tensor) -> Tensor:
+    """How much DCG changes when the two images of each pair change places, scaled to a mean of 1, float [B].
+
+    |2^v_c - 2^v_r| * |1 / log2(1 + rank_c) - 1 / log2(1 + rank_r)| (RankDPO, arXiv 2410.18013). `values`
+    [N] in [0, 1] are the images' grades, the ranks those of their order; `chosen` and `rejected` int64 [B]
+    are places in it. All weights are 1 where none differs.
+    """
+    ranks = 1 + values.argsort(descending=True, stable=True).argsort()
+    gain, discount = 2**values, 1 / torch.log2(1 + ranks.to(values.dtype))
+    weights = (gain[chosen] - gain[rejected]).abs() * (discount[chosen] - discount[rejected]).abs()
+    mean = weights.mean()
+    return weights / mean if mean > 0 else torch.ones_like(weights)
+
+
+def win_shares(p_chosen: Tensor, chosen: Tensor, rejected: Tensor, num_images: int) -> Tensor:
+    """Each image's mean probability to win its pairs, in [0, 1], float [N]: the grade that pairs give it.
+
+    `p_chosen` [B] in [0, 1] is P(chosen is better); `chosen` and `rejected` int64 [B] in [0, N). One half for
+    an image without pairs.
+    """
+    places = torch.cat([chosen, rejected])
+    shares = torch.cat([p_chosen, 1 - p_chosen])
+    won = torch.zeros(num_images, dtype=shares.dtype, device=shares.device).index_add(0, places, shares)
+    count = torch.bincount(places, minlength=num_images)
+    return torch.where(count > 0, won / count.clamp(min=1), torch.full_like(won, 0.5))
+
+
+def preference_losses(
+    objective: Objective,
+    policy: tuple[Tensor, Tensor],
+    reference: tuple[Tensor, Tensor],
+    *,
+    p_chosen: Tensor,
+    query: Tensor,
+    images: tuple[Tensor, Tensor],
+    beta: float,
+    target_margin: float,
+) -> Losses:
+    """The losses of a batch's B pairs by name, with their rewards: see the module.
+
+    `policy` and `reference` are (chosen, rejected) scores, float [B]; `p_chosen` float [B] in [0, 1]; `query`
+    int64 [B] and `images`, (chosen, rejected) int64 [B], say which query and images a pair is of. A listwise
+    objective gives every pair of a query the query's own loss, so that their weighted sum is the mean over
+    queries whatever the objective.
+    """
+    soft = {"beta": beta, "label_smoothing": 1 - p_chosen}
+    if objective == "simpo":
+        return simpo_loss(*policy, target_margin=target_margin, **soft)
+    if objective in PAIRWISE:
+        return PAIRWISE[objective](*policy, *reference, **soft)
+    losses, *rewards = dpo_loss(*policy, *reference, **soft)
+    for number in query.unique():
+        mine = query == number
+        chosen, rejected = _places(*(side[mine] for side in images))
+        values = win_shares(p_chosen[mine], chosen, rejected, 1 + int(torch.maximum(chosen, rejected).max()))
+        if objective == "rank_dpo":
+            own = losses[mine] * lambda_weights(values, chosen, rejected)
+        else:
+            order = values.argsort(descending=True, stable=True)
+            scores = [
+                _of_images(*(side[mine] for side in pair), chosen, rejected) for pair in (policy, reference)
+            ]
+            own = (
+                plackett_luce_loss(*(listed[order] for listed in scores), beta=beta)
+                .mean()
+                .repeat(len(chosen))
+            )
+        losses = losses.masked_scatter(mine, own)
+    return losses, *rewards
+
+
+PAIRWISE: dict[str, Callable[..., Losses]] = {
+    "dpo": dpo_loss,
+    "ipo": ipo_loss,
+    "hinge": hinge_loss,
+    "kto": kto_loss,
+}
+
+
+def _both_ways(loss: Callable[[Tensor], Tensor], margin: Tensor, label_smoothing: float | Tensor) -> Tensor:
+    """The loss of the pair as labelled and of its reverse, weighted by how sure the label is."""
+    return loss(margin) * (1 - label_smoothing) + loss(-margin) * label_smoothing
+
+
+def _places(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:
+    """Image numbers -> places 0 to N - 1 among the distinct ones."""
+    _, places = torch.cat([chosen, rejected]).unique(return_inverse=True)
+    return tuple(places.tensor_split(2))
+
+
+def _of_images(chosen_scores: Tensor, rejected_scores: Tensor, chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Scores of pairs [B] -> the score of each image, [N]; an image has one and the same in all its pairs."""
+    places = torch.cat([chosen, rejected]).tolist()
+    first = {place: row for row, place in reversed(list(enumerate(places)))}
+    rows = torch.tensor([first[place] for place in range(len(first))], device=chosen.device)
+    return torch.cat([chosen_scores, rejected_scores])[rows]
 
 
 def contrastive_loss(

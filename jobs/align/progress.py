@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 POLL_S = 1.0
-SHOWN = ("loss", "loss_dpo", "loss_pt", "rewards/accuracies", "rewards/margins")
+SHOWN = ("loss", "loss_preference", "loss_pt", "rewards/accuracies", "rewards/margins")
 
 
 def progress(line: str) -> None:

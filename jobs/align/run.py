@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from cluster.profile import Objective
 from jobs import command
 
 
@@ -22,6 +23,7 @@ class AlignConfig(command.JobConfig):
     where: str = Field("", description="SQL filter on the images whose captions anchor the encoder")
     out: str = Field("", description="folder for the encoder and training state, empty = beside the store")
     mode: Literal["", "both", "text"] = Field("", description="which towers learn, empty = the profile's")
+    objective: Literal[""] | Objective = Field("", description="preference loss, empty = the profile's")
     epochs: int = Field(0, ge=0, description="passes over the preferences, 0 = the profile's")
     learning_rate: float = Field(0.0, ge=0, description="AdamW's peak step size, 0 = the profile's")
     num_workers: int = Field(0, ge=0, description="training workers, 0 = the profile's")

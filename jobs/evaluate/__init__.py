@@ -11,6 +11,7 @@ from pydantic import Field
 from jobs import command
 
 TOP_K = 5  # results of one query that are judged and shown; it stands in the names precision@5, aesthetic@5
+DIVERSITY_K = 10  # results of one query whose diversity is measured; it stands in the name vendi@10
 RECALLS = (1, 5, 10)
 
 

@@ -1,14 +1,24 @@
 """What is asked of whom: the encoders answer from their tables, the teacher from the judge's verdicts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cluster.errors import UserError
 from cluster.profile import Profile
 from cluster.tables import EncoderRecord, Store
-from jobs.evaluate import TOP_K, EvaluateConfig, figures, hpir, judging, metrics, teacher, winrate
+from jobs.evaluate import (
+    DIVERSITY_K,
+    TOP_K,
+    EvaluateConfig,
+    figures,
+    hpir,
+    judging,
+    metrics,
+    teacher,
+    winrate,
+)
 from jobs.evaluate.inputs import Captions, VoteTable, load_captions, load_queries, load_votes
 from jobs.evaluate.systems import Answers, EncoderSystem, embedded_ids
 
@@ -66,10 +76,14 @@ def common_gallery(store: Store, records: Sequence[EncoderRecord], where: str) -
 
 
 def ask_encoder(system: EncoderSystem, asked: Asked) -> Answers:
-    """Rows, caption ranks and vote scores of one encoder."""
+    """Results, caption ranks, vote scores and zero-shot classes of one encoder."""
     similarities = system.similarities(asked.voted)
     votes = {table.name: hpir.group_means(table.rows, similarities) for table in (*asked.votes, *asked.pairs)}
-    return Answers(system.search(asked.queries, TOP_K), system.caption_ranks(asked.captions), votes)
+    found = Answers(system.search(asked.queries, DIVERSITY_K), system.caption_ranks(asked.captions), votes)
+    if asked.truth is None:
+        return found
+    subjects = {image_id: scene.subject for image_id, scene in asked.truth.latents.items()}
+    return replace(found, recognised=system.recognised(subjects))
 
 
 @dataclass(frozen=True)
@@ -130,7 +144,7 @@ def ask_teacher(
             own[caption].add(image_id)
     scores = teacher.pair_scores(asked.voted, **judged)
     return Answers(
-        [ids[:TOP_K] for ids in ranked[:num_queries]],
+        [ids[:DIVERSITY_K] for ids in ranked[:num_queries]],
         metrics.rank_in_lists(ranked[num_queries:], [frozenset(ids) for ids in own]),
         {table.name: hpir.group_means(table.rows, scores) for table in (*asked.votes, *asked.pairs)},
     )

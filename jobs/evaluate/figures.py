@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jobs.evaluate import RECALLS, TOP_K, hpir, metrics
+from jobs.evaluate import DIVERSITY_K, RECALLS, TOP_K, hpir, metrics
 from jobs.evaluate.inputs import VoteTable
 from jobs.evaluate.systems import Answers
 
@@ -16,6 +16,8 @@ HEADLINE = (
     f"aesthetic@{TOP_K}",
     "hpir_accuracy",
     "hpir_aesthetic",
+    "zero_shot",
+    f"vendi@{DIVERSITY_K}",
 )
 
 
@@ -62,6 +64,9 @@ def series_of(
 ) -> dict[str, Series]:
     """Every metric that can be measured of one system; HPIR metrics come from the first of `votes`."""
     found = {f"recall@{k}": Series.even(metrics.recall_at(answers.caption_ranks, k)) for k in RECALLS}
+    found[f"vendi@{DIVERSITY_K}"] = Series.even(answers.diversity)
+    if len(answers.recognised):
+        found["zero_shot"] = Series.even(answers.recognised)
     if truth is not None:
         accurate, aesthetics = true_marks(queries, answers.rows, truth)
         found[f"precision@{TOP_K}"] = Series.even(metrics.precision_at(accurate))

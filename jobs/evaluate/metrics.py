@@ -73,6 +73,17 @@ def aesthetic_at(accurate: np.ndarray, aesthetics: np.ndarray) -> np.ndarray:
     return (np.asarray(accurate, float) * np.asarray(aesthetics, float)).mean(axis=1)
 
 
+def vendi_score(vectors: np.ndarray) -> float:
+    """How many different images there seem to be, from 1 (all alike) to k (arXiv 2210.02410, eq. 2).
+
+    `vectors` float [k, D], L2-normalised, k >= 1: the exponential of the entropy of the eigenvalues of their
+    cosine similarities over k. It is 1 for copies of one vector and k for orthogonal ones.
+    """
+    eigenvalues = np.linalg.eigvalsh(np.asarray(vectors, float) @ np.asarray(vectors, float).T / len(vectors))
+    shares = eigenvalues[eigenvalues > 1e-12]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
 def resample_counts(num_queries: int, *, num_resamples: int, seed: int) -> np.ndarray:
     """How often each query is drawn in each resample, float [R, Q]; each row sums to Q.
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from actors.images import decode
 from cluster.tables import Store
-from jobs.evaluate import TOP_K, EvaluateConfig, figures, metrics, winrate
+from jobs.evaluate import DIVERSITY_K, TOP_K, EvaluateConfig, figures, metrics, winrate
 from jobs.evaluate.inputs import draw
 from jobs.evaluate.summary import SYSTEMS, Evaluation, aesthetic_change
 from jobs.evaluate.systems import rows_of
@@ -28,6 +28,8 @@ MEANINGS = {
     f"aesthetic@{TOP_K}": "mean true aesthetics of the top five, inaccurate images count 0",
     "hpir_accuracy": "agrees with people on which group is more accurate",
     "hpir_aesthetic": "agrees with people on which group is more beautiful",
+    "zero_shot": "share of images that are nearest to the name of their subject",
+    f"vendi@{DIVERSITY_K}": f"how many different images the first {DIVERSITY_K} seem to be",
 }
 THUMB_QUALITY = 78
 
@@ -163,7 +165,7 @@ def strip(values: Mapping[str, float | None], intervals: Mapping[str, Sequence |
     ends = [end for interval in intervals.values() if interval for end in interval]
     low, high = min(ends), max(ends)
     margin = 0.08 * (high - low) or 0.01
-    low, high = max(low - margin, 0.0), min(high + margin, 1.0)
+    low, high = max(low - margin, 0.0), high + margin if high > 1 else min(high + margin, 1.0)
     marks = [
         (
             system,

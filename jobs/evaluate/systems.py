@@ -3,7 +3,7 @@
 An encoder answers from its own embeddings table; the teacher re-orders what the baseline retrieves.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ from actors.retriever import Retriever
 from cluster.errors import UserError
 from cluster.profile import EncoderModel
 from cluster.tables import EncoderRecord, Store, embeddings_table
-from jobs.evaluate import metrics
+from jobs.evaluate import TOP_K, metrics
 from jobs.evaluate.inputs import Captions
 
 BLOCK_ROWS = 8192
@@ -26,14 +26,23 @@ NATS_A_POINT = 0.75
 class Answers:
     """Everything one system was asked.
 
-    rows: image_ids of each query's results, best first.
+    results: image_ids of each query's first `DIVERSITY_K` results, best first.
     caption_ranks: int [C], rank of each caption's best own image; C may be a sample's first captions.
     votes: table name -> float [N, 2], mean score of group A and B of each row.
+    diversity: float [Q], Vendi score of each query's results.
+    recognised: bool [N], whether each gallery image is classified as its subject; empty if not measured.
     """
 
-    rows: list[list[str]]
+    results: list[list[str]]
     caption_ranks: np.ndarray
     votes: dict[str, np.ndarray] = field(default_factory=dict)
+    diversity: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    recognised: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """image_ids of each query's first `TOP_K` results: what is judged and shown."""
+        return [ids[:TOP_K] for ids in self.results]
 
 
 class EncoderSystem:
@@ -70,6 +79,24 @@ class EncoderSystem:
         texts = dict(zip(queries, self.encoder.encode_texts(queries), strict=True))
         images = vectors_of(self.store, self.table, {image_id for _, image_id in pairs})
         return {(query, image_id): float(texts[query] @ images[image_id]) for query, image_id in pairs}
+
+    def diversity(self, results: Sequence[Sequence[str]]) -> np.ndarray:
+        """Vendi score of each list of images as this encoder sees them, float [Q]; 0 for an empty list."""
+        images = vectors_of(self.store, self.table, {image_id for ids in results for image_id in ids})
+        listed = [[images[image_id] for image_id in ids] for ids in results]
+        return np.array([metrics.vendi_score(np.stack(vectors)) if vectors else 0.0 for vectors in listed])
+
+    def recognised(self, labels: Mapping[str, str]) -> np.ndarray:
+        """Zero-shot classification of the gallery, bool [N]: is an image nearest to the words of its label?
+
+        `labels` maps image_id -> what is in it; the classes are all that occur, each as the text "a <label>".
+        """
+        classes = sorted(set(labels.values()))
+        texts = self.encoder.encode_texts([f"a {label}" for label in classes])
+        found = {}
+        for ids, vectors in scan_vectors(self.store, self.table, self.where):
+            found |= dict(zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True))
+        return np.array([classes[found[image_id]] == labels[image_id] for image_id in sorted(found)], bool)
 
     def ratings(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """How well each image answers each query by this encoder, in [1, 5]: the judge's scale.

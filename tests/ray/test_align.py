@@ -124,11 +124,11 @@ def test_alignment_registers_an_encoder_that_prefers_what_it_was_taught(aligned,
     assert record.parent == aligned["parent"] == store.alias("baseline") != record.encoder
     assert record.checkpoint == str(aligned["out"] / "encoders" / record.encoder)
     first, last = aligned["epochs"]
-    assert last["loss_dpo"] < first["loss_dpo"] and last["rewards/accuracies"] > 0.8
+    assert last["loss_preference"] < first["loss_preference"] and last["rewards/accuracies"] > 0.8
     assert last["rewards/margins"] == pytest.approx(
         last["rewards/chosen"] - last["rewards/rejected"], abs=1e-4
     )
-    assert last["loss"] == pytest.approx(last["loss_dpo"] + 0.2 * last["loss_pt"], abs=1e-4)
+    assert last["loss"] == pytest.approx(last["loss_preference"] + 0.2 * last["loss_pt"], abs=1e-4)
     parent = Encoder.load(tiny_encoder_folder)
     assert largest_difference(weights(aligned), parent.model.state_dict()) > 1e-4
     assert Encoder.load(aligned["checkpoint"]).temperature == parent.temperature

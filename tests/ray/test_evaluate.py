@@ -18,7 +18,7 @@ from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
-from jobs.evaluate import EvaluateConfig, hpir, run
+from jobs.evaluate import EvaluateConfig, hpir, metrics, run
 from jobs.studio.captions import detailed_caption, plain_caption
 from jobs.studio.draw import render
 from jobs.studio.latents import is_accurate, sample_latents, true_aesthetics
@@ -188,6 +188,21 @@ def test_caption_recall_equals_a_full_matrix_oracle(world, evaluated, system, al
         assert evaluated[0]["metrics"][system][f"recall@{k}"] == pytest.approx(np.mean(hits), abs=1e-6)
 
 
+@pytest.mark.parametrize("system, alias", [("baseline", "baseline"), ("aligned", "candidate")])
+def test_zero_shot_and_diversity_equal_a_full_matrix_oracle(world, evaluated, system, alias):
+    inside = world.ids[: NUM_IMAGES - NUM_OUTSIDE]
+    subjects = sorted({scene.subject for scene in world.scenes.values()})
+    texts = world.encoders[alias].encode_texts([f"a {subject}" for subject in subjects])
+    nearest = (world.vectors[alias][: len(inside)] @ texts.T).argmax(axis=1)
+    right = [subjects[n] == world.scenes[i].subject for n, i in zip(nearest, inside, strict=True)]
+    found = evaluated[0]["metrics"][system]
+    assert found["zero_shot"] == pytest.approx(np.mean(right), abs=1e-6)
+    place = {image_id: n for n, image_id in enumerate(world.ids)}
+    seen = [[world.vectors["baseline"][place[i]] for i in ids] for ids in top_rows(world, alias, 10)]
+    diversity = np.mean([metrics.vendi_score(np.array(vectors)) for vectors in seen])
+    assert found["vendi@10"] == pytest.approx(diversity, abs=1e-5)
+
+
 def test_votes_agree_as_the_similarities_say(world, evaluated):
     path = f"{world.folder}/hpir.parquet"
     rows = hpir.read_hpir(path)[: len(QUERIES)]
@@ -234,7 +249,7 @@ def test_an_encoder_against_itself_changes_nothing_and_needs_no_judge(world, tmp
     same = run(config_of(world, tmp_path, aligned="baseline", teacher=False, win_rate=False))
     assert set(same["metrics"]) == {"baseline", "aligned"}
     changes = same["difference"]["aligned_minus_baseline"].values()
-    assert [change["ci95"] for change in changes] == [[0, 0]] * 3
+    assert [change["ci95"] for change in changes] == [[0, 0]] * 4
     assert same["metrics"]["aligned"]["aesthetic@5"] is None
     assert "<article>" in (tmp_path / "report.html").read_text()
 

@@ -80,10 +80,10 @@ def test_a_policy_that_equals_the_reference_starts_at_ln_2_and_no_reward(folder)
         pairs = texts[batch["pair_query"]] * images[batch[f"pair_{side}"]]
         batch[f"{side}_reference"] = pairs.sum(-1) / subject.temperature
     _, metrics = batch_loss(subject.towers, to_tensors(batch, subject.encoder), Align(), subject.temperature)
-    assert metrics["loss_dpo"].item() == pytest.approx(math.log(2), abs=1e-4)
+    assert metrics["loss_preference"].item() == pytest.approx(math.log(2), abs=1e-4)
     assert metrics["rewards/chosen"].item() == pytest.approx(0, abs=1e-4)
     assert metrics["loss"].item() == pytest.approx(
-        (metrics["loss_dpo"] + metrics["loss_pt"]).item(), abs=1e-5
+        (metrics["loss_preference"] + metrics["loss_pt"]).item(), abs=1e-5
     )
 
 
@@ -100,7 +100,7 @@ def test_gathered_scores_equal_encoding_winner_and_loser_of_every_pair(folder):
         reference = batch["winner_reference"][pair] - batch["loser_reference"][pair]
         margin = 0.7 * (chosen - rejected - reference)
         losses.append(0.9 * math.log1p(math.exp(-margin)) + 0.1 * math.log1p(math.exp(margin)))
-    assert metrics["loss_dpo"].item() == pytest.approx(np.mean(losses), rel=1e-4)
+    assert metrics["loss_preference"].item() == pytest.approx(np.mean(losses), rel=1e-4)
 
 
 def test_two_accumulated_batches_make_the_step_of_the_whole(folder):
@@ -133,9 +133,10 @@ def test_text_moves_the_text_tower_alone_and_takes_vectors_for_images(folder):
     assert subject.towers.learned().keys() >= changed
 
 
-def test_learning_lowers_the_loss(folder):
-    subject = learner(folder, num_steps=8, learning_rate=1e-3, warmup=0.0)
-    losses = [subject.step([make([0, 1])])["loss_dpo"].item() for _ in range(8)]
+@pytest.mark.parametrize("objective", ["dpo", "rank_dpo", "plackett_luce"])
+def test_learning_lowers_the_loss(folder, objective):
+    subject = learner(folder, num_steps=8, learning_rate=1e-3, warmup=0.0, objective=objective)
+    losses = [subject.step([make([0, 1])])["loss_preference"].item() for _ in range(8)]
     assert losses[-1] < losses[0] - 0.05
 
 

@@ -147,3 +147,16 @@ def test_swapping_the_systems_mirrors_the_win_rate():
     backward = winrate.summary(winrate.row_outcomes(1 - p_ba, 1 - p_ab), num_resamples=200, seed=0)
     assert forward["value"] == pytest.approx(1 - backward["value"])
     assert (forward["wins"], forward["losses"]) == (backward["losses"], backward["wins"])
+
+
+@pytest.mark.parametrize("num_copies", [1, 2, 3])
+def test_vendi_counts_distinct_directions_whatever_their_copies(num_copies):
+    vectors = np.repeat(np.eye(4, 7), num_copies, axis=0)
+    assert metrics.vendi_score(vectors) == pytest.approx(4.0)
+
+
+def test_vendi_of_two_vectors_in_closed_form():
+    """Eigenvalues (1 + c) / 2 and (1 - c) / 2 for a cosine of c."""
+    c = 0.6
+    expected = np.exp(-(0.8 * np.log(0.8) + 0.2 * np.log(0.2)))
+    assert metrics.vendi_score(np.array([[1.0, 0.0], [c, 0.8]])) == pytest.approx(expected)

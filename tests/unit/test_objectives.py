@@ -1,13 +1,29 @@
 """The losses of alignment, in closed form."""
 
+import itertools
 import math
+from typing import get_args
 
 import pytest
 import torch
 from open_clip.loss import ClipLoss
 from torch.nn import functional
 
-from jobs.align.objectives import contrastive_loss, dpo_loss
+from cluster.profile import Objective
+from jobs.align.objectives import (
+    contrastive_loss,
+    dpo_loss,
+    hinge_loss,
+    ipo_loss,
+    kto_loss,
+    lambda_weights,
+    plackett_luce_loss,
+    preference_losses,
+    simpo_loss,
+    win_shares,
+)
+
+ANCHORED = [dpo_loss, ipo_loss, hinge_loss, kto_loss]
 
 
 def scores(*values: float) -> torch.Tensor:
@@ -71,6 +87,133 @@ def test_losses_stay_finite_at_huge_margins():
     zero = torch.zeros(2)
     losses, _, _ = dpo_loss(torch.tensor([1e4, -1e4]), zero, zero, zero, beta=1.0)
     assert losses.tolist() == [0.0, 1e4]
+
+
+def test_ipo_is_the_squared_distance_to_its_goal():
+    losses, _, _ = ipo_loss(scores(3.0, 0.0), scores(1.0, 0.0), scores(1.0, 0.0), scores(1.0, 0.0), beta=0.25)
+    assert losses.tolist() == [0.0, 4.0]  # the goal is a margin of 2
+
+
+def test_hinge_leaves_a_pair_alone_that_is_won_by_one_over_beta():
+    zero = torch.zeros(3)
+    losses, _, _ = hinge_loss(torch.tensor([0.0, 1.0, 2.0]), zero, zero, zero, beta=0.5)
+    assert losses.tolist() == [1.0, 0.5, 0.0]
+
+
+def test_simpo_asks_for_its_margin_and_for_no_reference():
+    losses, chosen, rejected = simpo_loss(scores(2.0), scores(1.0), beta=1.5, target_margin=0.5)
+    assert losses.item() == pytest.approx(math.log(1 + math.exp(-1.0)))
+    assert (chosen.item(), rejected.item()) == (3.0, 1.5)
+
+
+def test_kto_of_two_pairs_by_hand():
+    """Chosen gained 2 and 0 (mean 1), rejected lost 1 and 3 (mean below 0, so 0)."""
+    zero = torch.zeros(2)
+    losses, _, _ = kto_loss(torch.tensor([2.0, 0.0]), torch.tensor([-1.0, -3.0]), zero, zero, beta=1.0)
+    of_minus_2, of_minus_4 = (1 / (1 + math.exp(x)) for x in (2, 4))
+    assert losses.tolist() == pytest.approx([of_minus_2, (0.5 + of_minus_4) / 2])
+
+
+@pytest.mark.parametrize("loss", ANCHORED)
+def test_a_wrong_label_is_the_pair_the_other_way_round(loss):
+    four = [torch.randn(6, dtype=torch.float64) for _ in range(4)]
+    swapped = [four[1], four[0], four[3], four[2]]
+    assert torch.allclose(loss(*four, beta=0.8, label_smoothing=1.0)[0], loss(*swapped, beta=0.8)[0])
+
+
+@pytest.mark.parametrize("loss", ANCHORED)
+def test_every_objective_raises_the_chosen_and_moves_no_reference(loss):
+    chosen, rejected, *reference = (scores(0.1, -0.2) for _ in range(4))
+    loss(chosen, rejected, *reference, beta=0.5)[0].sum().backward()
+    assert (chosen.grad < 0).all() and (rejected.grad > 0).all()
+    assert all(part.grad is None for part in reference)
+
+
+def test_plackett_luce_is_the_probability_of_the_order():
+    rewards = torch.tensor([0.7, -0.1, 0.4], dtype=torch.float64)
+    zero = torch.zeros(3, dtype=torch.float64)
+    of_orders = [
+        math.exp(-plackett_luce_loss(rewards[list(order)], zero, beta=1.0).sum().item())
+        for order in itertools.permutations(range(3))
+    ]
+    assert sum(of_orders) == pytest.approx(1.0)
+    weights = rewards.exp()
+    by_hand = weights[0] / weights.sum() * weights[1] / weights[1:].sum()
+    assert of_orders[0] == pytest.approx(by_hand.item())
+
+
+def test_plackett_luce_of_two_images_is_dpo():
+    policy, reference = torch.tensor([1.2, 0.3]), torch.tensor([0.4, 0.9])
+    listwise = plackett_luce_loss(policy, reference, beta=0.7)
+    pairwise = dpo_loss(policy[:1], policy[1:], reference[:1], reference[1:], beta=0.7)[0]
+    assert listwise.tolist() == pytest.approx(pairwise.tolist())
+
+
+def test_win_shares_of_three_images_by_hand():
+    p, chosen, rejected = torch.tensor([0.9, 0.8, 0.6]), torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2])
+    assert win_shares(p, chosen, rejected, 4).tolist() == pytest.approx([0.85, 0.35, 0.3, 0.5])
+
+
+def test_lambda_weights_are_the_change_of_dcg_by_hand():
+    values, chosen, rejected = torch.tensor([0.0, 1.0]), torch.tensor([1]), torch.tensor([0])
+    assert lambda_weights(values, chosen, rejected).tolist() == [1.0]  # one pair is its own mean
+    values, chosen, rejected = torch.tensor([1.0, 0.5, 0.0]), torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2])
+    discounts = [1 / math.log2(1 + rank) for rank in (1, 2, 3)]
+    raw = [
+        (2 - math.sqrt(2)) * (discounts[0] - discounts[1]),
+        (2 - 1) * (discounts[0] - discounts[2]),
+        (math.sqrt(2) - 1) * (discounts[1] - discounts[2]),
+    ]
+    expected = [weight / (sum(raw) / 3) for weight in raw]
+    assert lambda_weights(values, chosen, rejected).tolist() == pytest.approx(expected, rel=1e-5)
+    assert lambda_weights(torch.ones(3), chosen, rejected).tolist() == [1.0, 1.0, 1.0]
+
+
+def batch_of(num_images: list[int], seed: int = 0) -> dict:
+    """All pairs of each query's images, the images of query 0 numbered first; every image has one score."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = [(q, a, b) for q, n in enumerate(num_images) for a, b in itertools.combinations(range(n), 2)]
+    query, a, b = torch.tensor(rows).T
+    first = torch.tensor([0, *itertools.accumulate(num_images)])[query]
+    policy, reference = (torch.randn(sum(num_images), generator=generator) for _ in range(2))
+    chosen, rejected = first + a, first + b
+    return {
+        "policy": (policy[chosen], policy[rejected]),
+        "reference": (reference[chosen], reference[rejected]),
+        "p_chosen": torch.full((len(rows),), 0.9),
+        "query": query,
+        "images": (chosen, rejected),
+        "scores": (policy, reference),
+    }
+
+
+def part_of(batch: dict, mine: torch.Tensor) -> dict:
+    """The pairs of the batch that are marked."""
+    return {
+        name: tuple(side[mine] for side in value) if isinstance(value, tuple) else value[mine]
+        for name, value in batch.items()
+    }
+
+
+@pytest.mark.parametrize("objective", sorted({*get_args(Objective)} - {"kto"}))  # whose zero is the batch's
+def test_a_batch_of_two_queries_is_each_query_alone(objective):
+    batch = batch_of([4, 3])
+    batch.pop("scores")
+    losses = preference_losses(objective, **batch, beta=0.5, target_margin=0.3)[0]
+    assert losses.shape == (9,)
+    for number in (0, 1):
+        mine = batch["query"] == number
+        alone = preference_losses(objective, **part_of(batch, mine), beta=0.5, target_margin=0.3)[0]
+        assert torch.allclose(losses[mine], alone, atol=1e-6)
+
+
+def test_a_query_of_the_listwise_objective_loses_what_its_order_loses():
+    batch = batch_of([4])
+    policy, reference = batch.pop("scores")
+    losses = preference_losses("plackett_luce", **batch, beta=0.5, target_margin=0.0)[0]
+    assert losses.tolist() == pytest.approx(
+        [plackett_luce_loss(policy, reference, beta=0.5).mean().item()] * 6
+    )
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:

@@ -90,9 +90,9 @@ def evaluation(truth):
     scores = {votes.name: np.array([[0.9, 0.1]])}
     asked = Asked(QUERIES, captions, [votes], [], truth, 20)
     answers = {
-        "baseline": Answers(BEFORE, np.array([1, 11]), scores),
-        "aligned": Answers(AFTER, np.array([1, 7]), scores),
-        "teacher": Answers(AFTER, np.array([2]), scores),
+        "baseline": Answers(BEFORE, np.array([1, 11]), scores, np.array([4.0, 2.0]), np.array([True, False])),
+        "aligned": Answers(AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), np.array([True, True])),
+        "teacher": Answers(AFTER, np.array([2]), scores, np.array([1.0, 2.0])),
     }
     duels = [
         (q, r, a, b)
