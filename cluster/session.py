@@ -5,6 +5,7 @@ require({"embed": profile.encoder.stage, "judge": profile.judge.stage})
 """
 
 import atexit
+import importlib
 import logging
 import math
 import os
@@ -133,6 +134,8 @@ def _room_on(stage: Stage, node: Resources, most: int) -> int:
 
 def _quiet() -> None:
     """Keep what the verbs tell readable: warnings and errors of Ray Data show, its plans do not."""
+    importlib.import_module("ray.data")  # sets its logger as it is imported, so that comes first
+
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     # Ray starts its processes by fork and exec at once: nothing of LanceDB runs in between.
     warnings.filterwarnings("ignore", message="lancedb fork support", category=RuntimeWarning)
