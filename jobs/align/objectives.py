@@ -36,8 +36,9 @@ def dpo_loss(
     """
     chosen = policy_chosen_scores - reference_chosen_scores.detach()
     rejected = policy_rejected_scores - reference_rejected_scores.detach()
-    losses = _both_ways(lambda m: -functional.logsigmoid(beta * m), chosen - rejected, label_smoothing)
-    return losses, beta * chosen.detach(), beta * rejected.detach()
+    return _of_margin(
+        lambda margin: -functional.logsigmoid(beta * margin), chosen, rejected, beta, label_smoothing
+    )
 
 
 def ipo_loss(
@@ -55,8 +56,7 @@ def ipo_loss(
     """
     chosen = policy_chosen_scores - reference_chosen_scores.detach()
     rejected = policy_rejected_scores - reference_rejected_scores.detach()
-    losses = _both_ways(lambda m: (m - 1 / (2 * beta)) ** 2, chosen - rejected, label_smoothing)
-    return losses, beta * chosen.detach(), beta * rejected.detach()
+    return _of_margin(lambda margin: (margin - 1 / (2 * beta)) ** 2, chosen, rejected, beta, label_smoothing)
 
 
 def hinge_loss(
@@ -71,8 +71,9 @@ def hinge_loss(
     """SLiC's hinge: max(0, 1 - beta * m) (arXiv 2305.10425). A pair won by 1 / beta is left alone."""
     chosen = policy_chosen_scores - reference_chosen_scores.detach()
     rejected = policy_rejected_scores - reference_rejected_scores.detach()
-    losses = _both_ways(lambda m: functional.relu(1 - beta * m), chosen - rejected, label_smoothing)
-    return losses, beta * chosen.detach(), beta * rejected.detach()
+    return _of_margin(
+        lambda margin: functional.relu(1 - beta * margin), chosen, rejected, beta, label_smoothing
+    )
 
 
 def simpo_loss(
@@ -87,11 +88,11 @@ def simpo_loss(
 
     Images have no length to normalise by. `target_margin` is in units of reward, >= 0.
     """
-    difference = policy_chosen_scores - policy_rejected_scores
-    losses = _both_ways(
-        lambda d: -functional.logsigmoid(beta * d - target_margin), difference, label_smoothing
-    )
-    return losses, beta * policy_chosen_scores.detach(), beta * policy_rejected_scores.detach()
+    chosen, rejected = policy_chosen_scores, policy_rejected_scores
+    return _of_margin(
+        lambda margin: -functional.logsigmoid(beta * margin - target_margin),
+        chosen, rejected, beta, label_smoothing,
+    )  # fmt: skip
 
 
 def kto_loss(
@@ -171,9 +172,9 @@ def preference_losses(
     """The losses of a batch's B pairs by name, with their rewards: see the module.
 
     `policy` and `reference` are (chosen, rejected) scores, float [B]; `p_chosen` float [B] in [0, 1]; `query`
-    int64 [B] and `images`, (chosen, rejected) int64 [B], say which query and images a pair is of. A listwise
-    objective gives every pair of a query the query's own loss, so that their weighted sum is the mean over
-    queries whatever the objective.
+    int64 [B] and `images`, (chosen, rejected) int64 [B], say which query and images a pair is of. Under
+    `plackett_luce` every pair of a query has the query's own loss, so that the mean over a query's pairs is
+    what the query loses, whatever the objective.
     """
     soft = {"beta": beta, "label_smoothing": 1 - p_chosen}
     if objective == "simpo":
@@ -190,13 +191,10 @@ def preference_losses(
         else:
             order = values.argsort(descending=True, stable=True)
             scores = [
-                _of_images(*(side[mine] for side in pair), chosen, rejected) for pair in (policy, reference)
+                _of_images(*(side[mine] for side in pair), chosen, rejected)[order]
+                for pair in (policy, reference)
             ]
-            own = (
-                plackett_luce_loss(*(listed[order] for listed in scores), beta=beta)
-                .mean()
-                .repeat(len(chosen))
-            )
+            own = plackett_luce_loss(*scores, beta=beta).mean().repeat(len(chosen))
         losses = losses.masked_scatter(mine, own)
     return losses, *rewards
 
@@ -209,9 +207,17 @@ PAIRWISE: dict[str, Callable[..., Losses]] = {
 }
 
 
-def _both_ways(loss: Callable[[Tensor], Tensor], margin: Tensor, label_smoothing: float | Tensor) -> Tensor:
-    """The loss of the pair as labelled and of its reverse, weighted by how sure the label is."""
-    return loss(margin) * (1 - label_smoothing) + loss(-margin) * label_smoothing
+def _of_margin(
+    loss: Callable[[Tensor], Tensor],
+    chosen: Tensor,
+    rejected: Tensor,
+    beta: float,
+    label_smoothing: float | Tensor,
+) -> Losses:
+    """The loss of the margin as labelled and of its reverse, weighted by how sure the label is; rewards."""
+    margin = chosen - rejected
+    losses = loss(margin) * (1 - label_smoothing) + loss(-margin) * label_smoothing
+    return losses, beta * chosen.detach(), beta * rejected.detach()
 
 
 def _places(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:
