@@ -74,7 +74,7 @@ def aesthetic_at(accurate: np.ndarray, aesthetics: np.ndarray) -> np.ndarray:
 
 
 def vendi_score(vectors: np.ndarray) -> float:
-    """How many different images there seem to be, from 1 (all alike) to k (arXiv 2210.02410, eq. 2).
+    """How many different images there seem to be, from 1 (all alike) to k (arXiv 2210.02410).
 
     `vectors` float [k, D], L2-normalised, k >= 1: the exponential of the entropy of the eigenvalues of their
     cosine similarities over k. It is 1 for copies of one vector and k for orthogonal ones.

@@ -87,16 +87,18 @@ class EncoderSystem:
         return np.array([metrics.vendi_score(np.stack(vectors)) if vectors else 0.0 for vectors in listed])
 
     def recognised(self, labels: Mapping[str, str]) -> np.ndarray:
-        """Zero-shot classification of the gallery, bool [N]: is an image nearest to the words of its label?
+        """Zero-shot classification, bool [N]: is a gallery image nearest to the words of its label?
 
         `labels` maps image_id -> what is in it; the classes are all that occur, each as the text "a <label>".
+        Images of the gallery that have no label are left out.
         """
         classes = sorted(set(labels.values()))
         texts = self.encoder.encode_texts([f"a {label}" for label in classes])
         found = {}
         for ids, vectors in scan_vectors(self.store, self.table, self.where):
             found |= dict(zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True))
-        return np.array([classes[found[image_id]] == labels[image_id] for image_id in sorted(found)], bool)
+        labelled = sorted(found.keys() & labels.keys())
+        return np.array([classes[found[image_id]] == labels[image_id] for image_id in labelled], bool)
 
     def ratings(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """How well each image answers each query by this encoder, in [1, 5]: the judge's scale.
