@@ -47,6 +47,18 @@ COMPARE: dict[Criterion, str] = {
     ),
 }
 
+# Both pictures are seen, one is rated: the paper's `cp_scorer`.
+TOGETHER: dict[Literal["accuracy", "aesthetics"], str] = {
+    "accuracy": (
+        '"{query}": how well does picture {letter} show it? '
+        "Rate it from 1 (not at all) to 5 (exactly) with one digit."
+    ),
+    "aesthetics": (
+        "How beautiful is picture {letter}? Mind light, colours, composition and sharpness. "
+        "Rate it from 1 (ugly) to 5 (stunning) with one digit."
+    ),
+}
+
 Messages = list[dict[str, Any]]
 
 
@@ -116,6 +128,28 @@ class Judge:
         )
         return comparison(p_ab=p_first[0::2], p_ba=1.0 - p_first[1::2])
 
+    def rate_together(
+        self,
+        criterion: Literal["accuracy", "aesthetics"],
+        queries: Sequence[str],
+        images_a: Sequence[Image.Image],
+        images_b: Sequence[Image.Image],
+    ) -> np.ndarray:
+        """Rates both of two images that are shown together, in both orders.
+
+        Returns:
+            float64 [N, 2, 2] in [1, 5], NaN where the engine gave no answer: for each pair and for A shown
+            first and A shown second, the ratings of image A and of image B.
+        """
+        requests = []
+        for query, a, b in zip(queries, images_a, images_b, strict=True):
+            a, b = self._fit(a), self._fit(b)
+            for shown, letters_of_a_and_b in (((a, b), "AB"), ((b, a), "BA")):
+                for letter in letters_of_a_and_b:
+                    messages = together_messages(criterion, query, letter)
+                    requests.append(Request(messages=messages, images=shown, choices=DIGITS))
+        return self._rate(requests).reshape(-1, 2, 2)
+
     def _rate(self, requests: Sequence[Request]) -> np.ndarray:
         return np.array(
             [expected_digit(reply) for reply in generate_or_exit(self.engine, requests)], dtype=np.float64
@@ -127,7 +161,7 @@ class Judge:
 
 def identity() -> str:
     """8 hex characters that change with the prompts above: ratings under other prompts are other ratings."""
-    return hashlib.sha256(repr((SYSTEM, AESTHETICS, ACCURACY, COMPARE)).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr((SYSTEM, AESTHETICS, ACCURACY, COMPARE, TOGETHER)).encode()).hexdigest()[:8]
 
 
 def plain(query: str) -> str:
@@ -142,7 +176,15 @@ def rating_messages(question: str) -> Messages:
 
 def comparison_messages(criterion: Criterion, query: str) -> Messages:
     """A chat that shows two images, named A and B, then the question."""
-    question = COMPARE[criterion].format(query=plain(query))
+    return _two_images(COMPARE[criterion].format(query=plain(query)))
+
+
+def together_messages(criterion: Literal["accuracy", "aesthetics"], query: str, letter: str) -> Messages:
+    """A chat that shows two images, named A and B, then the question about the one of that letter."""
+    return _two_images(TOGETHER[criterion].format(query=plain(query), letter=letter))
+
+
+def _two_images(question: str) -> Messages:
     return _chat(
         [
             {"type": "text", "text": "A:"},

@@ -32,6 +32,7 @@ from jobs.pretrain.judge_data import (
     CLASSES,
     Question,
     Scenes,
+    batch_of,
     corpus,
     make_scenes,
     name_all,
@@ -53,9 +54,13 @@ LOSS_WEIGHTS = {
     "aesthetics": 1.0,
     "accuracy": 1.0,
     "compare": 1.5,
+    "together": 1.0,
     "describe": 0.5,
     "caption": 0.3,
-    "match": 2.0,
+    "claim_accuracy": 2.0,
+    "claim_compare": 1.0,
+    "claim_together": 0.5,
+    "match": 1.0,
     "latents": 0.5,
     "words": 0.5,
 }
@@ -117,29 +122,38 @@ class LatentHeads(nn.Module):
         pooled = self.norm(torch.cat([seen.mean(1), seen.amax(1)], dim=-1))
         return {name: head(pooled) for name, head in self.classify.items()}, self.regress(pooled)
 
-    def loss(self, seen: Tensor, scenes: Scenes, rows: np.ndarray) -> Tensor:
+    def loss(self, seen: Tensor, scenes: Scenes) -> Tensor:
         """Mean cross-entropy of the classes plus squared error of the aspects (in units of their spread), a
         scalar.
         """
         scores, values = self(seen.float())
-        labels = torch.from_numpy(scenes.labels[rows])
+        labels = torch.from_numpy(scenes.labels)
         named = sum(F.cross_entropy(scores[name], labels[:, i]) for i, name in enumerate(CLASSES))
-        truth = np.concatenate([scenes.aspects[rows], scenes.aesthetics[rows, None]], axis=1)
+        truth = np.concatenate([scenes.aspects, scenes.aesthetics[:, None]], axis=1)
         return named / len(CLASSES) + 4.0 * F.mse_loss(values, torch.from_numpy(truth) - 0.5)
 
 
 class MatchHeads(nn.Module):
-    """Auxiliary heads on the language model: what the query says of the picture, attribute by attribute."""
+    """Auxiliary heads on the language model: what the query says of the picture, phrase by phrase.
+
+    The answer alone says too little of which word was wrong; a small model then does not learn to look.
+    """
 
     def __init__(self, width: int):
         super().__init__()
+        self.claim = nn.Linear(width, 2)
         self.classify = nn.Linear(width, 3 * len(ASKED))
 
-    def loss(self, prompts: jb.Prompts, states: Tensor) -> Tensor:
-        """Mean cross-entropy where the query ends and where the answer is read, a scalar."""
-        rows = torch.arange(len(states))
-        scores = [self.classify(states[rows, place]).float() for place in (prompts.query_end, prompts.last)]
-        return sum(F.cross_entropy(s.view(-1, 3), prompts.matches.view(-1)) for s in scores) / 2
+    def claim_loss(self, prompts: jb.Prompts, states: Tensor) -> Tensor:
+        """Mean cross-entropy, a scalar: is each phrase true of each image? Told where the phrase ends."""
+        rows, places = prompts.claim_places.unbind(-1)
+        scores, known = self.claim(states[rows, places]).float(), ~prompts.claims.isnan()
+        return F.binary_cross_entropy_with_logits(scores[known], prompts.claims[known])
+
+    def match_loss(self, prompts: jb.Prompts, states: Tensor) -> Tensor:
+        """Mean cross-entropy of each of `ASKED` where the answer is read, a scalar."""
+        scores = self.classify(states[torch.arange(len(states)), prompts.last]).float()
+        return F.cross_entropy(scores.view(-1, 3), prompts.matches.view(-1))
 
 
 class Trainer:
@@ -193,8 +207,9 @@ class Trainer:
         rows = sample_images(rng, scenes, self.config.images_per_step)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
+        batch = batch_of(scenes, rows, rng)
         with torch.autocast("cpu", torch.bfloat16):
-            losses = self.losses(scenes, rows, rng, stage=self._stage()[0])
+            losses = self.losses(batch, rng, stage=self._stage()[0])
         total = sum(LOSS_WEIGHTS[name] * loss for name, loss in losses.items())
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -203,22 +218,18 @@ class Trainer:
         self.step += 1
         return {name: loss.item() for name, loss in losses.items()}
 
-    def losses(
-        self, scenes: Scenes, rows: np.ndarray, rng: np.random.Generator, *, stage: int
-    ) -> dict[str, Tensor]:
-        """Mean loss of each task of the stage on the scenes of `rows`."""
-        latents = [scenes.latents[row] for row in rows]
+    def losses(self, batch: Scenes, rng: np.random.Generator, *, stage: int) -> dict[str, Tensor]:
+        """Mean loss of each task of the stage on a batch of scenes."""
         if stage == MATCH:
             with torch.no_grad():
-                seen = jb.see(self.model, scenes.pixels[rows])
-            return self._answers("accuracy", sample_accuracy(rng, latents), seen)
-        seen = jb.see(self.model, scenes.pixels[rows])
-        losses = {
-            "latents": self.heads.loss(seen, scenes, rows),
-            "words": jb.word_loss(self.model, seen, self.encoder.bags([name_all(x, rng) for x in latents])),
-        }
+                seen = jb.see(self.model, batch.pixels)
+            return self._answers("accuracy", sample_accuracy(rng, batch.latents, times=2), seen)
+        seen = jb.see(self.model, batch.pixels)
+        named = self.encoder.bags([name_all(scene, rng) for scene in batch.latents])
+        losses = {"latents": self.heads.loss(seen, batch), "words": jb.word_loss(self.model, seen, named)}
         if stage == ALL:
-            for kind, questions in sample_questions(rng, latents, self.config.pairs_per_criterion).items():
+            asked = sample_questions(rng, batch.latents, self.config.pairs_per_criterion)
+            for kind, questions in asked.items():
                 losses.update(self._answers(kind, questions, seen))
         return losses
 
@@ -229,9 +240,11 @@ class Trainer:
         if kind == "describe":
             return {kind: jb.description_loss(self.model, prompts, states)}
         losses = {kind: jb.answer_loss(self.model, prompts, states).mean()}
+        if len(prompts.claims):
+            losses[f"claim_{kind}"] = self.match_heads.claim_loss(prompts, states)
         if kind == "accuracy":
             losses["caption"] = jb.description_loss(self.model, prompts, states)
-            losses["match"] = self.match_heads.loss(prompts, states)
+            losses["match"] = self.match_heads.match_loss(prompts, states)
         return losses
 
     def _learning_rate(self) -> float:

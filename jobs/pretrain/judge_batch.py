@@ -31,8 +31,10 @@ class Prompts:
     input_ids: int64 [P, S]. positions: int64 [3, P, S], the multi-modal rotary positions. slots: int64
     [images shown], rows of the batch's images in the order of their placeholders. last: int64 [P], where
     the answer is read. answers: float32 [P, V] over the vocabulary (zero rows for descriptions). words:
-    int64 [P, S], next tokens of descriptions and of queries that fit, `IGNORED` elsewhere. query_end:
-    int64 [P], the token after the query. matches: int64 [P, len(ASKED)] in 0, 1, 2, or [P, 0].
+    int64 [P, S], next tokens of descriptions and of queries that fit, `IGNORED` elsewhere. matches: int64
+    [P, len(ASKED)] in 0, 1, 2, or [P, 0]. claim_places: int64 [C, 2], prompt and position of the last token
+    of each phrase that claims something. claims: float32 [C, 2], 1 where that is true of the first and of the
+    second image, 0 where it is not, NaN where there is no second.
     """
 
     input_ids: Tensor
@@ -41,8 +43,9 @@ class Prompts:
     last: Tensor
     answers: Tensor
     words: Tensor
-    query_end: Tensor
     matches: Tensor
+    claim_places: Tensor
+    claims: Tensor
 
 
 def patches(pixels: np.ndarray) -> Tensor:
@@ -74,9 +77,39 @@ class PatchLinear(nn.Module):
         return F.linear(hidden_states, self.proj.weight.flatten(1))
 
 
+class ImageAttention(nn.Module):
+    """Attention of a block of the vision tower over equal images at once, where the original takes them one
+    by one: half as long again quicker.
+    """
+
+    def __init__(self, attention: nn.Module):
+        super().__init__()
+        self.qkv, self.proj, self.num_heads = attention.qkv, attention.proj, attention.num_heads
+
+    def forward(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], **_: object
+    ) -> Tensor:
+        """Patches of full-size images, one image after the other, [B * patches, width] -> the same shape."""
+        shape = (-1, PATCHES_PER_SIDE**2, 3, self.num_heads, self.qkv.in_features // self.num_heads)
+        query, key, value = self.qkv(hidden_states).view(shape).permute(2, 0, 3, 1, 4)
+        # The same for every image: those of the first.
+        cos, sin = (table[: PATCHES_PER_SIDE**2].to(query.dtype) for table in position_embeddings)
+        query, key = (x * cos + _rotate_half(x) * sin for x in (query, key))
+        seen = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(seen.transpose(1, 2).reshape(hidden_states.shape))
+
+
+def _rotate_half(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([-second, first], dim=-1)
+
+
 def speed_up(model: Qwen2_5_VLForConditionalGeneration) -> None:
-    """Swap the patch embedding's convolution for a matrix product; the names of the weights stay."""
-    model.model.visual.patch_embed = PatchLinear(model.model.visual.patch_embed.proj)
+    """Swap parts of the vision tower for quicker ones that do the same; the names of the weights stay."""
+    visual = model.model.visual
+    visual.patch_embed = PatchLinear(visual.patch_embed.proj)
+    for block in visual.blocks:
+        block.attn = ImageAttention(block.attn)
 
 
 def see(model: Qwen2_5_VLForConditionalGeneration, pixels: np.ndarray) -> Tensor:
@@ -161,12 +194,12 @@ class PromptEncoder:
         length = max(len(a) + len(t) for a, t in zip(asked, told, strict=True))
         input_ids = torch.full((len(asked), length), self.tokenizer.pad_token_id)
         words = torch.full((len(asked), length), IGNORED)
-        query_end: list[int] = []
+        places: list[tuple[int, int]] = []
         for row, (prompt, text) in enumerate(zip(asked, told, strict=True)):
             input_ids[row, : len(prompt) + len(text)] = torch.tensor(prompt + text)
             words[row, len(prompt) - 1 : len(prompt) - 1 + len(text)] = torch.tensor(text, dtype=torch.long)
-            start, query = self._query(questions[row])
-            query_end.append(start + len(query))
+            start, query, ends = self._query(questions[row])
+            places += [(row, start + end) for end in ends]
             if questions[row].fits:
                 words[row, start - 1 : start - 1 + len(query)] = torch.tensor(query, dtype=torch.long)
         return Prompts(
@@ -176,8 +209,9 @@ class PromptEncoder:
             last=torch.tensor([len(prompt) - 1 for prompt in asked]),
             answers=self._answers(questions),
             words=words,
-            query_end=torch.tensor(query_end),
             matches=torch.tensor([question.matches for question in questions]),
+            claim_places=torch.tensor(places, dtype=torch.long).view(-1, 2),
+            claims=_claims(questions),
         )
 
     def _prompt(self, question: Question) -> list[int]:
@@ -189,13 +223,18 @@ class PromptEncoder:
         )
         return text.replace("<|image_pad|>", "<|image_pad|>" * TOKENS_PER_IMAGE)
 
-    def _query(self, question: Question) -> tuple[int, list[int]]:
-        """Where the query's tokens start in the prompt, and what they are; none without a query."""
+    def _query(self, question: Question) -> tuple[int, list[int], list[int]]:
+        """Where the query's tokens start in the prompt, what they are, and which of them end a claim."""
         if not question.query:
-            return 1, []
-        before = self._text(question).split(question.query)[0]
+            return 1, [], []
+        before = self._text(question).split(f'"{question.query}"')[0] + '"'
         start = len(self.tokenizer.encode(before, add_special_tokens=False))
-        return start, self.tokenizer.encode(question.query, add_special_tokens=False)
+        encoded = self.tokenizer(question.query, add_special_tokens=False, return_offsets_mapping=True)
+        ends, cursor = [], 0
+        for phrase, _ in question.claims:
+            cursor = question.query.index(phrase, cursor) + len(phrase)
+            ends.append(next(i for i, (_, end) in enumerate(encoded["offset_mapping"]) if end >= cursor))
+        return start, encoded["input_ids"], ends
 
     def _words(self, question: Question) -> list[int]:
         return (
@@ -211,6 +250,11 @@ class PromptEncoder:
                 ids = self.token_ids(list(question.answer))
                 answers[row, ids] = torch.tensor(list(question.answer.values()))
         return answers
+
+
+def _claims(questions: Sequence[Question]) -> Tensor:
+    true = [[*map(float, of_images), np.nan][:2] for q in questions for _, of_images in q.claims]
+    return torch.tensor(true, dtype=torch.float32).view(-1, 2)
 
 
 def positions(input_ids: np.ndarray, image_id: int) -> Tensor:

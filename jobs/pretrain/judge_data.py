@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -44,6 +45,8 @@ CLASSES: dict[str, tuple] = {
 }
 DESCRIBE = "Describe this picture."
 NUM_PROBES = 32
+MAX_SHIFT_PX = 6
+MIRRORED = {"left": "right", "centre": "centre", "right": "left"}
 STOP_WORDS = frozenset(("a", "an", "at", "by", "in", "of", "on", "the", "under"))
 ATTRIBUTES = ("colour", "setting", "light", "count")
 ASKED = ("subject", *ATTRIBUTES)
@@ -75,6 +78,7 @@ class Question:
     description, whose words are `text`. query: the part of the prompt that asks for something, "" for none.
     fits: whether the query is true of the image; its words are then learned as a description's are.
     matches: for each of `ASKED` 0 (the query does not name it), 1 (named, and so in the image) or 2 (not so).
+    claims: the phrases of the query that name something, each with whether it is true of each image shown.
     """
 
     messages: judge.Messages
@@ -84,6 +88,7 @@ class Question:
     query: str = ""
     fits: bool = False
     matches: tuple[int, ...] = ()
+    claims: tuple[tuple[str, tuple[bool, ...]], ...] = ()
 
 
 def make_scenes(num_scenes: int, seed: int, folder: Path, num_workers: int) -> Scenes:
@@ -167,20 +172,30 @@ def ask(latents: Latents, rng: np.random.Generator, must: str = "") -> str:
 
     must: an attribute that is named in any case, or "subject".
     """
+    return " ".join(ask_in_parts(latents, rng, must).values())
+
+
+def ask_in_parts(latents: Latents, rng: np.random.Generator, must: str = "") -> dict[str, str]:
+    """The query of `ask` by what its phrases name, in their order: names of `ASKED`, and "article"."""
     named = {name for name in ATTRIBUTES if rng.random() < 0.22} | {must}
-    subject = SUBJECTS[latents.subject]
+    subject, parts = SUBJECTS[latents.subject], {}
     if latents.count > 1 and "count" in named:
-        counted, noun = f"{_pick(rng, COUNT_WORDS[latents.count])} ", subject.plural
+        parts["count"], noun = _pick(rng, COUNT_WORDS[latents.count]), subject.plural
     else:
-        counted = "a " if rng.random() < 0.4 else ""
+        if rng.random() < 0.4:
+            parts["article"] = "a"
         noun = subject.name if rng.random() < 0.7 else _pick(rng, (*subject.synonyms, subject.plural))
-    colour = (
-        f"{_pick(rng, (latents.colour,) * 4 + COLOUR_SYNONYMS[latents.colour])} " if "colour" in named else ""
-    )
-    setting = f" {_pick(rng, SETTINGS[latents.setting][:3])}" if "setting" in named else ""
-    light = f" {_pick(rng, LIGHTS[latents.light][:3])}" if "light" in named else ""
-    text = f"{counted}{colour}{noun}{setting}{light}"
-    return text.capitalize() if rng.random() < 0.1 else text
+    if "colour" in named:
+        parts["colour"] = _pick(rng, (latents.colour,) * 4 + COLOUR_SYNONYMS[latents.colour])
+    parts["subject"] = noun
+    if "setting" in named:
+        parts["setting"] = _pick(rng, SETTINGS[latents.setting][:3])
+    if "light" in named:
+        parts["light"] = _pick(rng, LIGHTS[latents.light][:3])
+    if rng.random() < 0.1:
+        first = next(iter(parts))
+        parts[first] = parts[first].capitalize()
+    return parts
 
 
 def name_all(latents: Latents, rng: np.random.Generator) -> str:
@@ -201,9 +216,14 @@ def name_all(latents: Latents, rng: np.random.Generator) -> str:
 
 def ask_for_another(latents: Latents, rng: np.random.Generator) -> str:
     """A query that the scene fits in all but one attribute: a hard negative."""
-    name = str(rng.choice([*ATTRIBUTES, "subject"], p=[0.35, 0.25, 0.25, 0.05, 0.1]))
+    return " ".join(ask_for_another_in_parts(latents, rng).values())
+
+
+def ask_for_another_in_parts(latents: Latents, rng: np.random.Generator) -> dict[str, str]:
+    """The query of `ask_for_another` by what its phrases name."""
+    name = str(rng.choice([*ATTRIBUTES, "subject"], p=[0.3, 0.25, 0.2, 0.1, 0.15]))
     others = [value for value in CLASSES[name] if value != getattr(latents, name)]
-    return ask(replace(latents, **{name: others[rng.integers(len(others))]}), rng, must=name)
+    return ask_in_parts(replace(latents, **{name: others[rng.integers(len(others))]}), rng, must=name)
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
@@ -219,13 +239,29 @@ def sample_images(rng: np.random.Generator, scenes: Scenes, num_images: int, gro
     return np.concatenate(rows)
 
 
+def batch_of(scenes: Scenes, rows: np.ndarray, rng: np.random.Generator) -> Scenes:
+    """Those scenes, half of them mirrored and all moved by up to `MAX_SHIFT_PX`, with truths to match.
+
+    A small vision tower learns twice as much from scenes that it never sees the same way twice.
+    """
+    latents, pixels = [scenes.latents[row] for row in rows], scenes.pixels[rows]
+    margin = [(0, 0), (MAX_SHIFT_PX, MAX_SHIFT_PX), (MAX_SHIFT_PX, MAX_SHIFT_PX), (0, 0)]
+    padded = np.pad(pixels, margin, mode="edge")
+    for place, (top, left) in enumerate(rng.integers(0, 2 * MAX_SHIFT_PX + 1, (len(rows), 2))):
+        pixels[place] = padded[place, top : top + IMAGE_PX, left : left + IMAGE_PX]
+        if rng.random() < 0.5:
+            pixels[place] = pixels[place, :, ::-1]
+            latents[place] = replace(latents[place], place=MIRRORED[latents[place].place])
+    return label_scenes(latents, pixels)
+
+
 def sample_questions(
     rng: np.random.Generator, latents: Sequence[Latents], num_pairs: int
 ) -> dict[str, list[Question]]:
     """Questions of each kind about a batch of scenes, prompts of one kind being of nearly one length.
 
-    Every image is rated for accuracy, every fourth for beauty, every eighth is described, and `num_pairs`
-    pairs are compared by each criterion.
+    Every image is rated for accuracy, every fourth for beauty, every eighth is described, `num_pairs` pairs
+    are compared by each criterion, and half as many rated together.
     """
     positions = range(len(latents))
     return {
@@ -237,12 +273,17 @@ def sample_questions(
             for criterion in judge.CRITERIA
             for _ in range(num_pairs)
         ],
+        "together": [
+            rate_together(rng, criterion, latents, *sample_pair(rng, len(latents)))
+            for criterion in judge.TOGETHER
+            for _ in range(num_pairs // 2)
+        ],
     }
 
 
-def sample_accuracy(rng: np.random.Generator, latents: Sequence[Latents]) -> list[Question]:
-    """One question on the accuracy of each scene of a batch."""
-    return [rate_accuracy(rng, latents, position) for position in range(len(latents))]
+def sample_accuracy(rng: np.random.Generator, latents: Sequence[Latents], times: int = 1) -> list[Question]:
+    """`times` questions on the accuracy of each scene of a batch."""
+    return [rate_accuracy(rng, latents, position) for position in range(len(latents)) for _ in range(times)]
 
 
 def rate_aesthetics(latents: Latents, position: int) -> Question:
@@ -255,7 +296,14 @@ def rate_accuracy(rng: np.random.Generator, latents: Sequence[Latents], position
     """How well the scene answers a query made for it, nearly for it, or for another scene."""
     scene, other = latents[position], latents[rng.integers(len(latents))]
     kind = rng.random()
-    query = ask(scene, rng) if kind < 0.35 else ask_for_another(scene, rng) if kind < 0.7 else ask(other, rng)
+    parts = (
+        ask_in_parts(scene, rng)
+        if kind < 0.35
+        else ask_for_another_in_parts(scene, rng)
+        if kind < 0.75
+        else ask_in_parts(other, rng)
+    )
+    query = " ".join(parts.values())
     messages = judge.rating_messages(judge.ACCURACY.format(query=judge.plain(query)))
     value = accuracy_value(query, scene)
     return Question(
@@ -265,6 +313,7 @@ def rate_accuracy(rng: np.random.Generator, latents: Sequence[Latents], position
         query=query,
         fits=value == 1.0,
         matches=matches(query, scene),
+        claims=claims(parts, (scene,)),
     )
 
 
@@ -275,6 +324,17 @@ def matches(query: str, latents: Latents) -> tuple[int, ...]:
     true = [latents.subject in wanted.subjects]
     true += [getattr(wanted, name) == getattr(latents, name) for name in ATTRIBUTES]
     return tuple(0 if not a else 1 if t else 2 for a, t in zip(asked, true, strict=True))
+
+
+def claims(parts: dict[str, str], shown: Sequence[Latents]) -> tuple[tuple[str, tuple[bool, ...]], ...]:
+    """The phrases of the query that name something, and whether each is true of each scene shown."""
+    query = " ".join(parts.values())
+    found = [dict(zip(ASKED, matches(query, scene), strict=True)) for scene in shown]
+    return tuple(
+        (phrase, tuple(named[name] == 1 for named in found))
+        for name, phrase in parts.items()
+        if name in ASKED and found[0][name]
+    )
 
 
 def describe(rng: np.random.Generator, latents: Latents, position: int) -> Question:
@@ -297,20 +357,49 @@ def compare(
 ) -> Question:
     """Which of two scenes is better by the criterion, for a query made for one of them or nearly so."""
     about = latents[a] if rng.random() < 0.5 else latents[b]
-    query = ask(about, rng) if rng.random() < 0.75 else ask_for_another(about, rng)
+    parts = ask_in_parts(about, rng) if rng.random() < 0.75 else ask_for_another_in_parts(about, rng)
+    query, shown = " ".join(parts.values()), (latents[a], latents[b])
     if criterion == "aesthetics":
-        target = comparison_target(true_aesthetics(latents[a]), true_aesthetics(latents[b]), 8.0)
+        target = comparison_target(*(true_aesthetics(scene) for scene in shown), 8.0)
     elif criterion == "accuracy":
-        target = comparison_target(accuracy_value(query, latents[a]), accuracy_value(query, latents[b]), 8.0)
+        target = comparison_target(*(accuracy_value(query, scene) for scene in shown), 8.0)
     else:
-        target = comparison_target(overall_value(query, latents[a]), overall_value(query, latents[b]), 10.0)
-    return Question(judge.comparison_messages(criterion, query), (a, b), target)
+        target = comparison_target(*(overall_value(query, scene) for scene in shown), 10.0)
+    messages = judge.comparison_messages(criterion, query)
+    if criterion == "aesthetics":
+        return Question(messages, (a, b), target)
+    return Question(messages, (a, b), target, query=query, claims=claims(parts, shown))
+
+
+def rate_together(
+    rng: np.random.Generator,
+    criterion: Literal["accuracy", "aesthetics"],
+    latents: Sequence[Latents],
+    a: int,
+    b: int,
+) -> Question:
+    """How well one of two scenes does that are shown together."""
+    shown, letter = (latents[a], latents[b]), int(rng.integers(2))
+    parts = ask_in_parts(shown[rng.integers(2)], rng)
+    query = " ".join(parts.values())
+    messages = judge.together_messages(criterion, query, judge.LETTERS[letter])
+    if criterion == "aesthetics":
+        return Question(messages, (a, b), rating_target(true_aesthetics(shown[letter])))
+    target = rating_target(accuracy_value(query, shown[letter]))
+    return Question(messages, (a, b), target, query=query, claims=claims(parts, shown))
 
 
 def corpus(rng: np.random.Generator, num_texts: int) -> list[str]:
     """Texts that the tokenizer is trained on: the prompts, and queries and descriptions of the studio."""
     latents = [sample_latents(rng) for _ in range(num_texts)]
-    prompts = [judge.SYSTEM, judge.AESTHETICS, judge.ACCURACY, DESCRIBE, *judge.COMPARE.values()]
+    prompts = [
+        judge.SYSTEM,
+        judge.AESTHETICS,
+        judge.ACCURACY,
+        DESCRIBE,
+        *judge.COMPARE.values(),
+        *judge.TOGETHER.values(),
+    ]
     turns = ["system\n", "user\n", "assistant\n", "\nA:", "B:"]
     return (
         (prompts + turns) * 50

@@ -61,6 +61,19 @@ def test_comparison_asks_both_orders_and_takes_the_mean():
     assert [tuple(map(level, request.images)) for request in engine.asked[:2]] == [(60, 20), (20, 60)]
 
 
+def test_two_pictures_are_rated_together_in_both_orders():
+    def rates_the_first_high(request):
+        words = " ".join(part.get("text", "") for part in request.messages[-1]["content"])
+        high = "picture A" in words
+        return Reply(choice_probs={**dict.fromkeys(DIGITS, 0.0), ("5" if high else "2"): 1.0})
+
+    engine = Stand(rates_the_first_high)
+    ratings = Judge(engine).rate_together("accuracy", ["x"], [grey(60)], [grey(20)])
+    assert ratings.tolist() == [[[5.0, 2.0], [2.0, 5.0]]]
+    shown = [tuple(map(level, request.images)) for request in engine.asked]
+    assert shown == [(60, 20), (60, 20), (20, 60), (20, 60)]
+
+
 def test_no_answer_in_one_order_is_no_answer():
     result = comparison(p_ab=np.array([0.9, 0.9]), p_ba=np.array([np.nan, 0.8]))
     assert np.isnan(result.p[0]) and result.p[1] == pytest.approx(0.85)

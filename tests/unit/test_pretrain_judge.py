@@ -1,5 +1,7 @@
 """Training data and tensors of the small judge, against transformers' own processor and model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -126,8 +128,49 @@ def test_a_fitting_query_is_learned_as_a_caption(tokenizer, scenes):
     for row, question in enumerate(questions):
         learned = prompts.words[row][prompts.words[row] != judge_batch.IGNORED]
         assert tokenizer.decode(learned) == (question.query if question.fits else "")
-        assert tokenizer.decode(prompts.input_ids[row, prompts.query_end[row]]).startswith('"')
     assert 5 < sum(question.fits for question in questions) < 35
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "compare", "together"])
+def test_every_claim_is_told_where_its_phrase_ends(tokenizer, scenes, kind):
+    questions = judge_data.sample_questions(np.random.default_rng(0), scenes, num_pairs=24)[kind]
+    prompts = judge_batch.PromptEncoder(tokenizer).encode(questions)
+    told = [(row, *claim) for row, question in enumerate(questions) for claim in question.claims]
+    assert len(told) == len(prompts.claims) > 8
+    for (row, phrase, true), place, truth in zip(told, prompts.claim_places, prompts.claims, strict=True):
+        assert place[0] == row
+        assert tokenizer.decode(prompts.input_ids[row, : place[1] + 1]).endswith(phrase)
+        assert truth[: len(true)].bool().tolist() == list(true)
+        assert truth.isnan().sum() == 2 - len(true)
+
+
+def test_claims_are_true_of_each_scene_apart():
+    rng = np.random.default_rng(0)
+    dog, cat = sample_latents(rng, "dog"), sample_latents(rng, "cat")
+    cat = replace(cat, colour=dog.colour)
+    parts = {"article": "a", "colour": dog.colour, "subject": "puppy"}
+    assert judge_data.claims(parts, (dog, cat)) == ((dog.colour, (True, True)), ("puppy", (True, False)))
+
+
+def test_a_batch_is_mirrored_and_moved_with_its_truths(scenes):
+    pixels = np.zeros((len(scenes), judge_model.IMAGE_PX, judge_model.IMAGE_PX, 3), np.uint8)
+    pixels[:, :, 8:12] = 255  # a bar on the left
+    drawn = judge_data.label_scenes(list(scenes), pixels)
+    batch = judge_data.batch_of(drawn, np.arange(len(scenes)), np.random.default_rng(0))
+    mirrored = batch.pixels[:, :, judge_model.IMAGE_PX // 2 :].any(axis=(1, 2, 3))
+    assert 5 < mirrored.sum() < len(scenes) - 5
+    for before, after, flipped in zip(scenes, batch.latents, mirrored, strict=True):
+        assert after.place == (judge_data.MIRRORED[before.place] if flipped else before.place)
+        assert after == replace(before, place=after.place)
+    assert drawn.pixels[:, :, 8:12].all()  # what is drawn stays as it was
+
+
+def test_whole_images_attend_as_the_original_does(model):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
+    plain = judge_model.make_model(model.config, 0)
+    before = judge_batch.see(plain, pixels)
+    judge_batch.speed_up(plain)
+    assert torch.allclose(judge_batch.see(plain, pixels), before, atol=1e-4)
 
 
 def test_matches_by_attribute():
