@@ -6,10 +6,14 @@ self-contained page) and `resolved_config.yaml` into the output folder.
     kallos evaluate --aligned candidate --truth runs/studio --hpir runs/studio/hpir.parquet --out runs/report
 """
 
+from typing import Literal
+
 from pydantic import Field
 
 from jobs import command
 
+SYSTEMS = ("baseline", "teacher", "aligned", "text")  # in the order of every table
+CHALLENGERS = ("aligned", "text")  # what is compared with the baseline
 TOP_K = 5  # results of one query that are judged and shown; it stands in the names precision@5, aesthetic@5
 DIVERSITY_K = 10  # results of one query whose diversity is measured; it stands in the name vendi@10
 RECALLS = (1, 5, 10)
@@ -20,6 +24,11 @@ class EvaluateConfig(command.JobConfig):
 
     baseline: str = Field("baseline", description="encoder before alignment: an alias or a fingerprint")
     aligned: str = Field("candidate", description="encoder after alignment: an alias or a fingerprint")
+    text: str = Field(
+        "",
+        description="encoder aligned in mode `text`, measured beside the aligned one: an alias or a "
+        "fingerprint; empty = none",
+    )
     queries: str = Field(
         "",
         description="table (.parquet, .csv, .jsonl) with a `query` column, or .txt with one query a line; "
@@ -42,6 +51,11 @@ class EvaluateConfig(command.JobConfig):
     )
     teacher: bool = Field(True, description="measure the teacher: rephrase, retrieve, judge, re-order")
     win_rate: bool = Field(True, description="let the judge compare the two top-5 rows of each query")
+    protocols: tuple[Literal["ranker", "scorer", "cp_scorer"], ...] = Field(
+        ("ranker",),
+        description="how the judge compares rows: which picture is better, pictures rated alone, or rated "
+        "with both in sight; `ranker` gives the win rate",
+    )
     num_teacher_captions: int = Field(
         24, ge=0, description="captions of the recall sample that the teacher answers too, a count"
     )
@@ -61,13 +75,16 @@ class EvaluateConfig(command.JobConfig):
     num_resamples: int = Field(2000, ge=100, description="bootstrap resamples of the queries, a count")
     seed: int = Field(0, description="seed of every draw and of the bootstrap")
     out: str = Field("runs/evaluate", description="folder for report.json and report.html")
+    report: bool = Field(
+        False, description="draw the page again from what an evaluation left in --out, asking nobody"
+    )
 
 
 def run(config: EvaluateConfig) -> dict:
     """The whole evaluation; returns the content of report.json. Raises UserError for the user's mistakes."""
-    from jobs.evaluate.compare import compare  # here, so that `--help` waits for neither torch nor LanceDB
+    from jobs.evaluate.compare import compare, redraw  # here: `--help` waits for neither torch nor LanceDB
 
-    return compare(config)
+    return redraw(config) if config.report else compare(config)
 
 
 def main(argv: list[str] | None = None) -> None:

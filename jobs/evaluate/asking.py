@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from cluster.errors import UserError
 from cluster.profile import Profile
 from cluster.tables import EncoderRecord, Store
 from jobs.evaluate import (
+    CHALLENGERS,
     DIVERSITY_K,
-    TOP_K,
     EvaluateConfig,
     figures,
     hpir,
@@ -22,7 +20,7 @@ from jobs.evaluate import (
 from jobs.evaluate.inputs import Captions, VoteTable, load_captions, load_queries, load_votes
 from jobs.evaluate.systems import Answers, EncoderSystem, embedded_ids
 
-Duel = tuple[int, int, str, str]  # query index, rank, image of the aligned row, image of the baseline's
+Duels = Mapping[str, list[winrate.Duel]]  # challenger -> its rank-matched pairs against the baseline
 
 
 @dataclass(frozen=True)
@@ -108,33 +106,57 @@ def retrieve_candidates(
     return Candidates(texts, lists, rephrased, num_failed)
 
 
+def duels_of(answers: Mapping[str, Answers]) -> Duels:
+    """The pairs of each challenger's rows and the baseline's that differ."""
+    rows = answers["baseline"].rows
+    present = [name for name in CHALLENGERS if name in answers]
+    return {name: winrate.pairs_to_judge(answers[name].rows, rows) for name in present}
+
+
+def gated_pairs(config: EvaluateConfig, asked: Asked, candidates: Candidates) -> list[tuple[str, str]]:
+    """(query, image_id) whose accuracy the teacher has to know: its candidates, and what people voted on."""
+    if not config.teacher:
+        return []
+    listed = zip(candidates.texts, candidates.lists, strict=True)
+    return list(dict.fromkeys([*((text, i) for text, ids in listed for i in ids), *asked.voted]))
+
+
 def questions(
     config: EvaluateConfig,
     asked: Asked,
     answers: Mapping[str, Answers],
-    candidates: Candidates,
-    duels: Sequence[Duel],
+    duels: Duels,
+    gated: Sequence[tuple[str, str]],
+    gate_by_judge: bool,
 ) -> judging.Questions:
     """All that the judge is asked.
 
-    Ratings of candidates and voted images for the teacher; for the win rate the row pairs, and ratings of
-    what the rows show.
+    For the teacher the beauty of what it has to order, and its accuracy unless the encoder tells that; for
+    the win rate the row pairs, and ratings of what the rows show.
     """
-    pairs = [(text, i) for text, ids in zip(candidates.texts, candidates.lists, strict=True) for i in ids]
-    if config.teacher:
-        pairs += asked.voted
+    shown: list[tuple[str, str]] = []
+    named: list[tuple[str, str, str]] = []
     if config.win_rate:
         rows = (zip(asked.queries, answer.rows, strict=True) for answer in answers.values())
-        pairs += [(query, i) for row in rows for query, ids in row for i in ids]
-    named = [(asked.queries[query], a, b) for query, _, a, b in duels]
-    return judging.Questions([i for _, i in pairs], pairs, named)
+        shown = [(query, i) for row in rows for query, ids in row for i in ids]
+        named = [(asked.queries[q], a, b) for listed in duels.values() for q, _, a, b in listed]
+    return judging.Questions(
+        images=[i for _, i in (*gated, *shown)],
+        pairs=[*(gated if gate_by_judge else ()), *shown],
+        duels=named if "ranker" in config.protocols else (),
+        together=named if "cp_scorer" in config.protocols else (),
+    )
 
 
 def ask_teacher(
-    asked: Asked, candidates: Candidates, verdicts: judging.Verdicts, threshold: float
+    asked: Asked,
+    candidates: Candidates,
+    accuracy: Mapping[tuple[str, str], float],
+    aesthetics: Mapping[str, float],
+    threshold: float,
 ) -> Answers:
-    """The cascade's rows, caption ranks (of its captions) and vote scores."""
-    judged = {"accuracy": verdicts.accuracy, "aesthetics": verdicts.aesthetics, "threshold": threshold}
+    """The cascade's rows, caption ranks (of its captions) and vote scores, by those ratings."""
+    judged = {"accuracy": accuracy, "aesthetics": aesthetics, "threshold": threshold}
     ranked = teacher.rank_candidates(candidates.texts, candidates.lists, **judged)
     num_queries = len(asked.queries)
     num_captions = len(candidates.texts) - num_queries
@@ -148,15 +170,3 @@ def ask_teacher(
         metrics.rank_in_lists(ranked[num_queries:], [frozenset(ids) for ids in own]),
         {table.name: hpir.group_means(table.rows, scores) for table in (*asked.votes, *asked.pairs)},
     )
-
-
-def judged_rows(
-    asked: Asked, duels: Sequence[Duel], verdicts: judging.Verdicts
-) -> tuple[np.ndarray, np.ndarray]:
-    """P(aligned row better) of each query, float [Q], with the aligned row shown first and shown second."""
-    p = [verdicts.overall[asked.queries[query], a, b] for query, _, a, b in duels]
-    answered = np.array(p, float).reshape(-1, 2)
-    answered[np.isnan(answered).any(axis=1)] = np.nan  # one order alone would tip the row
-    first, second = answered.T
-    shape = {"num_queries": len(asked.queries), "num_ranks": TOP_K}
-    return winrate.row_preferences(duels, first, **shape), winrate.row_preferences(duels, second, **shape)

@@ -8,11 +8,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from cluster.tables import now
 from jobs import command
-from jobs.evaluate import EvaluateConfig, judging, report, summary, winrate
-from jobs.evaluate.asking import ask_encoder, ask_teacher, gather, questions, retrieve_candidates
+from jobs.evaluate import SYSTEMS, EvaluateConfig, judging, report, saved, summary
+from jobs.evaluate.asking import (
+    ask_encoder,
+    ask_teacher,
+    duels_of,
+    gated_pairs,
+    gather,
+    questions,
+    retrieve_candidates,
+)
 from jobs.evaluate.summary import Evaluation
 from jobs.evaluate.systems import EncoderSystem
 
@@ -46,10 +55,11 @@ def versions() -> dict[str, str]:
 def evaluate(config: EvaluateConfig, clock: Stopwatch) -> Evaluation:
     """Asks the encoders, the teacher and the judge. Raises UserError for the user's mistakes."""
     profile, store = command.settings(config)
-    records = {"baseline": store.encoder(config.baseline), "aligned": store.encoder(config.aligned)}
+    aliases = {"baseline": config.baseline, "aligned": config.aligned, "text": config.text}
+    records = {name: store.encoder(alias) for name, alias in aliases.items() if alias}
     with clock.stage("gather", "reading queries, captions and votes"):
         asked = gather(config, store, list(records.values()))
-    with clock.stage("encode", f"asking both encoders {len(asked.queries)} queries"):
+    with clock.stage("encode", f"asking {len(records)} encoders {len(asked.queries)} queries"):
         systems = {
             name: EncoderSystem(store, record, profile.encoder, where=config.where)
             for name, record in records.items()
@@ -57,36 +67,25 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> Evaluation:
         answers = {name: ask_encoder(system, asked) for name, system in systems.items()}
     with clock.stage("rephrase", "rephrasing for the teacher"):
         candidates = retrieve_candidates(config, profile, systems["baseline"], asked)
-    rows = (answers["aligned"].rows, answers["baseline"].rows)
-    duels = winrate.pairs_to_judge(*rows) if config.win_rate else []
-    asking = questions(config, asked, answers, candidates, duels)
-    rated = {}
-    if profile.label.semantic == "encoder":
-        rated = systems["baseline"].ratings(asking.pairs)
-        asking = replace(asking, pairs=())
+    duels = duels_of(answers) if config.win_rate else {}
+    gated = gated_pairs(config, asked, candidates)
+    by_judge = profile.label.semantic == "judge"
+    asking = questions(config, asked, answers, duels, gated, by_judge)
     num_questions = asking.tasks().num_rows
     with clock.stage("judge", f"asking the judge {num_questions} questions"):
         verdicts = judging.ask_judge(profile, store, asking)
-        verdicts = replace(verdicts, accuracy={**verdicts.accuracy, **rated})
+    gate = verdicts.accuracy if by_judge else systems["baseline"].ratings(gated)
     threshold = config.min_accuracy or profile.label.min_accuracy
     if config.teacher:
-        answers["teacher"] = ask_teacher(asked, candidates, verdicts, threshold)
+        answers["teacher"] = ask_teacher(asked, candidates, gate, verdicts.aesthetics, threshold)
     answers = {  # all seen by one encoder, so that no system measures itself
-        name: replace(answer, diversity=systems["baseline"].diversity(answer.results))
-        for name, answer in answers.items()
+        name: replace(answers[name], diversity=systems["baseline"].diversity(answers[name].results))
+        for name in SYSTEMS
+        if name in answers
     }
     fingerprints = {name: record.encoder for name, record in records.items()}
     return Evaluation(
-        asked,
-        answers,
-        candidates,
-        duels,
-        verdicts,
-        threshold,
-        fingerprints,
-        profile,
-        rows_judged=config.win_rate,
-        num_questions=num_questions,
+        asked, answers, candidates, duels, verdicts, gate, threshold, fingerprints, profile, num_questions
     )
 
 
@@ -95,12 +94,22 @@ def compare(config: EvaluateConfig) -> dict:
     clock = Stopwatch()
     evaluation = evaluate(config, clock)
     document = summary.document(evaluation, config)
-    with clock.stage("report", f"writing {config.out}/report.html"):
-        document |= {"versions": versions(), "created_at": now().isoformat(timespec="seconds")}
-        _, store = command.settings(config)
-        page = report.render(document, *report.sheets(evaluation, store, config), config)
+    document |= {"versions": versions(), "created_at": now().isoformat(timespec="seconds")}
     document["seconds"] = clock.seconds
     folder = command.save_config(config, config.out).parent
-    (folder / "report.html").write_text(page, encoding="utf-8")
     (folder / "report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    saved.write(saved.of(evaluation, config), folder)
+    return redraw(config, clock)
+
+
+def redraw(config: EvaluateConfig, clock: Stopwatch | None = None) -> dict:
+    """The page anew from what an evaluation left in `config.out` and from the stored previews; nobody is
+    asked again. Returns the content of report.json. Raises UserError where no evaluation has been.
+    """
+    folder = Path(config.out)
+    with (clock or Stopwatch()).stage("report", f"writing {folder}/report.html"):
+        document, found = saved.read_document(folder), saved.read(folder)
+        _, store = command.settings(config)
+        page = report.render(document, *report.sheets(document, found, store, config), config)
+        (folder / "report.html").write_text(page, encoding="utf-8")
     return document | {"report": str(folder / "report.html")}

@@ -66,7 +66,7 @@ def series_of(
     found = {f"recall@{k}": Series.even(metrics.recall_at(answers.caption_ranks, k)) for k in RECALLS}
     found[f"vendi@{DIVERSITY_K}"] = Series.even(answers.diversity)
     if len(answers.recognised):
-        found["zero_shot"] = Series.even(answers.recognised)
+        found["zero_shot"] = Series.even(answers.recognised.astype(float))
     if truth is not None:
         accurate, aesthetics = true_marks(queries, answers.rows, truth)
         found[f"precision@{TOP_K}"] = Series.even(metrics.precision_at(accurate))
@@ -104,18 +104,16 @@ def estimates(
 def differences(
     after: Mapping[str, Series], before: Mapping[str, Series], *, num_resamples: int, seed: int
 ) -> dict[str, dict]:
-    """after - before of every metric both have, over the same queries, with paired intervals."""
-    return {
-        name: metrics.paired_difference(
-            after[name].values,
-            before[name].values,
-            before[name].weights,
-            num_resamples=num_resamples,
-            seed=seed,
-        ).as_dict()
-        for name in before
-        if name in after and len(after[name].values) == len(before[name].values)
-    }
+    """after - before of every metric both have, over the same queries: paired intervals and "p_value"."""
+    sampling = {"num_resamples": num_resamples, "seed": seed}
+    found = {}
+    for name, old in before.items():
+        new = after.get(name)
+        if new is not None and len(new.values) == len(old.values):
+            change = metrics.paired_difference(new.values, old.values, old.weights, **sampling)
+            p_value = metrics.sign_flip_p(new.values - old.values, old.weights, **sampling)
+            found[name] = change.as_dict() | {"p_value": p_value}
+    return found
 
 
 def share_of_gain(baseline: float | None, teacher: float | None, aligned: float | None) -> float | None:

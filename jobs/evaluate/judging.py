@@ -21,6 +21,8 @@ from cluster.tables import Store
 from jobs.evaluate.systems import rows_of
 
 AESTHETICS, ACCURACY, OVERALL = "aesthetics", "accuracy", "overall"
+TOGETHER = {"accuracy": "accuracy together", "aesthetics": "aesthetics together"}
+KINDS = (AESTHETICS, ACCURACY, OVERALL, *TOGETHER.values())
 TASKS = pa.schema({name: pa.string() for name in ("kind", "query", "image_a", "image_b")})
 
 
@@ -31,12 +33,15 @@ class Questions:
     images: Iterable[str] = ()  # beauty of each image_id
     pairs: Iterable[tuple[str, str]] = ()  # accuracy of each (query, image_id)
     duels: Iterable[tuple[str, str, str]] = ()  # preference between (query, image A, image B)
+    together: Iterable[tuple[str, str, str]] = ()  # accuracy and beauty of both, seen together
 
     def tasks(self) -> pa.Table:
         """One row a question, those of a kind together; columns of `TASKS`, unused ones empty."""
         rows = [(AESTHETICS, "", image, "") for image in dict.fromkeys(self.images)]
         rows += [(ACCURACY, query, image, "") for query, image in dict.fromkeys(self.pairs)]
         rows += [(OVERALL, query, a, b) for query, a, b in dict.fromkeys(self.duels)]
+        for kind in TOGETHER.values():
+            rows += [(kind, query, a, b) for query, a, b in dict.fromkeys(self.together)]
         return pa.Table.from_pylist([dict(zip(TASKS.names, row, strict=True)) for row in rows], TASKS)
 
 
@@ -46,23 +51,27 @@ class Verdicts:
 
     aesthetics: image_id -> [1, 5]. accuracy: (query, image_id) -> [1, 5].
     overall: (query, A, B) -> (P(A better | A first), P(A better | B first)), each in [0, 1].
+    together: (criterion, query, A, B) -> float [2, 2] in [1, 5]: with A first and B first, of A and of B.
     """
 
     aesthetics: dict[str, float] = field(default_factory=dict)
     accuracy: dict[tuple[str, str], float] = field(default_factory=dict)
     overall: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+    together: dict[tuple[str, str, str, str], np.ndarray] = field(default_factory=dict)
 
     @property
     def num_unanswered(self) -> int:
         ratings = [*self.aesthetics.values(), *self.accuracy.values()]
-        return sum(map(math.isnan, ratings)) + sum(any(map(math.isnan, p)) for p in self.overall.values())
+        of_pairs = [*self.overall.values(), *self.together.values()]
+        return sum(map(math.isnan, ratings)) + sum(bool(np.isnan(p).any()) for p in of_pairs)
 
 
 class AnswerTasks:
-    """Ray Data actor, `batch_format="pyarrow"`: rows of `TASKS` -> adds `value` and `swapped`, float64.
+    """Ray Data actor, `batch_format="pyarrow"`: rows of `TASKS` -> adds `answer`, a list of float64.
 
-    A rating's `value` is in [1, 5] and its `swapped` NaN; a preference has P(A better) with A shown first and
-    with B shown first. Images are the stored previews.
+    A rating is one number in [1, 5]; a preference is P(A better) with A shown first and with B shown first;
+    ratings of two images seen together are those of A and B with A first, then with B first. Images are the
+    stored previews.
     """
 
     def __init__(self, *, store: Store, model: LanguageModel) -> None:
@@ -74,26 +83,29 @@ class AnswerTasks:
         ids = {row[side] for row in rows for side in ("image_a", "image_b")} - {""}
         previews = rows_of(self.store, "images", ["image_id", "preview"], ids)
         images = {row["image_id"]: decode(row["preview"]) for row in previews}
-        answers = np.full((len(rows), 2), np.nan)
-        for kind in (AESTHETICS, ACCURACY, OVERALL):
+        answers: dict[int, list[float]] = {}
+        for kind in KINDS:
             chosen = [i for i, row in enumerate(rows) if row["kind"] == kind]
             if chosen:
-                answers[chosen] = self._ask(kind, [rows[i] for i in chosen], images)
-        for column, name in enumerate(("value", "swapped")):
-            batch = batch.append_column(name, pa.array(answers[:, column]))
-        return batch
+                found = self._ask(kind, [rows[i] for i in chosen], images)
+                answers |= zip(chosen, found.tolist(), strict=True)
+        column = pa.array([answers[i] for i in range(len(rows))], pa.list_(pa.float64()))
+        return batch.append_column("answer", column)
 
     def _ask(self, kind: str, rows: Sequence[dict], images: dict) -> np.ndarray:
-        """Answers of rows of one kind, float [len(rows), 2]."""
+        """Answers of rows of one kind, float [len(rows), 1, 2 or 4]."""
         queries = [row["query"] for row in rows]
         shown = [images[row["image_a"]] for row in rows]
-        nothing = np.full(len(rows), np.nan)
         if kind == AESTHETICS:
-            return np.stack([self.judge.aesthetics(shown), nothing], axis=1)
+            return self.judge.aesthetics(shown)[:, None]
         if kind == ACCURACY:
-            return np.stack([self.judge.accuracy(queries, shown), nothing], axis=1)
-        compared = self.judge.compare("overall", queries, shown, [images[row["image_b"]] for row in rows])
-        return np.stack([compared.p_ab, compared.p_ba], axis=1)
+            return self.judge.accuracy(queries, shown)[:, None]
+        beside = [images[row["image_b"]] for row in rows]
+        if kind == OVERALL:
+            compared = self.judge.compare("overall", queries, shown, beside)
+            return np.stack([compared.p_ab, compared.p_ba], axis=1)
+        criterion = next(name for name, named in TOGETHER.items() if named == kind)
+        return self.judge.rate_together(criterion, queries, shown, beside).reshape(len(rows), 4)
 
 
 def ask_judge(profile: Profile, store: Store, questions: Questions) -> Verdicts:
@@ -110,15 +122,18 @@ def ask_judge(profile: Profile, store: Store, questions: Questions) -> Verdicts:
 
 
 def verdicts(answered: pa.Table) -> Verdicts:
-    """Sorts answered tasks (columns of `TASKS`, `value`, `swapped`) into lookups."""
-    found = Verdicts()
+    """Sorts answered tasks (columns of `TASKS`, `answer`) into lookups."""
+    found, criteria = Verdicts(), {kind: criterion for criterion, kind in TOGETHER.items()}
     for row in answered.to_pylist():
+        pair = (row["query"], row["image_a"], row["image_b"])
         if row["kind"] == AESTHETICS:
-            found.aesthetics[row["image_a"]] = row["value"]
+            found.aesthetics[row["image_a"]] = row["answer"][0]
         elif row["kind"] == ACCURACY:
-            found.accuracy[row["query"], row["image_a"]] = row["value"]
+            found.accuracy[pair[:2]] = row["answer"][0]
+        elif row["kind"] == OVERALL:
+            found.overall[pair] = tuple(row["answer"])
         else:
-            found.overall[row["query"], row["image_a"], row["image_b"]] = (row["value"], row["swapped"])
+            found.together[criteria[row["kind"]], *pair] = np.array(row["answer"]).reshape(2, 2)
     return found
 
 

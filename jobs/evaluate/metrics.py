@@ -129,6 +129,22 @@ def paired_difference(
     return estimate(differences, weights, num_resamples=num_resamples, seed=seed)
 
 
+def sign_flip_p(
+    differences: np.ndarray, weights: np.ndarray | None = None, *, num_resamples: int, seed: int
+) -> float | None:
+    """Two-sided p-value of a paired test: how often the weighted mean of the differences, float [Q], is at
+    least as far from 0 when each one's sign is a coin's.
+
+    In (0, 1], at least 1 / (num_resamples + 1); None without any difference to test.
+    """
+    weighed = np.asarray(differences, float) * (1.0 if weights is None else np.asarray(weights, float))
+    if not np.any(weighed):
+        return None
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(num_resamples, len(weighed)))
+    reached = np.abs(signs @ weighed) >= np.abs(weighed.sum()) - 1e-12
+    return round(float((1 + reached.sum()) / (1 + num_resamples)), 6)
+
+
 def by_query(
     queries: Sequence[str], values: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

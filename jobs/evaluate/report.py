@@ -14,12 +14,12 @@ import numpy as np
 
 from actors.images import decode
 from cluster.tables import Store
-from jobs.evaluate import DIVERSITY_K, TOP_K, EvaluateConfig, figures, metrics, winrate
+from jobs.evaluate import DIVERSITY_K, SYSTEMS, TOP_K, EvaluateConfig, winrate
 from jobs.evaluate.inputs import draw
-from jobs.evaluate.summary import SYSTEMS, Evaluation, aesthetic_change
+from jobs.evaluate.saved import Saved
 from jobs.evaluate.systems import rows_of
 
-LABELS = {"baseline": "before", "teacher": "teacher", "aligned": "after"}
+LABELS = {"baseline": "before", "teacher": "teacher", "aligned": "after", "text": "after (text tower)"}
 MEANINGS = {
     "recall@1": "the caption's own image comes first",
     "recall@5": "… is among the first five",
@@ -48,6 +48,7 @@ class Cell:
 class Line:
     """One system's results for a query; `value` is their aesthetic@k, None if nobody marked them."""
 
+    system: str
     label: str
     cells: list[Cell]
     value: float | None
@@ -64,30 +65,48 @@ class Sheet:
     verdict: str
 
 
-def sheets(evaluation: Evaluation, store: Store, config: EvaluateConfig) -> tuple[list[Sheet], list[Sheet]]:
+def sheets(
+    document: Mapping, found: Saved, store: Store, config: EvaluateConfig
+) -> tuple[list[Sheet], list[Sheet]]:
     """(queries drawn by seed, queries that lost the most) with their pictures."""
-    drawn = draw(range(len(evaluation.asked.queries)), config.num_sheets, config.seed)
-    chosen = drawn if config.num_sheets else []
-    change = changes(evaluation)
-    losses = lost_most(change, config.num_losses)
-    shown = {
-        image_id
-        for number in (*chosen, *losses)
-        for answers in evaluation.answers.values()
-        for image_id in answers.rows[number]
-    }
+    rows = _by_query(found)
+    change = {query: _change(of) for query, of in rows.items()}
+    drawn = draw(list(rows), config.num_sheets, config.seed) if config.num_sheets else []
+    queries = list(rows)
+    losses = [queries[i] for i in lost_most(np.array([change[q] or 0.0 for q in queries]), config.num_losses)]
+    shown = {row["image_id"] for query in (*drawn, *losses) for of in rows[query].values() for row in of}
     pictures = {
         row["image_id"]: (thumbnail(row["preview"], config.thumb_px), row["caption"])
         for row in rows_of(store, "images", ["image_id", "preview", "caption"], shown)
     }
-    return tuple([_sheet(evaluation, n, change[n], pictures) for n in group] for group in (chosen, losses))
+    verdicts = _verdicts(found)
+    made = {
+        query: _sheet(query, rows[query], change[query], verdicts.get(query, ""), pictures)
+        for query in (*drawn, *losses)
+    }
+    return [made[query] for query in drawn], [made[query] for query in losses]
 
 
-def changes(evaluation: Evaluation) -> np.ndarray:
-    """What each query gained in aesthetic@k, float [Q]: by truth, by the judge, 0 if nobody marked."""
-    if evaluation.marks is None:
-        return np.zeros(len(evaluation.asked.queries))
-    return aesthetic_change(evaluation, evaluation.marks)
+def _by_query(found: Saved) -> dict[str, dict[str, list[dict]]]:
+    """query -> system -> its results, best first."""
+    rows: dict[str, dict[str, list[dict]]] = {}
+    for row in found.answers.to_pylist():
+        rows.setdefault(row["query"], {}).setdefault(row["system"], []).append(row)
+    return rows
+
+
+def _value(results: Sequence[Mapping]) -> float | None:
+    """aesthetic@k of a row; None where nobody marked it."""
+    if any(row["accurate"] is None for row in results):
+        return None
+    return sum(row["aesthetics"] for row in results if row["accurate"]) / TOP_K
+
+
+def _change(of_systems: Mapping[str, Sequence[Mapping]]) -> float | None:
+    """What a query gained in aesthetic@k: by truth, by the judge, None if nobody marked."""
+    values = [_value(of_systems.get(system, [])) for system in ("aligned", "baseline")]
+    # Rounded, so that the same images in another order are a tie.
+    return None if None in values else round(values[0] - values[1], 6)
 
 
 def lost_most(change: np.ndarray, num: int) -> list[int]:
@@ -105,38 +124,33 @@ def thumbnail(preview: bytes, height_px: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _sheet(evaluation: Evaluation, number: int, change: float, pictures: Mapping) -> Sheet:
-    query = evaluation.asked.queries[number]
+def _sheet(
+    query: str, of_systems: Mapping[str, list[dict]], change: float | None, verdict: str, pictures: Mapping
+) -> Sheet:
     lines = [
-        _line(evaluation, system, query, evaluation.answers[system].rows[number], pictures)
+        Line(system, LABELS[system], [_cell(row, pictures) for row in of_systems[system]],
+             _value(of_systems[system]))
         for system in SYSTEMS
-        if system in evaluation.answers
-    ]
-    rephrased = evaluation.candidates.rephrased.get(query, "")
-    gained = float(change) if evaluation.marks else None
-    return Sheet(query, rephrased, lines, gained, _verdict(evaluation, number))
+        if system in of_systems
+    ]  # fmt: skip
+    rephrased = next((row["rephrased"] for rows in of_systems.values() for row in rows), "")
+    return Sheet(query, rephrased, lines, change, verdict)
 
 
-def _line(evaluation: Evaluation, system: str, query: str, ids: Sequence[str], pictures: Mapping) -> Line:
-    if evaluation.marks is None:
-        return Line(LABELS[system], [Cell(*pictures[i], None, None) for i in ids], None)
-    accurate, aesthetics = (m[0, : len(ids)] for m in figures.true_marks([query], [ids], evaluation.marks))
-    value = float(metrics.aesthetic_at(*figures.true_marks([query], [ids], evaluation.marks))[0])
-    cells = [
-        Cell(*pictures[i], bool(right), float(beauty))
-        for i, right, beauty in zip(ids, accurate, aesthetics, strict=True)
-    ]
-    return Line(LABELS[system], cells, value)
+def _cell(row: Mapping, pictures: Mapping) -> Cell:
+    return Cell(*pictures[row["image_id"]], row["accurate"], row["aesthetics"])
 
 
-def _verdict(evaluation: Evaluation, number: int) -> str:
-    if not evaluation.differs[number]:
-        return "same results"
-    if not evaluation.rows_judged:
-        return ""
-    outcome = int(winrate.row_outcomes(*evaluation.preferences)[number])
+def _verdicts(found: Saved) -> dict[str, str]:
+    """What the judge said of each query's rows, after against before."""
     words = {winrate.WIN: "prefers after", winrate.LOSS: "prefers before", winrate.TIE: "sees a tie"}
-    return f"the judge {words[outcome]}"
+    if "ranker_first" not in found.rows.column_names:
+        return {}
+    said = {}
+    for row, outcome in zip(found.rows.to_pylist(), winrate.outcomes(found.margins("ranker")), strict=True):
+        if row["challenger"] == "aligned":
+            said[row["query"]] = f"the judge {words[int(outcome)]}" if row["differs"] else "same results"
+    return said
 
 
 def headline(document: Mapping) -> list[dict]:
@@ -209,11 +223,13 @@ def findings(rows: Iterable[Mapping], document: Mapping) -> list[str]:
             f"those before for {rate['losses']} "
             f"(win rate {rate['value']:.3f}, 95 % interval {low:.3f} to {high:.3f})"
         )
-    share = document["share_of_teacher_gain"].get(f"aesthetic@{TOP_K}")
-    if share is not None:
-        found.append(
-            f"one vector search reached {share:.0%} of the aesthetic gain of the teacher's whole cascade"
-        )
+    for system, shares in document["share_of_teacher_gain"].items():
+        share = shares.get(f"aesthetic@{TOP_K}")
+        if share is not None:
+            how = " with the text tower alone aligned" if system == "text" else ""
+            found.append(
+                f"one vector search{how} reached {share:.0%} of the aesthetic gain of the teacher's cascade"
+            )
     return found
 
 

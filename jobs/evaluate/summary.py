@@ -8,12 +8,10 @@ import numpy as np
 from scipy import stats
 
 from cluster.profile import Profile
-from jobs.evaluate import TOP_K, EvaluateConfig, figures, judging, metrics, winrate
-from jobs.evaluate.asking import Asked, Candidates, Duel, judged_rows
+from jobs.evaluate import CHALLENGERS, TOP_K, EvaluateConfig, figures, judging, metrics, protocols, winrate
+from jobs.evaluate.asking import Asked, Candidates, Duels
 from jobs.evaluate.inputs import VoteTable
 from jobs.evaluate.systems import Answers
-
-SYSTEMS = ("baseline", "teacher", "aligned")
 
 
 class JudgedTruth:
@@ -34,50 +32,67 @@ class JudgedTruth:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was asked and answered; what the figures and the page are made of."""
+    """Everything that was asked and answered; what the figures and the page are made of.
+
+    answers: of each of `SYSTEMS` that was asked, in their order. duels: empty where the judge compared no
+    rows. gate: (query, image_id) -> accuracy, 1 to 5, by which the teacher dropped images.
+    """
 
     asked: Asked
     answers: Mapping[str, Answers]
     candidates: Candidates
-    duels: list[Duel]
+    duels: Duels
     verdicts: judging.Verdicts
+    gate: Mapping[tuple[str, str], float]
     threshold: float
     fingerprints: Mapping[str, str]
     profile: Profile
-    rows_judged: bool  # whether the judge compared and rated the rows
     num_questions: int  # that the judge was asked
 
-    @cached_property
-    def preferences(self) -> tuple[np.ndarray, np.ndarray]:
-        """P(aligned row better) of each query in both orders, float [Q] each."""
-        return judged_rows(self.asked, self.duels, self.verdicts)
+    def margins(self, challenger: str, protocol: str) -> np.ndarray:
+        """How far the judge finds the challenger's rows ahead of the baseline's, float [Q, 2]."""
+        duels = self.duels[challenger]
+        return protocols.margins(protocol, self.asked.queries, duels, self.verdicts, self.threshold)
+
+    def differs(self, challenger: str) -> np.ndarray:
+        """Whether the challenger's row differs from the baseline's at all, bool [Q]."""
+        pairs = zip(self.answers[challenger].rows, self.answers["baseline"].rows, strict=True)
+        return np.array([a != b for a, b in pairs], bool)
+
+    def people(self, challenger: str, seed: int) -> np.ndarray | None:
+        """WIN, TIE or LOSS of the challenger's rows by simulated raters, int [Q]; None outside a studio."""
+        if self.asked.truth is None:
+            return None
+        from jobs.evaluate import people  # the studio's words are needed only where it is the world
+
+        rows = (self.answers[system].rows for system in (challenger, "baseline"))
+        return people.outcomes(self.asked.truth.latents, self.asked.queries, *rows, seed=seed)
 
     @cached_property
-    def differs(self) -> np.ndarray:
-        """Whether the two rows of each query differ at all, bool [Q]."""
-        pairs = zip(self.answers["aligned"].rows, self.answers["baseline"].rows, strict=True)
-        return np.array([a != b for a, b in pairs], bool)
+    def series(self) -> dict[str, dict[str, figures.Series]]:
+        """system -> metric -> its values by query."""
+        asked = self.asked
+        return {
+            name: figures.series_of(answers, asked.queries, asked.votes, asked.truth)
+            for name, answers in self.answers.items()
+        }
 
     @cached_property
     def marks(self) -> figures.Truth | None:
         """Who says what is accurate and beautiful: the truth, else the judge if asked, else nobody."""
         if self.asked.truth is not None:
             return self.asked.truth
-        return JudgedTruth(self.verdicts, self.threshold) if self.rows_judged else None
+        return JudgedTruth(self.verdicts, self.threshold) if self.duels else None
 
 
 def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
     """The content of report.json, without versions and times."""
-    asked = evaluation.asked
+    asked, series = evaluation.asked, evaluation.series
     sampling = {"num_resamples": config.num_resamples, "seed": config.seed}
-    series = {
-        name: figures.series_of(answers, asked.queries, asked.votes, asked.truth)
-        for name, answers in evaluation.answers.items()
-    }
     measured = {
-        name: figures.estimates(found, figures.HEADLINE, **sampling)
-        for name, found in sorted(series.items(), key=lambda item: SYSTEMS.index(item[0]))
+        name: figures.estimates(found, figures.HEADLINE, **sampling) for name, found in series.items()
     }
+    challengers = [name for name in CHALLENGERS if name in series]
     return {
         "num_images": asked.num_images,
         "num_queries": len(asked.queries),
@@ -85,10 +100,16 @@ def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
         "metrics": _each(measured, "value"),
         "ci95": _each(measured, "ci95"),
         "difference": {
-            "aligned_minus_baseline": figures.differences(series["aligned"], series["baseline"], **sampling)
+            f"{name}_minus_baseline": figures.differences(series[name], series["baseline"], **sampling)
+            for name in challengers
         },
-        "share_of_teacher_gain": _shares(measured),
-        "win_rate": _win_rate(evaluation, sampling) if evaluation.rows_judged else {},
+        "share_of_teacher_gain": {name: _shares(measured, name) for name in challengers},
+        "win_rate": {
+            f"{name}_vs_baseline": _win_rate(evaluation, name, sampling)
+            for name in evaluation.duels
+            if "ranker" in config.protocols
+        },
+        "judge_table": _judge_table(evaluation, config, sampling),
         "judged": _judged(evaluation, sampling),
         "captions": _captions(evaluation),
         "hpir": {table.name: _votes(evaluation, table, sampling) for table in asked.votes},
@@ -101,52 +122,49 @@ def _each(measured: Mapping[str, Mapping[str, dict]], key: str) -> dict:
     return {system: {name: m[key] for name, m in found.items()} for system, found in measured.items()}
 
 
-def _shares(measured: Mapping[str, Mapping[str, dict]]) -> dict:
+def _shares(measured: Mapping[str, Mapping[str, dict]], challenger: str) -> dict:
     if "teacher" not in measured:
         return {}
-    names = (f"aesthetic@{TOP_K}", "hpir_aesthetic")
-    return {n: figures.share_of_gain(*(measured[s][n]["value"] for s in SYSTEMS)) for n in names}
+    names, systems = (f"aesthetic@{TOP_K}", "hpir_aesthetic"), ("baseline", "teacher", challenger)
+    return {n: figures.share_of_gain(*(measured[s][n]["value"] for s in systems)) for n in names}
 
 
-def _win_rate(evaluation: Evaluation, sampling: dict) -> dict:
-    """The judge's win rate of aligned over baseline, and simulated people's beside it in a studio."""
-    p_ab, p_ba = evaluation.preferences
-    outcomes = winrate.row_outcomes(p_ab, p_ba)
+def _win_rate(evaluation: Evaluation, challenger: str, sampling: dict) -> dict:
+    """The judge's win rate of the challenger over the baseline; in a studio simulated people's beside it."""
+    margins, differs = evaluation.margins(challenger, "ranker"), evaluation.differs(challenger)
+    outcomes = winrate.outcomes(margins)
     found = winrate.summary(outcomes, **sampling)
-    found["order_consistency"] = winrate.order_consistency(p_ab, p_ba, evaluation.differs)
-    found["num_identical_rows"] = int((~evaluation.differs).sum())
-    found["num_judged_pairs"] = len(evaluation.duels)
-    if evaluation.asked.truth is not None:
-        people = people_outcomes(evaluation, sampling["seed"])
+    found["order_consistency"] = winrate.order_consistency(margins, differs)
+    found["num_identical_rows"] = int((~differs).sum())
+    found["num_judged_pairs"] = len(evaluation.duels[challenger])
+    people = evaluation.people(challenger, sampling["seed"])
+    if people is not None:
         decided = (people != winrate.TIE) & (outcomes != winrate.TIE)
         agrees = float((people == outcomes)[decided].mean()) if decided.any() else None
         found["people"] = winrate.summary(people, **sampling)
         found["judge_agrees_with_people"] = agrees
-    return {"aligned_vs_baseline": found}
+    return found
 
 
-def people_outcomes(evaluation: Evaluation, seed: int) -> np.ndarray:
-    """WIN, TIE or LOSS of the aligned row by the studio's simulated raters, int [Q]."""
-    from jobs.evaluate import people  # the studio's words are needed only where it is the world
-
-    asked = evaluation.asked
-    rows = (evaluation.answers[system].rows for system in ("aligned", "baseline"))
-    return people.outcomes(asked.truth.latents, asked.queries, *rows, seed=seed)
-
-
-def aesthetic_change(evaluation: Evaluation, marks: figures.Truth) -> np.ndarray:
-    """aesthetic@k of the aligned row minus that of the baseline's, by `marks`, float [Q]."""
-    both = [
-        metrics.aesthetic_at(*figures.true_marks(evaluation.asked.queries, evaluation.answers[s].rows, marks))
-        for s in ("aligned", "baseline")
-    ]
-    # Rounded, so that the same images in another order are a tie.
-    return np.round(both[0] - both[1], 9)
+def _judge_table(evaluation: Evaluation, config: EvaluateConfig, sampling: dict) -> list[dict]:
+    """How each protocol judges the rows that differ, all challengers' together, and if people agree."""
+    if not evaluation.duels:
+        return []
+    differ = {name: evaluation.differs(name) for name in evaluation.duels}
+    margins = {
+        protocol: np.concatenate([evaluation.margins(n, protocol)[rows] for n, rows in differ.items()])
+        for protocol in config.protocols
+    }
+    people = None
+    if evaluation.asked.truth is not None:
+        voted = [evaluation.people(name, sampling["seed"])[rows] for name, rows in differ.items()]
+        people = np.concatenate(voted)
+    return protocols.table(margins, people, **sampling)
 
 
 def _judged(evaluation: Evaluation, sampling: dict) -> dict:
     """Precision and aesthetics of the rows by the judge's own ratings, and how good a judge it is."""
-    if not evaluation.rows_judged:
+    if not evaluation.duels:
         return {}
     judged = JudgedTruth(evaluation.verdicts, evaluation.threshold)
     found = {}
@@ -161,29 +179,30 @@ def _judged(evaluation: Evaluation, sampling: dict) -> dict:
 
 
 def judge_against_truth(evaluation: Evaluation) -> dict:
-    """Share of (query, image) the judge's accuracy gate gets right, and Spearman's rho of its aesthetics."""
+    """Shares of (query, image) that the teacher's gate and the judge's own accuracy get right, and Spearman's
+    rho of the judge's aesthetics.
+    """
     truth, verdicts = evaluation.asked.truth, evaluation.verdicts
     if truth is None or len(verdicts.aesthetics) < 3:
         return {}
-    right = []
-    for query, ids in _rated_by_query(evaluation).items():
-        judged = np.array([verdicts.accuracy[query, i] >= evaluation.threshold for i in ids])
-        right += (judged == truth.accurate(query, ids)).tolist()
     ids = [i for i, score in verdicts.aesthetics.items() if not np.isnan(score)]
     rho = stats.spearmanr([verdicts.aesthetics[i] for i in ids], truth.aesthetics(ids)).statistic
     return {
-        "accuracy_gate_right": float(np.mean(right)) if right else None,
+        "accuracy_gate_right": _share_right(evaluation, evaluation.gate),
+        "judge_accuracy_right": _share_right(evaluation, verdicts.accuracy),
         "aesthetics_spearman": None if np.isnan(rho) else float(rho),
     }
 
 
-def _rated_by_query(evaluation: Evaluation) -> dict[str, list[str]]:
-    """image_ids whose accuracy the judge rated, for each of the evaluated queries."""
-    found: dict[str, list[str]] = {query: [] for query in evaluation.asked.queries}
-    for query, image_id in evaluation.verdicts.accuracy:
-        if query in found:
-            found[query].append(image_id)
-    return {query: ids for query, ids in found.items() if ids}
+def _share_right(evaluation: Evaluation, rated: Mapping[tuple[str, str], float]) -> float | None:
+    """Of the images rated for the evaluated queries, how many are told right by the threshold."""
+    truth, queries = evaluation.asked.truth, set(evaluation.asked.queries)
+    right = [
+        (rating >= evaluation.threshold) == truth.accurate(query, [image])[0]
+        for (query, image), rating in rated.items()
+        if query in queries
+    ]
+    return float(np.mean(right)) if right else None
 
 
 def _captions(evaluation: Evaluation) -> dict:
@@ -201,10 +220,9 @@ def _captions(evaluation: Evaluation) -> dict:
 def _votes(evaluation: Evaluation, table: VoteTable, sampling: dict) -> dict:
     """Agreement of every system with one table of votes."""
     found: dict = {"num_rows": len(table.rows), "num_left_out": table.num_left_out}
-    for system in SYSTEMS:
-        if system in evaluation.answers:
-            series = figures.agreement_series(table, evaluation.answers[system].votes[table.name])
-            found[system] = figures.estimates(series, tuple(series), **sampling)
+    for system, answers in evaluation.answers.items():
+        series = figures.agreement_series(table, answers.votes[table.name])
+        found[system] = figures.estimates(series, tuple(series), **sampling)
     return found
 
 

@@ -1,8 +1,8 @@
 """System-level win rate: two rows of results side by side, judged twice with the order swapped.
 
 The two top-k rows of a query are compared by their rank-matched pairs (first with first, second with
-second); a row's preference is the mean over its pairs, once for each order of presentation. Order
-consistency: a row is won or lost only if both orders say so, anything else is a tie (arXiv 2406.09397,
+second); a row's margin is the mean over its pairs (`protocols.py`), once for each order of presentation.
+Order consistency: a row is won or lost only if both orders say so, anything else is a tie (arXiv 2406.09397,
 `ranker` with order consistency). value = (wins + ties / 2) / all.
 """
 
@@ -13,11 +13,10 @@ import numpy as np
 from jobs.evaluate.metrics import estimate
 
 WIN, TIE, LOSS = 1, 0, -1
+Duel = tuple[int, int, str, str]  # query index, rank, image of row A, image of row B
 
 
-def pairs_to_judge(
-    row_a: Sequence[Sequence[str]], row_b: Sequence[Sequence[str]]
-) -> list[tuple[int, int, str, str]]:
+def pairs_to_judge(row_a: Sequence[Sequence[str]], row_b: Sequence[Sequence[str]]) -> list[Duel]:
     """(query index, rank, image of A, image of B) of every rank-matched pair that differs.
 
     A pair of one and the same image needs no judge: its preference is 0.5 in both orders. Ranks that only one
@@ -31,23 +30,18 @@ def pairs_to_judge(
     ]
 
 
-def row_preferences(
-    pairs: Sequence[tuple[int, int, str, str]], p: np.ndarray, *, num_queries: int, num_ranks: int
-) -> np.ndarray:
-    """Mean preference for row A of each query, float [Q]; `p` float [len(pairs)] in [0, 1].
+def outcomes(margins: np.ndarray, *, consistent: bool = True, seed: int = 0) -> np.ndarray:
+    """WIN, TIE or LOSS of row A, int [Q]; `margins` float [Q, 2], above 0 where A is better: A shown first,
+    and second.
 
-    Pairs that were not asked count 0.5; so does a pair the judge could not answer (NaN).
+    consistent: both orders have to name the same side, anything else is a tie. Otherwise one order is asked,
+    and a coin of `seed` says which.
     """
-    grid = np.full((num_queries, num_ranks), 0.5)
-    for (query, rank, _, _), value in zip(pairs, p, strict=True):
-        grid[query, rank] = 0.5 if np.isnan(value) else value
-    return grid.mean(axis=1)
-
-
-def row_outcomes(p_ab: np.ndarray, p_ba: np.ndarray) -> np.ndarray:
-    """WIN, TIE or LOSS of row A, int [Q]: both are P(A better), shown first (`p_ab`) and second (`p_ba`)."""
-    first, second = np.sign(p_ab - 0.5), np.sign(p_ba - 0.5)
-    return np.where(first == second, first, TIE).astype(int)
+    signs = np.sign(np.round(margins, 9)).astype(int)
+    if consistent:
+        return np.where(signs[:, 0] == signs[:, 1], signs[:, 0], TIE)
+    coin = np.random.default_rng(seed).integers(2, size=len(signs))
+    return signs[np.arange(len(signs)), coin]
 
 
 def summary(outcomes: np.ndarray, *, num_resamples: int, seed: int) -> dict:
@@ -57,8 +51,9 @@ def summary(outcomes: np.ndarray, *, num_resamples: int, seed: int) -> dict:
     return figure | {name: int((outcomes == outcome).sum()) for name, outcome in counted.items()}
 
 
-def order_consistency(p_ab: np.ndarray, p_ba: np.ndarray, differs: np.ndarray) -> float | None:
+def order_consistency(margins: np.ndarray, differs: np.ndarray) -> float | None:
     """Share of the rows that differ for which both orders choose the same side; None if no row differs."""
     if not differs.any():
         return None
-    return round(float((np.sign(p_ab - 0.5) == np.sign(p_ba - 0.5))[differs].mean()), 6)
+    first, second = np.sign(np.round(margins, 9)).T
+    return round(float((first == second)[differs].mean()), 6)

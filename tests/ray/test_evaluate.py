@@ -154,7 +154,8 @@ def config_of(world, out, **changes):
 def evaluated(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     tables = {"hpir": (f"{world.folder}/hpir.parquet",), "pairs": (f"{world.folder}/pairs.csv",)}
-    return run(config_of(world, out, truth=world.folder, **tables)), out
+    protocols = ("ranker", "scorer", "cp_scorer")
+    return run(config_of(world, out, truth=world.folder, protocols=protocols, **tables)), out
 
 
 def top_rows(world, alias, k):
@@ -226,7 +227,7 @@ def test_the_judge_answered_each_question_once(world, evaluated):
     report, _ = evaluated
     assert report["teacher"]["num_unanswered"] == 0
     # 4 queries x 8 candidates and 3 captions x 8, plus votes and rows: far fewer than asked naively.
-    assert 56 <= report["teacher"]["num_questions"] <= 56 + 48 + 60 + 40 + 40
+    assert 56 <= report["teacher"]["num_questions"] <= 56 + 48 + 60 + 40 + 40 + 3 * 20
     rate = report["win_rate"]["aligned_vs_baseline"]
     assert rate["wins"] + rate["ties"] + rate["losses"] == len(QUERIES)
     assert rate["ci95"][0] <= rate["value"] <= rate["ci95"][1]
@@ -243,6 +244,23 @@ def test_the_report_is_one_page_beside_its_json(evaluated):
     assert set(written["metrics"]) == {"baseline", "teacher", "aligned"}
     assert None not in written["metrics"]["aligned"].values()
     assert (out / "resolved_config.yaml").is_file()
+
+
+def test_the_judge_table_has_every_protocol_with_and_without_order_consistency(evaluated):
+    rows = evaluated[0]["judge_table"]
+    assert len(rows) == 6 and {row["protocol"] for row in rows} == {"ranker", "scorer", "cp_scorer"}
+    assert all(0 <= row["decided"]["value"] <= 1 for row in rows)
+    # Rated alone, a picture does not know what it is shown beside.
+    alone = [row for row in rows if row["protocol"] == "scorer"]
+    assert alone[0]["win_rate"] == alone[1]["win_rate"]
+
+
+def test_the_page_is_drawn_again_without_asking_anyone(world, evaluated):
+    _, out = evaluated
+    page = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    run(config_of(world, out, truth=world.folder, report=True))
+    assert (out / "report.html").read_bytes() == page
 
 
 def test_an_encoder_against_itself_changes_nothing_and_needs_no_judge(world, tmp_path):

@@ -122,31 +122,48 @@ def test_the_teachers_score_of_an_inaccurate_image_is_zero():
 def test_a_row_is_won_only_if_both_orders_agree():
     p_ab = np.array([0.9, 0.9, 0.1, 0.5, 0.6])
     p_ba = np.array([0.8, 0.2, 0.3, 0.5, 0.5])
-    outcomes = winrate.row_outcomes(p_ab, p_ba)
+    margins = np.stack([p_ab, p_ba], axis=1) - 0.5
+    outcomes = winrate.outcomes(margins)
     assert outcomes.tolist() == [winrate.WIN, winrate.TIE, winrate.LOSS, winrate.TIE, winrate.TIE]
     result = winrate.summary(outcomes, num_resamples=200, seed=0)
     assert (result["wins"], result["ties"], result["losses"]) == (1, 3, 1)
     assert result["value"] == 0.5
     differs = np.array([True, True, True, False, False])
-    assert winrate.order_consistency(p_ab, p_ba, differs) == pytest.approx(2 / 3, abs=1e-6)
-    assert winrate.order_consistency(p_ab, p_ba, np.zeros(5, bool)) is None
+    assert winrate.order_consistency(margins, differs) == pytest.approx(2 / 3, abs=1e-6)
+    assert winrate.order_consistency(margins, np.zeros(5, bool)) is None
 
 
-def test_equal_pairs_and_unanswered_pairs_count_half():
+def test_one_order_alone_is_chosen_by_a_coin():
+    margins = np.tile([[0.4, -0.4]], (200, 1))
+    assert not winrate.outcomes(margins).any()  # the two orders contradict each other
+    alone = winrate.outcomes(margins, consistent=False, seed=0)
+    assert 60 < (alone == winrate.WIN).sum() < 140 and (alone != winrate.TIE).all()
+    assert (alone == winrate.outcomes(margins, consistent=False, seed=0)).all()
+
+
+def test_only_pairs_that_differ_are_judged():
     rows_a, rows_b = [["a", "b", "c"], ["a"]], [["a", "x", "y"], ["a"]]
     pairs = winrate.pairs_to_judge(rows_a, rows_b)
     assert pairs == [(0, 1, "b", "x"), (0, 2, "c", "y")]
-    p = winrate.row_preferences(pairs, np.array([1.0, np.nan]), num_queries=2, num_ranks=3)
-    assert p.tolist() == pytest.approx([(0.5 + 1.0 + 0.5) / 3, 0.5])
 
 
 def test_swapping_the_systems_mirrors_the_win_rate():
     rng = np.random.default_rng(4)
-    p_ab, p_ba = rng.random(50), rng.random(50)
-    forward = winrate.summary(winrate.row_outcomes(p_ab, p_ba), num_resamples=200, seed=0)
-    backward = winrate.summary(winrate.row_outcomes(1 - p_ba, 1 - p_ab), num_resamples=200, seed=0)
+    margins = rng.random((50, 2)) - 0.5
+    forward = winrate.summary(winrate.outcomes(margins), num_resamples=200, seed=0)
+    backward = winrate.summary(winrate.outcomes(-margins[:, ::-1]), num_resamples=200, seed=0)
     assert forward["value"] == pytest.approx(1 - backward["value"])
     assert (forward["wins"], forward["losses"]) == (backward["losses"], backward["wins"])
+
+
+def test_the_paired_test_in_closed_form():
+    """Five equal differences: only the two of 32 sign patterns that agree throughout reach their sum."""
+    p = metrics.sign_flip_p(np.full(5, 0.3), num_resamples=20_000, seed=0)
+    assert p == pytest.approx(2 / 32, abs=0.01)
+    assert metrics.sign_flip_p(np.array([0.5, -0.5]), num_resamples=100, seed=0) == 1.0
+    assert metrics.sign_flip_p(np.zeros(4), num_resamples=100, seed=0) is None
+    weights = np.array([1.0, 0.0])  # what carries no weight is not tested
+    assert metrics.sign_flip_p(np.array([0.0, 9.0]), weights, num_resamples=100, seed=0) is None
 
 
 @pytest.mark.parametrize("num_copies", [1, 2, 3])

@@ -13,7 +13,19 @@ from PIL import Image
 from cluster.errors import UserError
 from cluster.profile import load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
-from jobs.evaluate import TOP_K, EvaluateConfig, inputs, judging, report, run, summary
+from jobs.evaluate import (
+    TOP_K,
+    EvaluateConfig,
+    figures,
+    inputs,
+    judging,
+    protocols,
+    report,
+    run,
+    saved,
+    summary,
+    winrate,
+)
 from jobs.evaluate.asking import Asked, Candidates, common_gallery
 from jobs.evaluate.hpir import Row, Votes
 from jobs.evaluate.systems import Answers, EncoderSystem
@@ -91,16 +103,11 @@ def evaluation(truth):
     asked = Asked(QUERIES, captions, [votes], [], truth, 20)
     answers = {
         "baseline": Answers(BEFORE, np.array([1, 11]), scores, np.array([4.0, 2.0]), np.array([True, False])),
-        "aligned": Answers(AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), np.array([True, True])),
         "teacher": Answers(AFTER, np.array([2]), scores, np.array([1.0, 2.0])),
+        "aligned": Answers(AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), np.array([True, True])),
     }
-    duels = [
-        (q, r, a, b)
-        for q in (0, 1)
-        for r, (a, b) in enumerate(zip(AFTER[q], BEFORE[q], strict=True))
-        if a != b
-    ]
-    overall = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in duels}
+    duels = {"aligned": winrate.pairs_to_judge(AFTER, BEFORE)}
+    overall = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in duels["aligned"]}
     known = KnownTruth()
     shown = {i for row in (*BEFORE, *AFTER) for i in row}
     accuracy = {(q, i): 5.0 if known.accurate(q, [i])[0] else 1.0 for q in QUERIES for i in shown}
@@ -109,14 +116,15 @@ def evaluation(truth):
     candidates = Candidates(QUERIES, AFTER, {QUERIES[0]: "a boat, golden light"}, 1)
     encoders = {"baseline": "b" * 16, "aligned": "a" * 16}
     return summary.Evaluation(
-        asked, answers, candidates, duels, verdicts, 3.0, encoders, load_profile("mini"), True, 7
+        asked, answers, candidates, duels, verdicts, accuracy, 3.0, encoders, load_profile("mini"), 7
     )
 
 
 def page(store, truth, config=CONFIG):
     made = evaluation(truth)
     document = summary.document(made, config) | {"versions": {"ray": "1.2.3"}, "created_at": "today"}
-    return report.render(document, *report.sheets(made, store, config), config)
+    shown = report.sheets(document, saved.of(made, config), store, config)
+    return report.render(document, *shown, config)
 
 
 def test_the_documents_figures_are_those_worked_out_by_hand():
@@ -130,7 +138,7 @@ def test_the_documents_figures_are_those_worked_out_by_hand():
     assert (before["hpir_accuracy"], before["hpir_aesthetic"]) == (1.0, 0.0)
     assert found["captions"]["num_sharing"] == 2
     assert found["hpir"]["folder/votes.parquet"]["num_left_out"] == 1
-    assert found["share_of_teacher_gain"]["hpir_aesthetic"] is None  # the teacher gained nothing
+    assert found["share_of_teacher_gain"]["aligned"]["hpir_aesthetic"] is None  # the teacher gained nothing
 
 
 def test_the_win_rate_counts_consistent_rows_only():
@@ -144,10 +152,56 @@ def test_the_win_rate_counts_consistent_rows_only():
     assert rate["judge_agrees_with_people"] == 0.5
 
 
+def test_what_is_saved_comes_back_and_gives_the_same_figures(store, tmp_path):
+    made = evaluation(KnownTruth())
+    document = summary.document(made, CONFIG)
+    saved.write(saved.of(made, CONFIG), tmp_path)
+    found = saved.read(tmp_path)
+    assert found.answers.num_rows == 3 * 3 * TOP_K
+    again = figures.estimates(found.series_of("aligned"), ["aesthetic@5", "hpir_aesthetic"],
+                              num_resamples=CONFIG.num_resamples, seed=CONFIG.seed)  # fmt: skip
+    for metric, estimated in again.items():
+        assert estimated["value"] == document["metrics"]["aligned"][metric]
+        assert estimated["ci95"] == document["ci95"]["aligned"][metric]
+    assert winrate.outcomes(found.margins("ranker")).tolist() == [1, 1, 0]
+    assert found.rows["people"].to_pylist() == [1, -1, 0]
+    assert found.series_of("nobody") == {}
+    with pytest.raises(UserError, match=r"no evaluation in .*absent.*answers.parquet"):
+        saved.read(tmp_path / "absent")
+
+
+def test_protocols_by_hand():
+    """One query, two ranks: A is beautiful and wrong at the first, fair and right at the second."""
+    duels, nan = [(0, 0, "a", "b"), (0, 1, "c", "d")], np.nan
+    together = {
+        ("accuracy", "q", "a", "b"): np.array([[1.0, 5.0], [1.0, 5.0]]),
+        ("aesthetics", "q", "a", "b"): np.array([[5.0, 3.0], [5.0, 3.0]]),
+        ("accuracy", "q", "c", "d"): np.array([[5.0, 5.0], [5.0, 5.0]]),
+        ("aesthetics", "q", "c", "d"): np.array([[5.0, 1.0], [1.0, 1.0]]),
+    }
+    verdicts = judging.Verdicts(
+        aesthetics={"a": 5.0, "b": 3.0, "c": 4.0, "d": 2.0},
+        accuracy={("q", "a"): 1.0, ("q", "b"): 5.0, ("q", "c"): 5.0, ("q", "d"): 3.0},
+        overall={("q", "a", "b"): (0.9, 0.2), ("q", "c", "d"): (nan, 0.9)},
+        together=together,
+    )
+    found = {name: protocols.margins(name, ["q"], duels, verdicts, 3.0) for name in protocols.PROTOCOLS}
+    assert found["ranker"][0] == pytest.approx(np.array([0.4, -0.3]) / TOP_K)
+    assert found["scorer"][0] == pytest.approx(np.array([-0.5 + 0.5, -0.5 + 0.5]) / TOP_K)
+    assert found["cp_scorer"][0] == pytest.approx(np.array([-0.5 + 1.0, -0.5 + 0.0]) / TOP_K)
+    rows = protocols.table(found, np.array([1]), num_resamples=100, seed=0)
+    assert [(row["protocol"], row["order_consistency"]) for row in rows][:2] == [
+        ("ranker", True),
+        ("ranker", False),
+    ]
+    assert rows[0]["agreement"]["value"] == 0.5 and rows[0]["decided"]["value"] == 0.0  # a tie
+
+
 def test_the_judge_stands_in_for_a_truth_and_is_checked_against_one():
     with_truth = summary.document(evaluation(KnownTruth()), CONFIG)
     without = summary.document(evaluation(None), CONFIG)
     assert with_truth["judged"]["accuracy_gate_right"] == 1.0
+    assert with_truth["judged"]["judge_accuracy_right"] == 1.0
     assert with_truth["judged"]["aesthetics_spearman"] == pytest.approx(1.0)
     assert without["metrics"]["aligned"]["aesthetic@5"] is None
     # This judge's ratings are the truth moved to 1..5, so the figures agree.
@@ -306,10 +360,8 @@ def test_questions_are_asked_once_each():
     asked = judging.Questions(["a", "b", "a"], [("q", "a"), ("q", "a"), ("r", "a")], [("q", "a", "b")] * 2)
     tasks = asked.tasks()
     assert tasks["kind"].to_pylist() == ["aesthetics"] * 2 + ["accuracy"] * 2 + ["overall"]
-    values = [3.0, np.nan, 4.0, 2.0, 0.7]
-    swapped = [np.nan] * 4 + [0.6]
-    answered = tasks.append_column("value", pa.array(values)).append_column("swapped", pa.array(swapped))
-    found = judging.verdicts(answered)
+    answers = [[3.0], [np.nan], [4.0], [2.0], [0.7, 0.6]]
+    found = judging.verdicts(tasks.append_column("answer", pa.array(answers)))
     assert found.accuracy == {("q", "a"): 4.0, ("r", "a"): 2.0}
     assert found.overall == {("q", "a", "b"): (0.7, 0.6)}
     assert found.num_unanswered == 1
