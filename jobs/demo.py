@@ -11,8 +11,6 @@ import importlib
 import json
 import signal
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -21,11 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.errors import UserError
-from jobs import evaluate, index, ingest, label
-from jobs.align import run as align
+from jobs import evaluate
 from jobs.command import JobConfig, save_config, settings
 from jobs.command import main as run_job
-from jobs.studio import write as studio
+from jobs.loop import Loop, Stages, split
 
 METRICS = (
     ("recall@1", "caption recall@1"),
@@ -51,28 +48,6 @@ class DemoConfig(JobConfig):
     port: int = Field(-1, ge=-1, description="port of the page: 0 = any free one, -1 = the profile's")
 
 
-class Stages:
-    """Runs the verbs one after the other, tells what is going on, keeps the seconds and the reports."""
-
-    def __init__(self, total: int) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self.total = total
-        self.seconds: dict[str, float] = {}
-
-    def run(self, name: str, what: str, verb: Callable[[], dict]) -> dict:
-        self.console.rule(f"[bold]{len(self.seconds) + 1}/{self.total} {name}[/] · {what}", align="left")
-        started = time.monotonic()
-        report = verb()
-        self.seconds[name] = round(time.monotonic() - started, 1)
-        self.console.print(f"[green]{name} done[/] in {self.seconds[name]:.0f} s")
-        return report
-
-
-def split(name: str) -> str:
-    """SQL filter for one split of the studio."""
-    return f"array_contains(tags, 'split:{name}')"
-
-
 def prepare_folder(config: DemoConfig) -> Path:
     """The demo's folder.
 
@@ -94,47 +69,22 @@ def prepare_folder(config: DemoConfig) -> Path:
     return folder
 
 
-def loop(config: DemoConfig, folder: Path, stages: Stages) -> dict[str, dict]:
+def all_stages(config: DemoConfig, loop: Loop) -> dict[str, dict]:
     """All verbs in turn; returns the reports of `label`, `align` and `evaluate`."""
-    common = {"profile": config.profile, "store": config.store}
-    scenes = str(folder / "studio")
-    written = studio.StudioConfig(out=scenes, seed=config.seed, num_images=config.num_images, **common)
-    stages.run(
-        "studio",
-        f"{config.num_images} scenes with captions, queries and votes (seed {config.seed})",
-        lambda: studio.run(written),
-    )
-    photos = ingest.IngestConfig(source=scenes, label="studio", **common)
-    stages.run("ingest", "check, hash, decode, embed, write", lambda: ingest.run(photos))
-    asked = label.LabelConfig(
-        queries=f"{scenes}/queries_train.parquet",
-        num_queries=config.num_queries,
-        where=split("train"),
-        **common,
-    )
-    labelled = stages.run(
-        "label",
-        f"{config.num_queries} queries: LLM rephrases, encoder retrieves, LMM re-ranks",
-        lambda: label.run(asked),
-    )
-    learnt = align.AlignConfig(run_id=labelled["run_id"], where=split("train"), seed=config.seed, **common)
-    aligned = stages.run(
-        "align",
-        f"distributed DPO on {labelled['num_preferences']} preferences",
-        lambda: align.run(learnt),
-    )
-    embedded = index.IndexConfig(encoder="candidate", **common)
-    stages.run("index", "embed everything with the aligned encoder", lambda: index.run(embedded))
+    loop.ingest()
+    labelled = loop.label()
+    aligned = loop.align(labelled)
+    loop.index("candidate")
     measured = evaluate.EvaluateConfig(
-        truth=scenes,
-        hpir=(f"{scenes}/hpir.parquet",),
+        truth=loop.scenes,
+        hpir=(f"{loop.scenes}/hpir.parquet",),
         where=split("gallery"),
         num_queries=config.num_eval_queries,
         seed=config.seed,
-        out=str(folder / "evaluate"),
-        **common,
+        out=str(loop.folder / "evaluate"),
+        **loop.common,
     )
-    report = stages.run(
+    report = loop.stages.run(
         "evaluate",
         f"{config.num_eval_queries} held-out queries on images that training never saw",
         lambda: evaluate.run(measured),
@@ -195,7 +145,10 @@ def run(config: DemoConfig) -> dict:
     folder = prepare_folder(config)
     config = config.model_copy(update={"store": config.store or str(folder / "store")})
     stages = Stages(total=6)
-    results = loop(config, folder, stages)
+    loop = Loop(
+        folder, config.profile, config.seed, stages, config.store, config.num_images, config.num_queries
+    )
+    results = all_stages(config, loop)
     report = summary(config, results, stages.seconds)
     path = folder / "report.json"
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

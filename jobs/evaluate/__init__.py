@@ -74,6 +74,16 @@ class EvaluateConfig(command.JobConfig):
     thumb_px: int = Field(160, ge=32, le=256, description="height of the images in the page, pixels")
     num_resamples: int = Field(2000, ge=100, description="bootstrap resamples of the queries, a count")
     seed: int = Field(0, description="seed of every draw and of the bootstrap")
+    suite: Literal["", "full", "objectives"] = Field(
+        "",
+        description="full = draw studios, label, align in both modes and measure everything, from the "
+        "profile's checkpoints alone; objectives = compare the preference losses too, in the place of the "
+        "ablations; the options above on what is compared do not matter then",
+    )
+    num_seeds: int = Field(
+        3, ge=1, description="with a suite: studios drawn, of seed, seed + 1, ..., a count"
+    )
+    num_images: int = Field(4000, ge=1000, description="with a suite: images of a studio, a count")
     out: str = Field("runs/evaluate", description="folder for report.json and report.html")
     report: bool = Field(
         False, description="draw the page again from what an evaluation left in --out, asking nobody"
@@ -82,7 +92,12 @@ class EvaluateConfig(command.JobConfig):
 
 def run(config: EvaluateConfig) -> dict:
     """The whole evaluation; returns the content of report.json. Raises UserError for the user's mistakes."""
-    from jobs.evaluate.compare import compare, redraw  # here: `--help` waits for neither torch nor LanceDB
+    # Here, so that `--help` waits for neither torch nor LanceDB.
+    if config.suite:
+        from jobs.evaluate import suite
+
+        return suite.redraw(config) if config.report else suite.suite(config)
+    from jobs.evaluate.compare import compare, redraw
 
     return redraw(config) if config.report else compare(config)
 

@@ -32,7 +32,7 @@ class Asked:
     votes: list[VoteTable]
     pairs: list[VoteTable]
     truth: figures.Truth | None
-    num_images: int
+    gallery: frozenset[str]  # image_ids
 
     @property
     def voted(self) -> list[tuple[str, str]]:
@@ -52,7 +52,8 @@ def gather(config: EvaluateConfig, store: Store, records: Sequence[EncoderRecord
         from jobs.studio.truth import load_truth  # only the studio knows a truth
 
         truth = load_truth(config.truth)
-    return Asked(queries, load_captions(config, store, gallery), votes, pairs, truth, len(gallery))
+    captions = load_captions(config, store, gallery)
+    return Asked(queries, captions, votes, pairs, truth, frozenset(gallery))
 
 
 def common_gallery(store: Store, records: Sequence[EncoderRecord], where: str) -> set[str]:

@@ -118,7 +118,7 @@ def ask_judge(profile: Profile, store: Store, questions: Questions) -> Verdicts:
         return Verdicts()
     model_path(profile.judge.model)  # a missing model is told here, not from inside an actor
     arguments = {"store": store, "model": profile.judge}
-    return verdicts(_map(profile, AnswerTasks, tasks, profile.judge.stage, arguments, "pyarrow"))
+    return verdicts(through_pool(profile, AnswerTasks, tasks, profile.judge.stage, arguments, "pyarrow"))
 
 
 def verdicts(answered: pa.Table) -> Verdicts:
@@ -147,12 +147,12 @@ def rephrase(profile: Profile, texts: Sequence[str]) -> tuple[dict[str, str], in
         return {}, 0
     arguments = {"language_model": profile.rephraser, "style": profile.label.style}
     table = pa.table({"query": distinct})
-    rows = _map(profile, Rephrase, table, profile.rephraser.stage, arguments, "numpy").to_pylist()
+    rows = through_pool(profile, Rephrase, table, profile.rephraser.stage, arguments, "numpy").to_pylist()
     failed = sum(bool(row["rephrase_error"]) for row in rows)
     return {row["query"]: row["rephrased"] or row["query"] for row in rows}, failed
 
 
-def _map(
+def through_pool(
     profile: Profile, actor: Callable, table: pa.Table, stage: Stage, arguments: dict, batch_format: str
 ) -> pa.Table:
     """The table through a pool of `actor`, whose stage says how many and how large; rows in any order."""

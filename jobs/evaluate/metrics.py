@@ -109,11 +109,38 @@ def estimate(
     values, weights = values[kept], weights[kept]
     if len(values) == 0:
         return Estimate(np.nan, np.nan, np.nan, 0)
+    resamples = resampled_means(values, weights, num_resamples=num_resamples, seed=seed)
+    return interval_of(float(values @ weights / weights.sum()), resamples, len(values))
+
+
+def resampled_means(
+    values: np.ndarray, weights: np.ndarray | None = None, *, num_resamples: int, seed: int
+) -> np.ndarray:
+    """Weighted means of `num_resamples` resamples of the queries, float [R]; the same seed draws the same
+    queries, so that systems can be compared resample by resample.
+    """
+    values = np.asarray(values, float)
+    weights = np.ones_like(values) if weights is None else np.asarray(weights, float)
     counts = resample_counts(len(values), num_resamples=num_resamples, seed=seed)
-    means = (counts @ (values * weights)) / (counts @ weights)
-    low, high = np.percentile(means, [2.5, 97.5])
-    value = float(values @ weights / weights.sum())
-    return Estimate(value, float(low), float(high), len(values))
+    return (counts @ (values * weights)) / (counts @ weights)
+
+
+def interval_of(value: float, resamples: np.ndarray, num_queries: int) -> Estimate:
+    """A figure with the percentile 95 % interval of its resamples, float [R]."""
+    low, high = np.percentile(resamples, [2.5, 97.5])
+    return Estimate(float(value), float(low), float(high), num_queries)
+
+
+def over_seeds(groups: Sequence[tuple[np.ndarray, np.ndarray]], *, num_resamples: int, seed: int) -> Estimate:
+    """Mean over seeds of each seed's weighted mean, with its bootstrap interval over the seeds' queries.
+
+    `groups`: (values, weights), float [Q] each, one per seed. Queries are resampled within their seed, so the
+    interval tells how sure these worlds are, not how far another world could lie.
+    """
+    means = [float(np.asarray(values) @ weights / np.sum(weights)) for values, weights in groups]
+    sampling = {"num_resamples": num_resamples, "seed": seed}
+    resamples = np.mean([resampled_means(values, weights, **sampling) for values, weights in groups], axis=0)
+    return interval_of(float(np.mean(means)), resamples, sum(len(values) for values, _ in groups))
 
 
 def paired_difference(

@@ -233,21 +233,32 @@ def findings(rows: Iterable[Mapping], document: Mapping) -> list[str]:
     return found
 
 
+def templates() -> jinja2.Environment:
+    """The pages' templates, escaping whatever comes from data."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(str(resources.files("jobs.evaluate"))),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+
+
 def render(document: Mapping, shown: Sequence[Sheet], losses: Sequence[Sheet], config: EvaluateConfig) -> str:
     """The page. Everything that comes from data is escaped."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = resources.files("jobs.evaluate").joinpath("report.html.j2").read_text(encoding="utf-8")
     rows = headline(document)
-    return environment.from_string(template).render(
-        report=document,
-        rows=rows,
-        findings=findings(rows, document),
-        systems=[s for s in SYSTEMS if s in document["metrics"]],
-        labels=LABELS,
-        sheets=shown,
-        losses=losses,
-        config=config,
-        top_k=TOP_K,
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            report=document,
+            rows=rows,
+            findings=findings(rows, document),
+            systems=[s for s in SYSTEMS if s in document["metrics"]],
+            labels=LABELS,
+            sheets=shown,
+            losses=losses,
+            config=config,
+            top_k=TOP_K,
+        )
     )

@@ -8,6 +8,7 @@ baseline's (`challenger`, `query`, `differs`, `people`, and per protocol `<proto
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -45,14 +46,7 @@ class Saved:
 
     def series_of(self, system: str) -> dict[str, figures.Series]:
         """metric -> values by query of that system; none for a system that was not asked."""
-        found: dict[str, list[dict]] = {}
-        for row in self.series.to_pylist():
-            if row["system"] == system:
-                found.setdefault(row["metric"], []).append(row)
-        return {
-            metric: figures.Series(*(np.array([row[key] for row in rows]) for key in ("value", "weight")))
-            for metric, rows in found.items()
-        }
+        return series_in(self.series, system)
 
     def margins(self, protocol: str) -> np.ndarray:
         """The protocol's margins of all `rows`, float [N, 2]."""
@@ -63,20 +57,36 @@ class Saved:
 
 def of(evaluation: Evaluation, config: EvaluateConfig) -> Saved:
     """The tables of an evaluation."""
-    series = [
-        {"system": system, "metric": metric, "value": value, "weight": weight}
-        for system, found in evaluation.series.items()
-        for metric, s in found.items()
-        for value, weight in zip(s.values.tolist(), s.weights.tolist(), strict=True)
-    ]
     return Saved(
         pa.Table.from_pylist(_answers(evaluation), ANSWERS),
-        pa.Table.from_pylist(series, SERIES),
+        pa.Table.from_pylist(series_rows(evaluation.series), SERIES),
         pa.concat_tables(
             [_rows(evaluation, name, config) for name in evaluation.answers if name in evaluation.duels]
             or [pa.table({"challenger": pa.array([], pa.string()), "query": pa.array([], pa.string())})]
         ),
     )
+
+
+def series_rows(series: Mapping[str, Mapping[str, figures.Series]]) -> list[dict]:
+    """Rows of `SERIES`: system -> metric -> values by query."""
+    return [
+        {"system": system, "metric": metric, "value": value, "weight": weight}
+        for system, found in series.items()
+        for metric, s in found.items()
+        for value, weight in zip(s.values.tolist(), s.weights.tolist(), strict=True)
+    ]
+
+
+def series_in(table: pa.Table, system: str) -> dict[str, figures.Series]:
+    """metric -> values by query of one system in a table of `SERIES`; empty for one that it lacks."""
+    found: dict[str, list[dict]] = {}
+    for row in table.to_pylist():
+        if row["system"] == system:
+            found.setdefault(row["metric"], []).append(row)
+    return {
+        metric: figures.Series(*(np.array([row[key] for row in rows]) for key in ("value", "weight")))
+        for metric, rows in found.items()
+    }
 
 
 def _answers(evaluation: Evaluation) -> list[dict]:

@@ -94,7 +94,7 @@ def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
     }
     challengers = [name for name in CHALLENGERS if name in series]
     return {
-        "num_images": asked.num_images,
+        "num_images": len(asked.gallery),
         "num_queries": len(asked.queries),
         "encoders": dict(evaluation.fingerprints),
         "metrics": _each(measured, "value"),

@@ -100,7 +100,7 @@ def evaluation(truth):
     row = Row("q", (IDS[0],), (IDS[1],), {"accuracy": Votes(3, 0), "aesthetic": Votes(1, 4)})
     votes = inputs.VoteTable("folder/votes.parquet", (row,), 1)
     scores = {votes.name: np.array([[0.9, 0.1]])}
-    asked = Asked(QUERIES, captions, [votes], [], truth, 20)
+    asked = Asked(QUERIES, captions, [votes], [], truth, frozenset(IDS))
     answers = {
         "baseline": Answers(BEFORE, np.array([1, 11]), scores, np.array([4.0, 2.0]), np.array([True, False])),
         "teacher": Answers(AFTER, np.array([2]), scores, np.array([1.0, 2.0])),
