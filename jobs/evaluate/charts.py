@@ -68,7 +68,7 @@ def win_rates(rates: Mapping[str, Mapping[str, Mapping]]) -> str:
         if rates.get(system, {}).get(who, {}).get("value") is not None
     ]
     with rc_context(STYLE):
-        figure = Figure(figsize=(9, 0.45 * len(rows) + 0.8))
+        figure = Figure(figsize=(6, 0.4 * len(rows) + 0.8))
         axes = figure.subplots()
         for place, (_, rate, colour) in enumerate(rows):
             low, high = rate["ci95"]

@@ -99,7 +99,10 @@ def gains(of: Mapping[str, Worlds], sampling: Mapping[str, int]) -> dict:
     num_queries = sum(len(world[AESTHETIC].values) for world in of["baseline"])
 
     def ratio(of_systems: Callable[[Mapping], float | np.ndarray]) -> dict:
-        return metrics.interval_of(of_systems(exact), of_systems(drawn), num_queries).as_dict()
+        with np.errstate(divide="ignore", invalid="ignore"):  # a resample in which nothing was gained
+            resamples = of_systems(drawn)
+        kept = resamples[np.isfinite(resamples)]
+        return metrics.interval_of(of_systems(exact), kept, num_queries).as_dict()
 
     found = {"teacher_over_baseline": ratio(lambda m: m["teacher"] / m["baseline"] - 1.0)}
     for name in CHALLENGERS:

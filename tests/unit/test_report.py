@@ -1,18 +1,15 @@
 """report.json and report.html of a made-up evaluation whose figures are known in advance."""
 
-import dataclasses
 import json
 import re
-from io import BytesIO
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
+from made_evaluation import IDS, KnownTruth, evaluation, ids, image_row, jpeg
 
 from cluster.errors import UserError
-from cluster.profile import load_profile
-from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
+from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table
 from jobs.evaluate import (
     TOP_K,
     EvaluateConfig,
@@ -26,64 +23,10 @@ from jobs.evaluate import (
     summary,
     winrate,
 )
-from jobs.evaluate.asking import Asked, Candidates, common_gallery
-from jobs.evaluate.hpir import Row, Votes
-from jobs.evaluate.systems import Answers, EncoderSystem
-from jobs.studio.latents import sample_latents
-from jobs.studio.words import ASPECTS, LIGHT_APPEAL
+from jobs.evaluate.asking import common_gallery
+from jobs.evaluate.systems import EncoderSystem
 
-IDS = [f"{i:064x}" for i in range(20)]
-QUERIES = ["a boat", '<b>&"boat"</b>', "same boat"]
 CONFIG = EvaluateConfig(num_resamples=200, num_sheets=2, num_losses=2)
-
-
-def scene(number):
-    """A boat if even, else a guitar; as beautiful as its number, to every taste."""
-    light = min(LIGHT_APPEAL, key=lambda name: abs(LIGHT_APPEAL[name] - number / 20))
-    aspects = {name: number / 20 for name in ASPECTS if name != "light"}
-    drawn = sample_latents(np.random.default_rng(number), subject="sailboat" if number % 2 == 0 else "guitar")
-    return dataclasses.replace(drawn, light=light, **aspects)
-
-
-class KnownTruth:
-    """Even images are accurate; image i has aesthetics i / 20."""
-
-    latents = {IDS[number]: scene(number) for number in range(20)}  # noqa: RUF012
-
-    def accurate(self, query, image_ids):
-        return np.array([int(i, 16) % 2 == 0 for i in image_ids])
-
-    def aesthetics(self, image_ids):
-        return np.array([int(i, 16) / 20 for i in image_ids])
-
-
-def ids(*numbers):
-    return [IDS[n] for n in numbers]
-
-
-BEFORE = [ids(0, 2, 4, 6, 8), ids(18, 16, 14, 12, 10), ids(1, 2, 3, 4, 5)]
-AFTER = [ids(10, 12, 14, 16, 18), ids(19, 17, 15, 13, 10), ids(1, 2, 3, 4, 5)]
-
-
-def jpeg(number):
-    buffer = BytesIO()
-    Image.new("RGB", (256, 192), (number * 12, 90, 120)).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def image_row(number):
-    return {
-        "image_id": IDS[number],
-        "uri": f"/photos/{number}.jpg",
-        "caption": f"<i>picture</i> {number}",
-        "detailed_caption": "",
-        "width_px": 256,
-        "height_px": 192,
-        "preview": jpeg(number),
-        "tags": [],
-        "source": "test",
-        "added_at": now(),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -92,32 +35,6 @@ def store(tmp_path_factory):
     rows = [image_row(number) for number in range(20)]
     made.merge("images", pa.Table.from_pylist(rows, SCHEMAS["images"]), on=["image_id"])
     return made
-
-
-def evaluation(truth):
-    """Before against after, a teacher equal to after, and a judge that prefers higher numbers."""
-    captions = inputs.Captions(("x", "y"), {IDS[0]: 0, IDS[1]: 1, IDS[2]: 1}, "caption", 3, 2)
-    row = Row("q", (IDS[0],), (IDS[1],), {"accuracy": Votes(3, 0), "aesthetic": Votes(1, 4)})
-    votes = inputs.VoteTable("folder/votes.parquet", (row,), 1)
-    scores = {votes.name: np.array([[0.9, 0.1]])}
-    asked = Asked(QUERIES, captions, [votes], [], truth, frozenset(IDS))
-    answers = {
-        "baseline": Answers(BEFORE, np.array([1, 11]), scores, np.array([4.0, 2.0]), np.array([True, False])),
-        "teacher": Answers(AFTER, np.array([2]), scores, np.array([1.0, 2.0])),
-        "aligned": Answers(AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), np.array([True, True])),
-    }
-    duels = {"aligned": winrate.pairs_to_judge(AFTER, BEFORE)}
-    overall = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in duels["aligned"]}
-    known = KnownTruth()
-    shown = {i for row in (*BEFORE, *AFTER) for i in row}
-    accuracy = {(q, i): 5.0 if known.accurate(q, [i])[0] else 1.0 for q in QUERIES for i in shown}
-    aesthetics = {i: 1 + 4 * float(known.aesthetics([i])[0]) for i in shown}
-    verdicts = judging.Verdicts(aesthetics, accuracy, overall)
-    candidates = Candidates(QUERIES, AFTER, {QUERIES[0]: "a boat, golden light"}, 1)
-    encoders = {"baseline": "b" * 16, "aligned": "a" * 16}
-    return summary.Evaluation(
-        asked, answers, candidates, duels, verdicts, accuracy, 3.0, encoders, load_profile("mini"), 7
-    )
 
 
 def page(store, truth, config=CONFIG):

@@ -1,0 +1,107 @@
+"""A made-up evaluation whose figures are known in advance: 20 images, 3 queries, a judge by number."""
+
+import dataclasses
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from cluster.profile import load_profile
+from cluster.tables import now
+from jobs.evaluate import inputs, judging, summary, winrate
+from jobs.evaluate.asking import Asked, Candidates
+from jobs.evaluate.hpir import Row, Votes
+from jobs.evaluate.systems import Answers
+from jobs.studio.latents import sample_latents
+from jobs.studio.words import ASPECTS, LIGHT_APPEAL
+
+IDS = [f"{i:064x}" for i in range(20)]
+QUERIES = ["a boat", '<b>&"boat"</b>', "same boat"]
+
+
+def scene(number):
+    """A boat if even, else a guitar; as beautiful as its number, to every taste."""
+    light = min(LIGHT_APPEAL, key=lambda name: abs(LIGHT_APPEAL[name] - number / 20))
+    aspects = {name: number / 20 for name in ASPECTS if name != "light"}
+    drawn = sample_latents(np.random.default_rng(number), subject="sailboat" if number % 2 == 0 else "guitar")
+    return dataclasses.replace(drawn, light=light, **aspects)
+
+
+class KnownTruth:
+    """Even images are accurate; image i has aesthetics i / 20."""
+
+    latents = {IDS[number]: scene(number) for number in range(20)}  # noqa: RUF012
+
+    def accurate(self, query, image_ids):
+        return np.array([int(i, 16) % 2 == 0 for i in image_ids])
+
+    def aesthetics(self, image_ids):
+        return np.array([int(i, 16) / 20 for i in image_ids])
+
+
+def ids(*numbers):
+    return [IDS[n] for n in numbers]
+
+
+BEFORE = [ids(0, 2, 4, 6, 8), ids(18, 16, 14, 12, 10), ids(1, 2, 3, 4, 5)]
+AFTER = [ids(10, 12, 14, 16, 18), ids(19, 17, 15, 13, 10), ids(1, 2, 3, 4, 5)]
+
+
+def jpeg(number):
+    buffer = BytesIO()
+    Image.new("RGB", (256, 192), (number * 12, 90, 120)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def image_row(number):
+    return {
+        "image_id": IDS[number],
+        "uri": f"/photos/{number}.jpg",
+        "caption": f"<i>picture</i> {number}",
+        "detailed_caption": "",
+        "width_px": 256,
+        "height_px": 192,
+        "preview": jpeg(number),
+        "tags": [],
+        "source": "test",
+        "added_at": now(),
+    }
+
+
+def evaluation(truth, *, with_text=False):
+    """Before against after, a teacher equal to after, and a judge that prefers higher numbers.
+
+    with_text: a second encoder after, which answers as the first.
+    """
+    captions = inputs.Captions(("x", "y"), {IDS[0]: 0, IDS[1]: 1, IDS[2]: 1}, "caption", 3, 2)
+    row = Row("q", (IDS[0],), (IDS[1],), {"accuracy": Votes(3, 0), "aesthetic": Votes(1, 4)})
+    votes = inputs.VoteTable("folder/votes.parquet", (row,), 1)
+    scores = {votes.name: np.array([[0.9, 0.1]])}
+    asked = Asked(QUERIES, captions, [votes], [], truth, frozenset(IDS))
+    answers = {
+        "baseline": Answers(BEFORE, np.array([1, 11]), scores, np.array([4.0, 2.0]), np.array([True, False])),
+        "teacher": Answers(AFTER, np.array([2]), scores, np.array([1.0, 2.0])),
+        "aligned": Answers(AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), np.array([True, True])),
+    }
+    duels = {"aligned": winrate.pairs_to_judge(AFTER, BEFORE)}
+    if with_text:
+        answers["text"], duels["text"] = answers["aligned"], duels["aligned"]
+    overall = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in duels["aligned"]}
+    known = KnownTruth()
+    shown = {i for row in (*BEFORE, *AFTER) for i in row}
+    accuracy = {(q, i): 5.0 if known.accurate(q, [i])[0] else 1.0 for q in QUERIES for i in shown}
+    aesthetics = {i: 1 + 4 * float(known.aesthetics([i])[0]) for i in shown}
+    together = {
+        (name, *pair): np.tile([rated(pair[0], pair[1]), rated(pair[0], pair[2])], (2, 1))
+        for name, rated in (
+            ("accuracy", lambda q, i: accuracy[q, i]),
+            ("aesthetics", lambda _, i: aesthetics[i]),
+        )
+        for pair in overall
+    }
+    verdicts = judging.Verdicts(aesthetics, accuracy, overall, together)
+    candidates = Candidates(QUERIES, AFTER, {QUERIES[0]: "a boat, golden light"}, 1)
+    encoders = {"baseline": "b" * 16, "aligned": "a" * 16}
+    return summary.Evaluation(
+        asked, answers, candidates, duels, verdicts, accuracy, 3.0, encoders, load_profile("mini"), 7
+    )
