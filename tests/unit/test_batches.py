@@ -1,10 +1,16 @@
 """Which queries, images and texts a step sees, with arrays laid out by hand."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.align.batches import Corpus, Schedule, group_pairs, make_batch
+from cluster.errors import UserError
+from cluster.profile import Align
+from jobs.align.batches import Corpus, Schedule, group_pairs, make_batch, near_ties, weigh_pairs
+from jobs.align.prepare import weigh
+from jobs.label.pairs import num_near_ties
 
 
 @pytest.fixture
@@ -15,6 +21,7 @@ def corpus() -> Corpus:
             "winner": pa.array([[2, 2, 0], [4]], pa.list_(pa.int32())),
             "loser": pa.array([[0, 5, 5], [2]], pa.list_(pa.int32())),
             "p_winner": pa.array([[1.0, 0.9, 0.6], [0.7]], pa.list_(pa.float32())),
+            "weight": pa.array([[1.0, 1.0, 1.0], [0.25]], pa.list_(pa.float32())),
             "winner_reference": pa.array([[2.5, 2.5, 0.5], [4.5]], pa.list_(pa.float32())),
             "loser_reference": pa.array([[0.5, 5.5, 5.5], [2.25]], pa.list_(pa.float32())),
         }
@@ -25,7 +32,8 @@ def corpus() -> Corpus:
             "caption": ["a cat", "a boat at sea", "a dog"],
         }
     )
-    return Corpus(queries, captions, pa.array([f"image-{row}" for row in range(6)]))
+    guard = captions.slice(0, 0)
+    return Corpus(queries, captions, guard, pa.array([f"image-{row}" for row in range(6)]))
 
 
 def test_each_image_and_text_of_a_batch_stands_once(corpus: Corpus):
@@ -46,6 +54,16 @@ def test_every_query_weighs_the_same_however_many_pairs_it_has(corpus: Corpus):
     batch = make_batch(corpus, np.array([0, 1]), np.array([], np.int64))
     assert batch["pair_weight"].tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
     assert batch["caption_image"].tolist() == batch["caption_text"].tolist() == []
+
+
+def test_a_pair_counts_in_its_query_by_its_weight(corpus: Corpus):
+    weights = pa.array([[1.0, 0.5, 0.25], [0.25]], pa.list_(pa.float32()))
+    queries = corpus.queries.set_column(corpus.queries.schema.get_field_index("weight"), "weight", weights)
+    weighed = dataclasses.replace(corpus, queries=queries)
+    batch = make_batch(weighed, np.array([1, 0]), np.array([], np.int64))
+    # Half a batch for each query: the single pair has all of its own, however little it weighs.
+    assert batch["pair_weight"].tolist() == pytest.approx([1 / 2, 2 / 7, 1 / 7, 1 / 14])
+    assert batch["pair_weight"].dtype == np.float32
 
 
 def test_a_query_drawn_twice_keeps_its_text_and_images_once(corpus: Corpus):
@@ -82,9 +100,48 @@ def test_no_captions_give_empty_batches():
     assert schedule(num_captions=0, caption_batch_size=0).captions(0).shape == (6, 0)
 
 
+def preferences() -> pa.Table:
+    """Sure, near tie, inconsistent, both; and a query of which nothing is sure."""
+    return pa.table(
+        {
+            "query": ["a", "a", "a", "a", "b"],
+            "p_winner": pa.array([0.9, 0.52, 0.9, 0.5, 0.549], pa.float32()),
+            "consistent": [True, True, False, False, True],
+        }
+    )
+
+
+def test_near_ties_and_inconsistent_pairs_weigh_less_and_both_weigh_least():
+    weighed = weigh_pairs(preferences(), near_tie_weight=0.5, inconsistent_weight=0.25)
+    assert weighed["weight"].to_pylist() == [1.0, 0.5, 0.25, 0.125, 0.5]
+    assert weighed["weight"].type == pa.float32()
+    assert weighed.drop_columns("weight").equals(preferences())
+
+
+def test_a_weight_of_zero_leaves_pairs_out_and_a_query_that_has_no_others():
+    no_ties = weigh_pairs(preferences(), near_tie_weight=0, inconsistent_weight=1)
+    assert no_ties["query"].to_pylist() == ["a", "a"] and no_ties["weight"].to_pylist() == [1.0, 1.0]
+    sure = weigh_pairs(preferences(), near_tie_weight=0, inconsistent_weight=0)
+    assert sure["consistent"].to_pylist() == [True] and sure["query"].to_pylist() == ["a"]
+
+
+def test_preferences_of_which_none_weighs_anything_are_refused():
+    near = preferences().slice(4)
+    assert weigh(near, Align()).num_rows == 1
+    with pytest.raises(UserError, match=r"None of the 1 preferences .* align.near_tie_weight 0 "):
+        weigh(near, Align(near_tie_weight=0))
+
+
+def test_a_near_tie_is_what_labelling_counts_as_one():
+    p_winner = np.linspace(0.5, 1, 401).astype(np.float32)
+    assert near_ties(p_winner)[:2].all() and not near_ties(p_winner)[-1]
+    assert near_ties(p_winner).sum() == num_near_ties(p_winner)
+
+
 def pairs(rows: list[tuple[str, str, str, float]]) -> pa.Table:
     names = ("query", "winner", "loser", "p_winner")
-    return pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    return pa.table({**columns, "weight": [p / 2 for p in columns["p_winner"]]})
 
 
 def test_pairs_are_grouped_by_query_in_an_order_that_the_rows_order_does_not_change():
@@ -95,6 +152,7 @@ def test_pairs_are_grouped_by_query_in_an_order_that_the_rows_order_does_not_cha
         "winner": [["x", "z"], ["x", "x"]],
         "loser": [["z", "y"], ["w", "y"]],
         "p_winner": [[0.7, 0.8], [0.9, 1.0]],
+        "weight": [[0.35, 0.4], [0.45, 0.5]],
     }
     assert grouped == group_pairs(pairs(rows[::-1]), max_pairs_per_query=9, seed=0).to_pydict()
 

@@ -2,14 +2,18 @@
 
 import copy
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from actors.encoder import Encoder
-from cluster.profile import Align
+from cluster.profile import Align, Objective
+from jobs.align.guard import GuardSet
 from jobs.align.learner import Learner, Plan, batch_loss, learning_rate_factor, to_tensors
+from jobs.align.objectives import lambda_weights, plackett_luce_loss, preference_losses, win_shares
+from jobs.evaluate.metrics import recall_at, text_to_image_ranks
 
 QUERIES = ["a red sailboat", "two dogs", "a mountain lake", "a beach in the morning"]
 CAPTIONS = ["sailboat", "dogs running", "lake", "sailboat"]
@@ -133,6 +137,70 @@ def test_text_moves_the_text_tower_alone_and_takes_vectors_for_images(folder):
     assert subject.towers.learned().keys() >= changed
 
 
+@pytest.mark.parametrize("objective", [name for name in get_args(Objective) if name != "kto"])
+def test_a_pair_of_half_the_weight_is_one_of_two_copies_of_the_other(folder, objective):
+    """Pairs 0 and 1 once and pair 2 twice: the same as weights of 1/4, 1/4 and 1/2."""
+    subject, batch = learner(folder), make([0], captions=False)
+    settings = Align(objective=objective, beta=0.3)
+    weighed, copied = copy.deepcopy(batch), copy.deepcopy(batch)
+    for name in ("winner", "loser"):  # the images' own scores, so that all pairs agree on them
+        number = batch[f"pair_{name}"]
+        weighed[f"{name}_reference"] = np.sin(number).astype(np.float32)
+    weighed["p_winner"] = np.array([0.9, 0.6, 0.8], np.float32)
+    weighed["pair_weight"] = np.array([1 / 4, 1 / 4, 1 / 2], np.float32)
+    rows = [0, 1, 2, 2]
+    for name in weighed:
+        if name.startswith(("pair_", "p_")) or name.endswith("_reference"):
+            copied[name] = weighed[name][rows]
+    copied["pair_weight"] = np.full(4, 1 / 4, np.float32)
+    of_both = []
+    for each in (weighed, copied):
+        tensors = to_tensors(each, subject.encoder)
+        of_both.append(batch_loss(subject.towers, tensors, settings, subject.temperature)[1])
+    for name, value in of_both[0].items():
+        assert value.item() == pytest.approx(of_both[1][name].item(), rel=1e-5), name
+
+
+def test_grades_and_lambdas_are_weighted_means_by_hand():
+    chosen, rejected = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2])
+    p, weight = torch.tensor([0.9, 0.5, 0.8]), torch.tensor([1.0, 0.25, 0.5])
+    shares = win_shares(p, chosen, rejected, 4, weight)
+    assert shares.tolist() == pytest.approx(
+        [(0.9 + 0.5 / 4) / 1.25, (0.1 + 0.8 / 2) / 1.5, (0.5 / 4 + 0.2 / 2) / 0.75, 0.5]
+    )
+    values = torch.tensor([1.0, 0.5, 0.0])
+    discounts = [1 / math.log2(1 + rank) for rank in (1, 2, 3)]
+    raw = [
+        (2 - math.sqrt(2)) * (discounts[0] - discounts[1]),
+        (2 - 1) * (discounts[0] - discounts[2]),
+        (math.sqrt(2) - 1) * (discounts[1] - discounts[2]),
+    ]
+    mean = (raw[0] + raw[1] / 4 + raw[2] / 2) / 1.75
+    lambdas = lambda_weights(values, chosen, rejected, weight)
+    assert lambdas.tolist() == pytest.approx([each / mean for each in raw], rel=1e-5)
+    assert (lambdas * weight).sum().item() == pytest.approx(weight.sum().item(), rel=1e-5)
+
+
+def test_a_pair_that_weighs_little_does_not_turn_a_list_round():
+    """By the plain mean image 0 is the worst of three: only pairs that weigh next to nothing say so."""
+    chosen, rejected = torch.tensor([1, 2, 0, 1]), torch.tensor([0, 0, 1, 2])
+    p, weight = torch.tensor([0.95, 0.95, 0.9, 0.6]), torch.tensor([0.01, 0.01, 1.0, 1.0])
+    scores = torch.tensor([0.4, -0.3, 0.8])
+    losses, _, _ = preference_losses(
+        "plackett_luce",
+        (scores[chosen], scores[rejected]),
+        (torch.zeros(4), torch.zeros(4)),
+        p_chosen=p,
+        query=torch.zeros(4, dtype=torch.int64),
+        images=(chosen, rejected),
+        beta=1.0,
+        target_margin=0.0,
+        pair_weight=weight,
+    )
+    in_order = plackett_luce_loss(scores[[0, 2, 1]], torch.zeros(3), beta=1.0).mean()
+    assert losses.tolist() == pytest.approx([in_order.item()] * 4)
+
+
 @pytest.mark.parametrize("objective", ["dpo", "rank_dpo", "plackett_luce"])
 def test_learning_lowers_the_loss(folder, objective):
     subject = learner(folder, num_steps=8, learning_rate=1e-3, warmup=0.0, objective=objective)
@@ -144,12 +212,42 @@ def test_a_learner_that_loads_a_state_goes_on_exactly(folder):
     one = learner(folder, epochs=2)
     one.epoch([make([0, 1])])
     one.epochs.append({"loss": 1.0})
+    one.recall_before = 0.75
     state = copy.deepcopy(one.state())
     other = learner(folder, epochs=2)
     other.load(state)
     assert one.epoch([make([2, 3])]).tolist() == other.epoch([make([2, 3])]).tolist()
     assert largest_difference(weights(one), weights(other)) == 0
-    assert other.epochs == [{"loss": 1.0}]
+    assert other.epochs == [{"loss": 1.0}] and other.recall_before == 0.75 and not other.finished
+
+
+def test_recall_of_the_guard_set_is_that_of_the_encoder(folder):
+    subject = learner(folder)
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 3, 96, 96)).astype(np.uint8)
+    guard = GuardSet([f"photo {number}" for number in range(66)], np.arange(4, 70, dtype=np.int32), 0.03)
+    own_images = np.arange(66)
+    texts, images = subject.encoder.encode_texts(guard.captions), subject.encoder.encode_images(pixels[4:])
+    ranks = text_to_image_ranks(texts, lambda: [(own_images, images)])
+    assert subject.recall(guard, lambda rows: pixels[rows]) == recall_at(ranks, 10).mean()
+    text_only = learner(folder, mode="text")
+    assert text_only.recall(guard, lambda rows: texts[rows - 4]) == 1.0
+
+
+def test_past_the_limit_the_weights_that_were_kept_are_the_learned_ones(folder):
+    subject = learner(folder, epochs=3)
+    subject.epoch([make([0, 1])])
+    subject.epochs.append({"epoch": 1})
+    kept = weights(subject)
+    subject.keep()
+    subject.epoch([make([2, 3])])
+    subject.epochs.append({"epoch": 2})
+    assert moved(subject.state()["learned"], kept) and not subject.finished
+    subject.over_limit = True
+    assert subject.finished
+    assert not moved(subject.state()["learned"], kept)
+    resumed = learner(folder, epochs=3)
+    resumed.load(copy.deepcopy(subject.state()))
+    assert resumed.finished and not moved(resumed.towers.learned(), kept)
 
 
 def test_an_epoch_of_the_wrong_length_is_refused(folder):
