@@ -10,6 +10,7 @@ Source of the styles: arXiv 2406.09397, section on the LLM's rephrasing; the wor
 import json
 import re
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ ASPECTS = ("light", "composition", "colours", "detail", "mood")
 NUM_QUALITIES = 4
 # A CLIP text tower reads 77 tokens, and its first words count most: the query leads, the rest is kept short.
 MAX_WORDS = 30
+COPY_LIKENESS = 0.6  # difflib's ratio from which on a sentence's beginning is the query gone wrong
 
 # The very same words ask a 7 B model and the few-million-parameter one of `models/mini/rephraser`, which
 # was trained on exactly these prompts: after a change here, train it again.
@@ -130,8 +132,8 @@ def _phrase(value: Any, key: str, longest: int) -> str:
 def compose(query: str, style: str, answer: Mapping[str, Any]) -> str:
     """The rephrased text: the query first, then the expectations, in at most MAX_WORDS words.
 
-    The query itself is never cut. A sentence that lost a word of the query is put behind the whole query.
-    `answer` is that of `parse`, {} for `original` and `repeat`.
+    The query itself is never cut. A sentence that lost a word of it, or names one too late, gives only what
+    it adds, behind the whole query. `answer` is that of `parse`, {} for `original` and `repeat`.
     """
     query = " ".join(query.split())
     if style == "original":
@@ -140,7 +142,8 @@ def compose(query: str, style: str, answer: Mapping[str, Any]) -> str:
         return f"{query}, {query}"
     if style in SENTENCE_KEYS:
         sentence = answer[SENTENCE_KEYS[style]]
-        return _cut(sentence if keeps_query(query, sentence) else f"{query}, {sentence}", query)
+        cut = _cut(sentence, query)
+        return cut if keeps_query(query, cut) else _cut(f"{query}{_addition(query, sentence)}", query)
     phrases = answer["qualities"] if style == "k_list" else [answer[aspect] for aspect in ASPECTS]
     return _joined(query, phrases)
 
@@ -163,9 +166,25 @@ def _joined(query: str, phrases: Sequence[str]) -> str:
     return text
 
 
+def _addition(query: str, sentence: str) -> str:
+    """The sentence, with what leads to it, as it goes on behind the query.
+
+    Small models begin with the query misspelt or altered: that would ask for something else. So the beginning
+    that is most like the query is left out, and what follows it up to an addition or to the query's length.
+    """
+    words, num_asked = sentence.split(), len(query.split())
+    starts = [" ".join(words[:count]).lower() for count in range(1, num_asked + 3)]
+    likeness = [SequenceMatcher(None, query.lower(), start).ratio() for start in starts]
+    if max(likeness) < COPY_LIKENESS:
+        return f", {sentence}"
+    begin = int(np.argmax(likeness)) + 1
+    while begin < min(num_asked, len(words)) and words[begin] not in ("in", "with"):
+        begin += 1
+    return f" {' '.join(words[begin:])}".rstrip()
+
+
 def _cut(text: str, query: str) -> str:
-    words = text.split()
-    return " ".join(words[: max(MAX_WORDS, len(query.split()))]).rstrip(",;")
+    return " ".join(text.split()[: max(MAX_WORDS, len(query.split()))]).rstrip(",;")
 
 
 def rephrase(engine: Engine, queries: Sequence[str], style: str) -> list[tuple[str, str]]:

@@ -15,19 +15,24 @@ from jobs.evaluate.systems import Answers
 
 
 class JudgedTruth:
-    """The judge's ratings in the place of a truth: for real photographs, where nobody knows one."""
+    """Ratings in the place of a truth: for real photographs, where nobody knows one.
 
-    def __init__(self, verdicts: judging.Verdicts, threshold: float) -> None:
-        self.verdicts = verdicts
-        self.threshold = threshold
+    accuracy: (query, image_id) -> [1, 5], by the judge, or by the teacher's gate where the judge was not
+    asked. aesthetics: image_id -> [1, 5], by the judge.
+    """
+
+    def __init__(
+        self, accuracy: Mapping[tuple[str, str], float], aesthetics: Mapping[str, float], threshold: float
+    ) -> None:
+        self.rated_accuracy, self.rated_aesthetics, self.threshold = accuracy, aesthetics, threshold
 
     def accurate(self, query: str, image_ids: list[str]) -> np.ndarray:
-        """Judged accuracy is at least the threshold, bool [N]; unanswered is not."""
-        return np.array([self.verdicts.accuracy[query, i] >= self.threshold for i in image_ids], bool)
+        """Rated accuracy is at least the threshold, bool [N]; unanswered is not."""
+        return np.array([self.rated_accuracy[query, i] >= self.threshold for i in image_ids], bool)
 
     def aesthetics(self, image_ids: list[str]) -> np.ndarray:
-        """Judged aesthetics moved from [1, 5] to [0, 1], float [N]; unanswered is 0."""
-        return np.nan_to_num((np.array([self.verdicts.aesthetics[i] for i in image_ids]) - 1) / 4)
+        """Rated aesthetics moved from [1, 5] to [0, 1], float [N]; unanswered is 0."""
+        return np.nan_to_num((np.array([self.rated_aesthetics[i] for i in image_ids]) - 1) / 4)
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,13 @@ class Evaluation:
         """Who says what is accurate and beautiful: the truth, else the judge if asked, else nobody."""
         if self.asked.truth is not None:
             return self.asked.truth
-        return JudgedTruth(self.verdicts, self.threshold) if self.duels else None
+        return self.judged if self.duels else None
+
+    @property
+    def judged(self) -> JudgedTruth:
+        """What the judge said of the rows in the place of a truth."""
+        accuracy = {**self.gate, **self.verdicts.accuracy}
+        return JudgedTruth(accuracy, self.verdicts.aesthetics, self.threshold)
 
 
 def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
@@ -166,7 +177,7 @@ def _judged(evaluation: Evaluation, sampling: dict) -> dict:
     """Precision and aesthetics of the rows by the judge's own ratings, and how good a judge it is."""
     if not evaluation.duels:
         return {}
-    judged = JudgedTruth(evaluation.verdicts, evaluation.threshold)
+    judged = evaluation.judged
     found = {}
     for name, answers in evaluation.answers.items():
         marks = figures.true_marks(evaluation.asked.queries, answers.rows, judged)

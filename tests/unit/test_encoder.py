@@ -12,7 +12,7 @@ import torch
 from pictures import gradient
 from tiny_encoder import write_tiny_encoder
 
-from actors.encoder import EncodeImages, Encoder, save_encoder
+from actors.encoder import EncodeImages, Encoder, encode_text, save_encoder
 from cluster.errors import UserError
 
 
@@ -36,6 +36,22 @@ def test_vectors_equal_plain_open_clip(encoder, tiny_encoder_folder):
         texts = model.encode_text(tokens, normalize=True).numpy()
     np.testing.assert_allclose(encoder.encode_images(encoder.pixels(photo)[None]), image, atol=1e-5)
     np.testing.assert_allclose(encoder.encode_texts(["a red boat", "dogs"]), texts, atol=1e-5)
+
+
+@pytest.mark.parametrize("pool_type", ["eos", "argmax", "last"])
+def test_texts_without_their_padding_are_what_open_clip_gives(pool_type):
+    torch.manual_seed(0)
+    text = {"context_length": 12, "vocab_size": 20, "width": 16, "heads": 2, "layers": 2}
+    vision = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
+    pooling = {"pool_type": pool_type, "eos_id": 19}
+    model = open_clip.CLIP(8, open_clip.CLIPVisionCfg(**vision), open_clip.CLIPTextCfg(**text, **pooling))
+    tokens = torch.tensor([[1, 4, 19, *[0] * 9], [1, 5, 6, 7, 8, 19, *[0] * 6]])
+    weights = list(model.transformer.parameters())
+    found, expected = encode_text(model, tokens), model.encode_text(tokens)
+    torch.testing.assert_close(found, expected)
+    gradients = (torch.autograd.grad(vectors.square().sum(), weights) for vectors in (found, expected))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_vectors_have_length_one(encoder, pixels):
