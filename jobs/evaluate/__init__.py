@@ -84,6 +84,9 @@ class EvaluateConfig(command.JobConfig):
         3, ge=1, description="with a suite: studios drawn, of seed, seed + 1, ..., a count"
     )
     num_images: int = Field(4000, ge=1000, description="with a suite: images of a studio, a count")
+    num_train_queries: int = Field(
+        160, ge=8, description="with a suite: queries labelled to learn from, a count"
+    )
     out: str = Field("runs/evaluate", description="folder for report.json and report.html")
     report: bool = Field(
         False, description="draw the page again from what an evaluation left in --out, asking nobody"

@@ -68,11 +68,10 @@ def suite(config: EvaluateConfig) -> dict:
     with_losses = config.suite == "objectives"
     changed = [v for v in (LOSSES * len(seeds) if with_losses else VARIANTS) if v.label or v.align]
     stages = Stages(total=9 * len(seeds) + 1 + sum(1 + bool(v.label) for v in changed))
+    sizes = {"num_images": config.num_images, "num_queries": config.num_train_queries}
     loops = [
-        Loop(
-            folder / f"seed{s}", config.profile, s, stages, num_images=config.num_images, prefix=f"seed {s}: "
-        )
-        for s in seeds
+        Loop(folder / f"seed{seed}", config.profile, seed, stages, prefix=f"seed {seed}: ", **sizes)
+        for seed in seeds
     ]
     for loop in loops:
         measure_world(config, loop)

@@ -81,16 +81,16 @@ class JudgeTraining(BaseModel):
     work: str = Field("runs/pretrain/judge", description="folder of drawn scenes and checkpoints")
     num_scenes: int = Field(16_000, ge=256, description="scenes drawn to train on, a count")
     num_heldout: int = Field(1_000, ge=64, description="scenes drawn to measure on, a count")
-    vision_steps: int = Field(1_500, ge=0, description="steps in which the vision tower learns alone")
+    vision_steps: int = Field(4_000, ge=0, description="steps in which the vision tower learns alone")
     match_steps: int = Field(
         1_000,
         ge=0,
         description="steps in which the language model learns to tell what fits, the vision tower fixed",
     )
-    steps: int = Field(2_000, ge=1, description="steps in which everything learns together")
-    images_per_step: int = Field(64, ge=8, description="images of a batch, a multiple of 4")
+    steps: int = Field(1_800, ge=1, description="steps in which everything learns together")
+    images_per_step: int = Field(32, ge=8, description="images of a batch, a multiple of 4")
     pairs_per_criterion: int = Field(
-        20, ge=1, description="pairs of a batch compared by each criterion, a count"
+        16, ge=1, description="pairs of a batch compared by each criterion, a count"
     )
     learning_rate: float = Field(1.0e-3, gt=0, description="peak of the schedule, AdamW")
     weight_decay: float = Field(0.05, ge=0, description="decoupled, on matrices only")

@@ -54,7 +54,8 @@ configuration lies beside this card.
 {rows}
 
 Agreement is with the studio's truth on pairs whose difference is above the median; consistency is the share
-of all pairs whose two orders name the same winner. Pairs share their subject two times in three.
+of those pairs whose two orders name the same winner. Of all pairs it is lower where many are exact ties: pairs
+share their subject two times in three, and then often answer a query equally well. {num_pairs} pairs a line.
 """
 
 NAMES = {
@@ -69,6 +70,9 @@ NAMES = {
     "consistency_accuracy": "comparison by accuracy, consistency of order",
     "consistency_aesthetics": "comparison by aesthetics, consistency of order",
     "consistency_overall": "comparison overall, consistency of order",
+    "consistency_of_all_accuracy": "the same by accuracy, of all pairs",
+    "consistency_of_all_aesthetics": "the same by aesthetics, of all pairs",
+    "consistency_of_all_overall": "the same overall, of all pairs",
 }
 
 
@@ -147,7 +151,8 @@ def measure_comparison(
     telling = (np.abs(gaps) >= np.median(np.abs(gaps))) & (gaps != 0)
     return {
         f"agreement_{criterion}": float(((result.p > 0.5) == (gaps > 0))[telling].mean()),
-        f"consistency_{criterion}": float(result.consistent.mean()),
+        f"consistency_{criterion}": float(result.consistent[telling].mean()),
+        f"consistency_of_all_{criterion}": float(result.consistent.mean()),
     }
 
 
@@ -172,6 +177,7 @@ def write_card(
         **config.model_dump(),
         parameters_m=parameters_m,
         image_px=IMAGE_PX,
+        num_pairs=NUM_PAIRS,
         minutes=seconds / 60,
         rows=rows,
         started=" It started from an earlier judge of the same recipe." if config.init else "",

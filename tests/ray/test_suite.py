@@ -1,0 +1,85 @@
+"""The evaluation suite on one small studio: real labelling, training, judging, and a page of it all."""
+
+import json
+
+import pytest
+import yaml
+
+from cluster.profile import PROFILES
+from jobs.evaluate import EvaluateConfig, run, suite
+
+VARIANTS = (
+    suite.Variant("source", "lmm_score"),
+    suite.Variant("source", "scorer", {"source": "scorer"}),
+    suite.Variant("grid", "u 5, v 5, stride 4"),
+)
+
+
+@pytest.fixture(scope="module")
+def config(ray_cluster, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("suite")
+    profile = yaml.safe_load((PROFILES / "mini.yaml").read_text())
+    profile["align"] |= {"epochs": 1, "num_workers": 1}
+    (folder / "short.yaml").write_text(yaml.safe_dump(profile))
+    return EvaluateConfig(
+        suite="full",
+        profile=str(folder / "short.yaml"),
+        num_seeds=1,
+        num_images=1000,
+        num_train_queries=8,
+        num_queries=6,
+        num_caption_queries=40,
+        num_teacher_captions=2,
+        num_resamples=200,
+        num_sheets=2,
+        out=str(folder / "out"),
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(config):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suite, "VARIANTS", VARIANTS)
+        patch.setattr(suite, "TEXT_EPOCHS", 1)
+        yield run(config)
+
+
+def test_every_system_and_table_is_measured(measured):
+    assert all(
+        measured["metrics"][system]["aesthetic@5"] for system in ("baseline", "teacher", "aligned", "text")
+    )
+    assert [row["name"] for row in measured["sweep"]["both"]] == ["0.0", "0.25", "0.5", "0.75", "1.0"]
+    assert len(measured["styles"]) == 6 and len(measured["judge_table"]) == 6
+    assert [row["name"] for row in measured["ablations"]] == [variant.name for variant in VARIANTS]
+    assert len(measured["targets"]) == 10
+
+
+def test_the_ends_of_the_curve_are_before_and_after(measured):
+    """Embedded in memory from the previews, and from the tables: the same figures."""
+    for mode, after in (("both", "aligned"), ("text", "text")):
+        curve = measured["sweep"][mode]
+        for row, system in ((curve[0], "baseline"), (curve[-1], after)):
+            for metric in ("recall@1", "aesthetic@5", "hpir_aesthetic"):
+                assert row[metric]["value"] == pytest.approx(
+                    measured["metrics"][system][metric]["value"], abs=0.03
+                )
+
+
+def test_started_again_it_does_nothing_anew(config, measured, monkeypatch):
+    monkeypatch.setattr(suite, "VARIANTS", VARIANTS)
+    monkeypatch.setattr(suite, "TEXT_EPOCHS", 1)
+    again = run(config)
+    for same in ("metrics", "difference", "win_rate", "sweep", "ablations", "num_preferences"):
+        assert again[same] == measured[same], same
+    assert again["seconds"]["total"] < measured["seconds"]["total"] / 2
+
+
+def test_the_page_is_drawn_again_from_what_lies_there(config, measured, tmp_path):
+    page = tmp_path.joinpath(measured["report"])
+    before = page.read_text()
+    report = page.with_name("report.json")
+    told = json.loads(report.read_text())
+    told["targets"][0]["quantity"] = "a renamed quantity"
+    report.write_text(json.dumps(told))
+    run(config.model_copy(update={"report": True}))
+    assert "a renamed quantity" in page.read_text() and "a renamed quantity" not in before
