@@ -128,6 +128,12 @@ class Align(Settings):
     )
     pretrain_weight: float = Field(1.0, ge=0, description="w_pt: weight of the contrastive loss L_pt")
     max_pairs_per_query: int = Field(200, ge=1, description="preference pairs of a query used in a step")
+    near_tie_weight: float = Field(
+        0.5, ge=0, le=1, description="weight of a pair whose p_winner is next to one half, 0 = left out"
+    )
+    inconsistent_weight: float = Field(
+        0.5, ge=0, le=1, description="weight of a pair that the judge contradicted in the other order"
+    )
     gradient_clip: float = Field(1.0, gt=0, description="largest L2 norm of the gradient")
     seed: int = Field(0, ge=0, description="seed of order and sampling")
     pixel_cache_bytes: int = Field(
@@ -143,8 +149,11 @@ class Index(Settings):
 
 
 class Guard(Settings):
-    """What keeps a bad encoder from being promoted."""
+    """What alignment may cost ordinary retrieval: beyond it training stops, and nothing is promoted."""
 
+    num_captions: int = Field(
+        256, ge=0, description="caption pairs held out to measure recall@10 after every epoch, 0 = none"
+    )
     max_recall_drop: float = Field(0.03, ge=0, le=1, description="recall@10 that may be lost, 0 to 1")
     wise_ft_alpha: float = Field(
         1.0, ge=0, le=1, description="a in (1 - a) theta_ref + a theta, 1 = as trained"

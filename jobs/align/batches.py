@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.label.pairs import near_ties
+
 QUERIES, CAPTIONS = 0, 1  # streams of the seeded generator
 
 
@@ -20,14 +22,15 @@ class Corpus:
     """What one alignment learns from. Arrow memory: Ray's processes share it without copying.
 
     `queries` has a row per query: `query`, and for its pairs, lists of equal length, `winner` and `loser`
-    (int32 rows of `image_ids`), `p_winner` (float32, the probability that the winner is better),
-    `winner_reference` and `loser_reference` (float32 scores of the reference, divided by tau).
-    `captions` has a row per caption pair: `image` (int32 row of `image_ids`) and `caption`.
-    `image_ids` are the distinct images of both.
+    (int32 rows of `image_ids`), `p_winner` (float32, the probability that the winner is better), `weight`
+    (float32 > 0), `winner_reference` and `loser_reference` (float32 scores of the reference, divided by tau).
+    `captions` has a row per caption pair: `image` (int32 row of `image_ids`) and `caption`; `guard`, of the
+    same columns, has the pairs that are held out. `image_ids` are the distinct images of all three.
     """
 
     queries: pa.Table
     captions: pa.Table
+    guard: pa.Table
     image_ids: pa.Array
 
 
@@ -69,15 +72,27 @@ class Schedule:
         return np.resize(order, (self.num_batches, batch_size))
 
 
+def weigh_pairs(pairs: pa.Table, *, near_tie_weight: float, inconsistent_weight: float) -> pa.Table:
+    """Preference rows with `p_winner` and `consistent` -> those that weigh anything, with `weight` > 0.
+
+    `weight` (float32) is 1, times `near_tie_weight` for a near tie, times `inconsistent_weight` where the
+    judge, asked in both orders, contradicted itself.
+    """
+    near = near_ties(pairs["p_winner"].to_numpy())
+    consistent = pairs["consistent"].to_numpy()
+    weight = np.where(near, near_tie_weight, 1.0) * np.where(consistent, 1.0, inconsistent_weight)
+    return pairs.append_column("weight", pa.array(weight.astype(np.float32))).filter(pa.array(weight > 0))
+
+
 def group_pairs(pairs: pa.Table, *, max_pairs_per_query: int, seed: int) -> pa.Table:
-    """Preference rows (`query`, `winner`, `loser`, `p_winner`) -> a row per query with lists of its pairs.
+    """Rows of `query`, `winner`, `loser`, `p_winner` and `weight` -> a row per query with lists of its pairs.
 
     The order of the rows given does not matter. A query with more than `max_pairs_per_query` pairs keeps a
     seeded sample of them.
     """
     pairs = pairs.sort_by([("query", "ascending"), ("winner", "ascending"), ("loser", "ascending")])
     kept = _sample_per_query(pairs["query"], max_pairs_per_query, seed)
-    lists = [("winner", "list"), ("loser", "list"), ("p_winner", "list")]
+    lists = [(name, "list") for name in ("winner", "loser", "p_winner", "weight")]
     grouped = pairs.take(kept).group_by("query", use_threads=False).aggregate(lists)
     return grouped.rename_columns([name.removesuffix("_list") for name in grouped.column_names])
 
@@ -104,10 +119,13 @@ def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dic
     `caption_text` int64 [C].
 
     The weights of a query's pairs sum to 1 / number of queries in the batch: every query counts the same,
-    however many pairs it has, and the mean over batches is the mean over their queries.
+    however many pairs it has and however little they weigh, and the mean over batches is the mean over their
+    queries.
     """
     chosen, pairs = corpus.queries.take(queries), corpus.captions.take(captions)
     num_pairs = pc.list_value_length(chosen["winner"]).to_numpy(zero_copy_only=False)
+    of_query, weight = np.repeat(np.arange(len(queries)), num_pairs), flat(chosen["weight"])
+    share = weight / np.bincount(of_query, weight)[of_query]  # of its query
     of_pairs = [flat(chosen["winner"]), flat(chosen["loser"])]
     images, places = np.unique(np.concatenate([*of_pairs, pairs["image"].to_numpy()]), return_inverse=True)
     texts, text_places = _distinct(chosen["query"].to_pylist() + pairs["caption"].to_pylist())
@@ -115,13 +133,13 @@ def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dic
     return {
         "images": images.astype(np.int32),
         "texts": texts,
-        "pair_query": np.repeat(text_places[: len(queries)], num_pairs),
+        "pair_query": text_places[of_query],
         "pair_winner": winner,
         "pair_loser": loser,
         "p_winner": flat(chosen["p_winner"]),
         "winner_reference": flat(chosen["winner_reference"]),
         "loser_reference": flat(chosen["loser_reference"]),
-        "pair_weight": np.repeat(1 / (num_pairs * len(queries)), num_pairs).astype(np.float32),
+        "pair_weight": (share / len(queries)).astype(np.float32),
         "caption_image": caption_image,
         "caption_text": text_places[len(queries) :],
     }

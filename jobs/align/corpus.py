@@ -13,17 +13,18 @@ from cluster.errors import UserError
 from cluster.profile import Align
 from cluster.tables import Store, embeddings_table
 from jobs.align.batches import Corpus, flat, group_pairs
+from jobs.align.guard import CaptionPairs
 
 EncodeTexts = Callable[[list[str]], np.ndarray]
 
 
 def read_pairs(store: Store, run_id: str, parent: str) -> pa.Table:
-    """Preference rows of the run, or all for "": `query`, `winner`, `loser`, `p_winner`.
+    """Preference rows of the run, or all for "": `query`, `winner`, `loser`, `p_winner`, `consistent`.
 
     Raises UserError when there are none, or when another encoder than `parent` retrieved their images.
     """
     where = "run_id = '{}'".format(run_id.replace("'", "''")) if run_id else None
-    columns = ["query", "winner", "loser", "p_winner", "run_id"]
+    columns = ["query", "winner", "loser", "p_winner", "consistent", "run_id"]
     pairs = store.read("preferences", columns, where)
     if not pairs.num_rows:
         known = sorted(set(store.read("preferences", ["run_id"])["run_id"].to_pylist()))
@@ -48,26 +49,17 @@ def _check_encoder(store: Store, where: str | None, parent: str) -> None:
             )
 
 
-def read_captions(store: Store, where: str, *, limit: int, seed: int) -> pa.Table:
-    """Caption pairs (`image_id`, `caption`) of the images that `where` (SQL) keeps: at most `limit`, sampled.
+def read_captions(store: Store, where: str) -> pa.Table:
+    """Caption pairs (`image_id`, `caption`) of the images that `where` (SQL) keeps, sorted.
 
     An image gives a pair for its caption and one for its detailed caption, if it has them.
-    Raises UserError when no image has a caption.
     """
     images = store.read("images", ["image_id", "caption", "detailed_caption"], where or None)
     both = [images.select(["image_id", name]).rename_columns(["image_id", "caption"]) for name in
             ("caption", "detailed_caption")]  # fmt: skip
     pairs = pa.concat_tables(both)
     pairs = pairs.filter(pc.fill_null(pc.not_equal(pairs["caption"], ""), False))
-    if not pairs.num_rows:
-        kept = f"that --where {where!r} keeps " if where else ""
-        raise UserError(
-            f"No image {kept}in {store.uri} has a caption for the contrastive loss: set the profile's "
-            "align.pretrain_weight to 0, or ingest images with captions."
-        )
-    pairs = pairs.sort_by([("image_id", "ascending"), ("caption", "ascending")])
-    kept = np.random.default_rng(seed).permutation(pairs.num_rows)[:limit]
-    return pairs.take(np.sort(kept))
+    return pairs.sort_by([("image_id", "ascending"), ("caption", "ascending")])
 
 
 def find_rows(store: Store, table: str, image_ids: pa.Array) -> np.ndarray:
@@ -96,9 +88,10 @@ def read_vectors(store: Store, fingerprint: str, image_ids: pa.Array) -> np.ndar
 
 
 def read_corpus(
-    store: Store, pairs: pa.Table, captions: pa.Table, parent: Encoder, encode: EncodeTexts, settings: Align
-) -> Corpus:
-    """The corpus of those preference and caption rows, with the reference's scores.
+    store: Store, pairs: pa.Table, captions: CaptionPairs, parent: Encoder, encode: EncodeTexts,
+    settings: Align,
+) -> Corpus:  # fmt: skip
+    """The corpus of those weighed preference rows and caption rows, with the reference's scores.
 
     `encode` is the parent's text tower. A score is the cosine similarity of the query's vector and the
     image's stored one, over tau. Raises UserError when an image has no vector in the parent's table.
@@ -107,35 +100,39 @@ def read_corpus(
     of_pairs = _distinct_ids(
         queries["winner"].combine_chunks().values, queries["loser"].combine_chunks().values
     )
-    image_ids = _distinct_ids(of_pairs, captions["image_id"])
+    image_ids = _distinct_ids(of_pairs, captions.learned["image_id"], captions.held_out["image_id"])
     vectors = read_vectors(store, parent.fingerprint, of_pairs)
     query_vectors = encode(queries["query"].to_pylist())
     num_pairs = pc.list_value_length(queries["winner"]).to_numpy()
     of_query = np.repeat(np.arange(queries.num_rows), num_pairs)
-    columns = {"query": queries["query"], "p_winner": queries["p_winner"]}
+    columns = {name: queries[name] for name in ("query", "p_winner", "weight")}
     for side in ("winner", "loser"):
         ids = pc.list_flatten(queries[side])
         side_vectors = vectors[pc.index_in(ids, of_pairs).to_numpy()]
         scores = np.einsum("pd,pd->p", query_vectors[of_query], side_vectors) / parent.temperature
         columns[side] = _lists(pc.index_in(ids, image_ids).to_numpy(), num_pairs)
         columns[f"{side}_reference"] = _lists(scores.astype(np.float32), num_pairs)
-    image = pc.index_in(captions["image_id"], image_ids)
-    return Corpus(pa.table(columns), pa.table({"image": image, "caption": captions["caption"]}), image_ids)
+    learned, held_out = (
+        pa.table({"image": pc.index_in(rows["image_id"], image_ids), "caption": rows["caption"]})
+        for rows in (captions.learned, captions.held_out)
+    )
+    return Corpus(pa.table(columns), learned, held_out, image_ids)
 
 
 def saved_corpus(folder: Path, make: Callable[[], Corpus]) -> Corpus:
     """The corpus in the folder; made and written there, complete or not at all, when it is not there yet."""
-    names = ("queries", "captions", "images")
+    names = ("queries", "captions", "guard", "images")
     if not folder.exists():
         corpus = make()
-        tables = (corpus.queries, corpus.captions, pa.table({"image_id": corpus.image_ids}))
+        images = pa.table({"image_id": corpus.image_ids})
+        tables = (corpus.queries, corpus.captions, corpus.guard, images)
         draft = folder.with_name(folder.name + ".draft")
         draft.mkdir(parents=True, exist_ok=True)
         for name, table in zip(names, tables, strict=True):
             parquet.write_table(table, draft / f"{name}.parquet")
         draft.rename(folder)
-    queries, captions, images = (parquet.read_table(folder / f"{name}.parquet") for name in names)
-    return Corpus(queries, captions, images["image_id"].combine_chunks())
+    *tables, images = (parquet.read_table(folder / f"{name}.parquet") for name in names)
+    return Corpus(*tables, images["image_id"].combine_chunks())
 
 
 def _distinct_ids(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:

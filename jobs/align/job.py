@@ -6,6 +6,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from actors.encoder import Encoder, save_encoder
@@ -16,9 +18,13 @@ from cluster.tables import EncoderRecord, Store
 from jobs import command
 from jobs.align import prepare
 from jobs.align.corpus import read_corpus, read_pairs, saved_corpus
+from jobs.align.guard import RECALL, outcome
 from jobs.align.progress import progress
 from jobs.align.run import AlignConfig
 from jobs.align.train import finished_state, train
+from jobs.label.pairs import near_ties
+
+OWN_COLUMNS = ("encoder", "parent", "checkpoint", "seconds")  # what `encoders` has elsewhere, or not at all
 
 
 def align(config: AlignConfig) -> dict[str, Any]:
@@ -28,10 +34,12 @@ def align(config: AlignConfig) -> dict[str, Any]:
     settings = resolve(config, profile.align)
     out = output_folder(config, store)
     record = store.encoder(config.parent)
-    pairs = read_pairs(store, config.run_id, record.encoder)
-    schedule, captions = prepare.plan_batches(store, pairs, config.where, settings)
+    read = read_pairs(store, config.run_id, record.encoder)
+    pairs = prepare.weigh(read, settings)
+    schedule, captions = prepare.plan_batches(store, pairs, config.where, settings, profile.guard)
     parent = prepare.load_parent(record, profile)
-    folder = out / "align" / prepare.run_name(record.encoder, settings, pairs, captions)
+    limit = profile.guard.max_recall_drop
+    folder = out / "align" / prepare.run_name(record.encoder, settings, pairs, captions, limit)
     command.save_config(config, folder)
     state = finished_state(folder, settings)
     if state is None:
@@ -41,10 +49,18 @@ def align(config: AlignConfig) -> dict[str, Any]:
         corpus = saved_corpus(
             folder / "corpus", lambda: read_corpus(store, pairs, captions, parent, texts, settings)
         )
-        progress(f"{schedule.num_queries} queries, {pairs.num_rows} pairs, {len(corpus.image_ids)} images")
+        progress(
+            f"{schedule.num_queries} queries, {pairs.num_rows} pairs, {len(corpus.image_ids)} images, "
+            f"{captions.held_out.num_rows} captions held out"
+        )
         images = prepare.load_images(store, corpus, parent, profile, settings)
         plan = prepare.plan_workers(record, profile, settings, schedule, folder)
-        state = train(plan, schedule, corpus, images)
+        state = train(plan, schedule, corpus, images, limit)
+    guarded = outcome(
+        state, num_captions=captions.held_out.num_rows, max_drop=limit, num_epochs=settings.epochs
+    )
+    if state["over_limit"]:
+        progress(f"{RECALL} fell by more than {limit:g}: epoch {guarded['kept_epoch']} is kept")
     checkpoint, fingerprint = save(parent, record, state["learned"], profile.guard.wise_ft_alpha, out)
     report = {
         "encoder": fingerprint,
@@ -54,12 +70,23 @@ def align(config: AlignConfig) -> dict[str, Any]:
         "run_id": config.run_id,
         "wise_ft_alpha": profile.guard.wise_ft_alpha,
         "num_queries": schedule.num_queries,
-        "num_preferences": pairs.num_rows,
+        "num_queries_left_out": len(read["query"].unique()) - schedule.num_queries,
+        **counts(read),
         "epochs": state["epochs"],
+        **guarded,
         "seconds": round(time.perf_counter() - started, 1),
     }
     register(store, report, parent.dim)
     return report
+
+
+def counts(pairs: pa.Table) -> dict[str, int]:
+    """How many preferences were read, and how many of them are weighed down."""
+    return {
+        "num_preferences": pairs.num_rows,
+        "num_near_ties": int(near_ties(pairs["p_winner"].to_numpy()).sum()),
+        "num_inconsistent": pc.sum(pc.invert(pairs["consistent"])).as_py(),
+    }
 
 
 def resolve(config: AlignConfig, defaults: Align) -> Align:
@@ -110,7 +137,7 @@ def save(
 
 def register(store: Store, report: dict[str, Any], dim: int) -> None:
     """A row in `encoders`, and the alias `candidate`."""
-    metrics = {"align": {key: report[key] for key in ("mode", "run_id", "wise_ft_alpha", "epochs")}}
+    metrics = {"align": {name: value for name, value in report.items() if name not in OWN_COLUMNS}}
     store.register_encoder(
         EncoderRecord(
             encoder=report["encoder"],

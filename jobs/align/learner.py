@@ -6,20 +6,23 @@ mode, so that BatchNorm statistics, which the reference scores rest on, do not m
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from actors.encoder import Encoder
 from cluster.profile import Align
+from jobs.align.guard import GuardSet, recall_at_10
 from jobs.align.objectives import contrastive_loss, preference_losses
 
 # CLIP's own (arXiv 2103.00020, table 19). The epsilon also keeps weights whose gradient is only rounding
 # error from moving by a whole step.
 ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-6
+GUARD_BATCH = 64  # images of the guard set that are encoded at once
 # What an epoch reports: means over its queries (`loss_pt`: over its caption pairs).
 METRICS = (
     "loss",
@@ -108,6 +111,7 @@ def batch_loss(
         images=(batch["pair_winner"], batch["pair_loser"]),
         beta=settings.beta,
         target_margin=settings.target_margin,
+        pair_weight=batch["pair_weight"],
     )
     weight = batch["pair_weight"]
     loss_preference = (weight * losses).sum()
@@ -145,7 +149,12 @@ def learning_rate_factor(step: int, *, num_steps: int, warmup: float) -> float:
 
 
 class Learner:
-    """The state of training: towers, optimiser, schedule, and what each epoch so far reported."""
+    """The state of training: towers, optimiser, schedule, and what each epoch so far reported.
+
+    `recall_before` is the reference's recall@10 on the guard set, None until it is measured, and for good
+    where there is no guard set. `over_limit` says that the last epoch lost more of it than allowed: then
+    training is over, and what `keep` put aside before that epoch is what was learned.
+    """
 
     def __init__(self, encoder: Encoder, plan: Plan) -> None:
         self.encoder, self.plan = encoder, plan
@@ -167,6 +176,14 @@ class Learner:
             lambda step: learning_rate_factor(step, num_steps=num_steps, warmup=settings.warmup),
         )
         self.epochs: list[dict[str, float]] = []
+        self.recall_before: float | None = None
+        self.over_limit = False
+        self._kept: dict[str, Tensor] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether no epoch is left to train."""
+        return self.over_limit or len(self.epochs) >= self.plan.settings.epochs
 
     def step(self, batches: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One optimiser step on the mean loss of the batches; returns the means of their metrics."""
@@ -203,13 +220,31 @@ class Learner:
         )
         return total / num_steps
 
+    def recall(self, guard: GuardSet, take: Callable[[np.ndarray], np.ndarray]) -> float:
+        """recall@10 of the guard set with the weights as they are; `take` is that of `inputs.Images`."""
+        vectors = []
+        for start in range(0, len(guard.rows), GUARD_BATCH):
+            images = take(guard.rows[start : start + GUARD_BATCH])
+            vectors.append(images if self.towers.text_only else self.encoder.encode_images(images))
+        return recall_at_10(self.encoder.encode_texts(guard.captions), np.concatenate(vectors))
+
+    def keep(self) -> None:
+        """Put the weights aside, in the host's memory: what is left when the next epoch goes too far."""
+        learned = self.towers.learned()
+        self._kept = {name: value.detach().to("cpu", copy=True) for name, value in learned.items()}
+
     def state(self) -> dict[str, Any]:
-        """Everything that a later worker needs to go on as if never interrupted."""
+        """Everything that a later worker needs to go on as if never interrupted.
+
+        `learned` are the weights of the last epoch within the limit of the guard.
+        """
         return {
-            "learned": self.towers.learned(),
+            "learned": self._kept if self.over_limit else self.towers.learned(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.schedule.last_epoch},
             "epochs": self.epochs,
+            "recall_before": self.recall_before,
+            "over_limit": self.over_limit,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -218,6 +253,8 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]["last_epoch"]
         self.epochs = state["epochs"]
+        self.recall_before = state["recall_before"]
+        self.over_limit = state["over_limit"]
 
 
 def _mark_last(items: list[Any]) -> Iterable[tuple[bool, Any]]:

@@ -131,31 +131,41 @@ def plackett_luce_loss(policy_scores: Tensor, reference_scores: Tensor, *, beta:
     return (following - rewards)[:-1]
 
 
-def lambda_weights(values: Tensor, chosen: Tensor, rejected: Tensor) -> Tensor:
+def lambda_weights(
+    values: Tensor, chosen: Tensor, rejected: Tensor, pair_weight: Tensor | None = None
+) -> Tensor:
     """How much DCG changes when the two images of each pair change places, scaled to a mean of 1, float [B].
 
     |2^v_c - 2^v_r| * |1 / log2(1 + rank_c) - 1 / log2(1 + rank_r)| (RankDPO, arXiv 2410.18013). `values`
     [N] in [0, 1] are the images' grades, the ranks those of their order; `chosen` and `rejected` int64 [B]
-    are places in it. All weights are 1 where none differs.
+    are places in it. `pair_weight` [B] > 0, all 1 if None, weighs the mean: the pairs that weigh little are
+    also those that change little, and their query must not count for more. All are 1 where none differs.
     """
+    pair_weight = torch.ones_like(values[chosen]) if pair_weight is None else pair_weight
     ranks = 1 + values.argsort(descending=True, stable=True).argsort()
     gain, discount = 2**values, 1 / torch.log2(1 + ranks.to(values.dtype))
     weights = (gain[chosen] - gain[rejected]).abs() * (discount[chosen] - discount[rejected]).abs()
-    mean = weights.mean()
+    mean = (pair_weight * weights).sum() / pair_weight.sum()
     return weights / mean if mean > 0 else torch.ones_like(weights)
 
 
-def win_shares(p_chosen: Tensor, chosen: Tensor, rejected: Tensor, num_images: int) -> Tensor:
+def win_shares(
+    p_chosen: Tensor,
+    chosen: Tensor,
+    rejected: Tensor,
+    num_images: int,
+    pair_weight: Tensor | None = None,
+) -> Tensor:
     """Each image's mean probability to win its pairs, in [0, 1], float [N]: the grade that pairs give it.
 
-    `p_chosen` [B] in [0, 1] is P(chosen is better); `chosen` and `rejected` int64 [B] in [0, N). One half for
-    an image without pairs.
+    `p_chosen` [B] in [0, 1] is P(chosen is better); `chosen` and `rejected` int64 [B] in [0, N);
+    `pair_weight` [B] > 0, all 1 if None, weighs the mean. One half for an image without pairs.
     """
+    pair_weight = torch.ones_like(p_chosen) if pair_weight is None else pair_weight
     places = torch.cat([chosen, rejected])
-    shares = torch.cat([p_chosen, 1 - p_chosen])
-    won = torch.zeros(num_images, dtype=shares.dtype, device=shares.device).index_add(0, places, shares)
-    count = torch.bincount(places, minlength=num_images)
-    return torch.where(count > 0, won / count.clamp(min=1), torch.full_like(won, 0.5))
+    parts = torch.cat([p_chosen * pair_weight, (1 - p_chosen) * pair_weight]), pair_weight.repeat(2)
+    won, weight = (part.new_zeros(num_images).index_add(0, places, part) for part in parts)
+    return torch.where(weight > 0, won / weight, torch.full_like(won, 0.5))
 
 
 def preference_losses(
@@ -168,13 +178,17 @@ def preference_losses(
     images: tuple[Tensor, Tensor],
     beta: float,
     target_margin: float,
+    pair_weight: Tensor | None = None,
 ) -> Losses:
     """The losses of a batch's B pairs by name, with their rewards: see the module.
 
     `policy` and `reference` are (chosen, rejected) scores, float [B]; `p_chosen` float [B] in [0, 1]; `query`
-    int64 [B] and `images`, (chosen, rejected) int64 [B], say which query and images a pair is of. Under
-    `plackett_luce` every pair of a query has the query's own loss, so that the mean over a query's pairs is
-    what the query loses, whatever the objective.
+    int64 [B] and `images`, (chosen, rejected) int64 [B], say which query and images a pair is of.
+
+    The losses are not weighted yet: the caller takes the mean by `pair_weight` (float [B] > 0, all 1 if
+    None). Listwise objectives grade a query's images by it too. Under `plackett_luce` every pair of a query
+    has the query's own loss, and under `rank_dpo` the lambdas have a weighted mean of 1, so that the weighted
+    mean over a query's pairs is what the query loses, whatever the objective.
     """
     soft = {"beta": beta, "label_smoothing": 1 - p_chosen}
     if objective == "simpo":
@@ -182,12 +196,16 @@ def preference_losses(
     if objective in PAIRWISE:
         return PAIRWISE[objective](*policy, *reference, **soft)
     losses, *rewards = dpo_loss(*policy, *reference, **soft)
+    pair_weight = torch.ones_like(p_chosen) if pair_weight is None else pair_weight
     for number in query.unique():
         mine = query == number
         chosen, rejected = _places(*(side[mine] for side in images))
-        values = win_shares(p_chosen[mine], chosen, rejected, 1 + int(torch.maximum(chosen, rejected).max()))
+        # Of the heaviest: equal weights become ones, and equal grades are not told apart by rounding.
+        weight = pair_weight[mine] / pair_weight[mine].max()
+        num_images = 1 + int(torch.maximum(chosen, rejected).max())
+        values = win_shares(p_chosen[mine], chosen, rejected, num_images, weight)
         if objective == "rank_dpo":
-            own = losses[mine] * lambda_weights(values, chosen, rejected)
+            own = losses[mine] * lambda_weights(values, chosen, rejected, weight)
         else:
             order = values.argsort(descending=True, stable=True)
             scores = [

@@ -10,17 +10,37 @@ import ray
 
 from actors.encoder import Encoder
 from cluster.errors import UserError
-from cluster.profile import Align, Profile, Stage, repo_path
+from cluster.profile import Align, Guard, Profile, Stage, repo_path
 from cluster.tables import EncoderRecord, Store
-from jobs.align.batches import Corpus, Schedule
+from jobs.align.batches import Corpus, Schedule, weigh_pairs
 from jobs.align.corpus import EncodeTexts, find_rows, read_captions, read_vectors
+from jobs.align.guard import CaptionPairs, draw
 from jobs.align.inputs import Images, SharedImages, StoredImages, num_pixel_bytes, share_pixels
 from jobs.align.learner import Plan
 from jobs.align.progress import progress
 
 
-def plan_batches(store: Store, pairs: pa.Table, where: str, settings: Align) -> tuple[Schedule, pa.Table]:
-    """The order of batches, and the caption pairs (`image_id`, `caption`) drawn for the whole run."""
+def weigh(pairs: pa.Table, settings: Align) -> pa.Table:
+    """The pairs that weigh anything, with their `weight`. Raises UserError when there are none."""
+    weighed = weigh_pairs(
+        pairs, near_tie_weight=settings.near_tie_weight, inconsistent_weight=settings.inconsistent_weight
+    )
+    if not weighed.num_rows:
+        raise UserError(
+            f"None of the {pairs.num_rows} preferences weighs anything: all are near ties or inconsistent, "
+            f"with align.near_tie_weight {settings.near_tie_weight:g} and align.inconsistent_weight "
+            f"{settings.inconsistent_weight:g}: raise them, or label with another judge."
+        )
+    return weighed
+
+
+def plan_batches(
+    store: Store, pairs: pa.Table, where: str, settings: Align, guard: Guard
+) -> tuple[Schedule, CaptionPairs]:
+    """The order of batches, and the caption pairs drawn for the whole run.
+
+    Raises UserError when L_pt has no caption to learn from.
+    """
     with_captions = settings.pretrain_weight > 0
     schedule = Schedule(
         num_queries=len(pairs["query"].unique()),
@@ -30,14 +50,19 @@ def plan_batches(store: Store, pairs: pa.Table, where: str, settings: Align) -> 
         batches_per_step=settings.num_workers * settings.batches_per_step,
         seed=settings.seed,
     )
-    if not with_captions:
-        return schedule, pa.table(
-            {"image_id": pa.array([], pa.string()), "caption": pa.array([], pa.string())}
+    captions = draw(read_captions(store, where), guard.num_captions, settings.seed)
+    if with_captions and not captions.learned.num_rows:
+        kept = f"that --where {where!r} keeps " if where else ""
+        raise UserError(
+            f"No image {kept}in {store.uri} has a caption for the contrastive loss: set the profile's "
+            "align.pretrain_weight to 0, or ingest images with captions."
         )
     # No more images are read and decoded than the run can draw.
     limit = settings.epochs * schedule.num_batches * schedule.caption_batch_size
-    captions = read_captions(store, where, limit=limit, seed=settings.seed)
-    return dataclasses.replace(schedule, num_captions=captions.num_rows), captions
+    drawn = np.random.default_rng(settings.seed).permutation(captions.learned.num_rows)[:limit]
+    learned = captions.learned.take(np.sort(drawn))
+    schedule = dataclasses.replace(schedule, num_captions=learned.num_rows)
+    return schedule, CaptionPairs(learned, captions.held_out)
 
 
 def worker_stage(settings: Align) -> Stage:
@@ -59,10 +84,13 @@ def load_parent(record: EncoderRecord, profile: Profile) -> Encoder:
     return encoder
 
 
-def run_name(parent: str, settings: Align, pairs: pa.Table, captions: pa.Table) -> str:
+def run_name(
+    parent: str, settings: Align, pairs: pa.Table, captions: CaptionPairs, max_recall_drop: float
+) -> str:
     """16 hex characters: the hash of all that decides what training gives."""
-    digest = hashlib.sha256(f"{parent} {settings.model_dump_json()}".encode())
-    for table in (pairs.sort_by([(name, "ascending") for name in pairs.column_names]), captions):
+    digest = hashlib.sha256(f"{parent} {settings.model_dump_json()} {max_recall_drop}".encode())
+    pairs = pairs.sort_by([(name, "ascending") for name in pairs.column_names])
+    for table in (pairs, captions.learned, captions.held_out):
         for column in table.combine_chunks().columns:
             digest.update("\0".join(map(str, column.to_pylist())).encode())
     return digest.hexdigest()[:16]

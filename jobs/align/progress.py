@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 POLL_S = 1.0
-SHOWN = ("loss", "loss_preference", "loss_pt", "rewards/accuracies", "rewards/margins")
+SHOWN = ("loss", "loss_preference", "loss_pt", "rewards/accuracies", "rewards/margins", "recall@10")
 
 
 def progress(line: str) -> None:
@@ -52,5 +52,5 @@ def _follow(path: Path, position: int, done: threading.Event) -> None:
 
 
 def _shown(epoch: dict[str, float]) -> str:
-    values = " ".join(f"{name} {epoch[name]:.4f}" for name in SHOWN)
+    values = " ".join(f"{name} {epoch[name]:.4f}" for name in SHOWN if name in epoch)
     return f"epoch {epoch['epoch']}/{epoch['num_epochs']}: {values} ({epoch['seconds']:.1f} s)"

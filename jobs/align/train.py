@@ -1,7 +1,8 @@
 """Distributed training with Ray Train: the loop of one worker, and the trainer that runs it on all.
 
 The batches of all epochs are one Ray Dataset, split in order among the workers. It begins after the epoch of
-the newest checkpoint, so that a run which goes on sees exactly the batches that it has not seen yet.
+the newest checkpoint, so that a run which goes on sees exactly the batches that it has not seen yet. After
+every epoch the first worker measures the guard set, and all stop when recall@10 fell too far.
 """
 
 import functools
@@ -22,6 +23,7 @@ from torch import Tensor
 from actors.encoder import Encoder
 from cluster.profile import Align
 from jobs.align.batches import Corpus, Schedule
+from jobs.align.guard import RECALL, GuardSet, exceeds
 from jobs.align.inputs import Images, SharedImages, batches
 from jobs.align.learner import METRICS, Learner, Plan
 from jobs.align.progress import follow, write_epoch
@@ -32,19 +34,23 @@ MAX_FAILURES = 3  # times that lost workers are replaced; training goes on from 
 
 
 def train(
-    plan: Plan, schedule: Schedule, corpus: Corpus, images: Images, *,
+    plan: Plan, schedule: Schedule, corpus: Corpus, images: Images, max_recall_drop: float, *,
     loop: Callable[[dict[str, Any]], None] | None = None, max_failures: int = MAX_FAILURES,
 ) -> dict[str, Any]:  # fmt: skip
     """Train to the last epoch, from the newest checkpoint of the run if it has one; gives `Learner.state`.
 
-    `loop` is what a worker runs, `train_worker` if not given.
+    Training ends before that when recall@10 of the guard set falls by more than `max_recall_drop`. `loop` is
+    what a worker runs, `train_worker` if not given.
     Raises ray.train.TrainingFailedError when workers fail more often than `max_failures`.
     """
     settings, folder = plan.settings, Path(plan.folder)
+    guard = GuardSet(
+        corpus.guard["caption"].to_pylist(), corpus.guard["image"].to_numpy(), max_drop=max_recall_drop
+    )
     resources = {"CPU": 1, "GPU": 1} if settings.use_gpu else {"CPU": 1}
     trainer = ray.train.torch.TorchTrainer(
         loop or train_worker,
-        train_loop_config={"plan": plan, "images": images},
+        train_loop_config={"plan": plan, "images": images, "guard": guard},
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings.num_workers, use_gpu=settings.use_gpu, resources_per_worker=resources
         ),
@@ -74,22 +80,30 @@ def remaining_batches(
 
 def num_epochs_done(folder: Path) -> int:
     """How many epochs of the run in the folder are in its newest checkpoint."""
+    newest = _newest(folder)
+    return newest.metrics["epoch"] if newest else 0
+
+
+def _newest(folder: Path) -> ray.train.Result | None:
     try:
-        return ray.train.Result.from_path(folder).metrics["epoch"]
+        return ray.train.Result.from_path(folder)
     except RuntimeError:  # no checkpoint has been reported there yet
-        return 0
+        return None
 
 
 def finished_state(folder: Path, settings: Align) -> dict[str, Any] | None:
     """The `Learner.state` of a run whose last epoch is done; None when there is training left to do."""
-    if num_epochs_done(folder) < settings.epochs:
+    newest = _newest(folder)
+    if newest is None or not (newest.metrics["over_limit"] or newest.metrics["epoch"] >= settings.epochs):
         return None
-    return load_state(ray.train.Result.from_path(folder).checkpoint, "cpu")
+    return load_state(newest.checkpoint, "cpu")
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """What each of Ray Train's workers runs; it goes on from the newest checkpoint of the run, if any."""
     plan: Plan = config["plan"]
+    guard: GuardSet = config["guard"]
+    images: Images = config["images"]
     device = str(ray.train.torch.get_device())
     encoder = Encoder.load(plan.model, precision=plan.precision, device=device, num_threads=plan.num_threads)
     learner = Learner(encoder, plan)
@@ -98,13 +112,38 @@ def train_worker(config: dict[str, Any]) -> None:
     learner.wrapped = ray.train.torch.prepare_model(
         learner.towers, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
     )
-    own_batches = _own_batches(config["images"], len(learner.epochs) * plan.batches_per_epoch)
-    for _ in range(len(learner.epochs), plan.settings.epochs):
+    own_batches = _own_batches(images, len(learner.epochs) * plan.batches_per_epoch)
+    if guard.captions and learner.recall_before is None:
+        learner.recall_before = _guard_recall(learner, guard, images)
+    while not learner.finished:
+        if guard.captions and _is_first():
+            learner.keep()
         started = time.perf_counter()
         means = learner.epoch(itertools.islice(own_batches, plan.batches_per_epoch))
         seconds = round(time.perf_counter() - started, 2)
-        learner.epochs.append({"epoch": len(learner.epochs) + 1, **_over_workers(means), "seconds": seconds})
+        metrics = {"epoch": len(learner.epochs) + 1, **_over_workers(means), "seconds": seconds}
+        if guard.captions:
+            metrics[RECALL] = _guard_recall(learner, guard, images)
+            learner.over_limit = exceeds(learner.recall_before, metrics[RECALL], guard.max_drop)
+        learner.epochs.append(metrics)
         _report(learner)
+
+
+def _is_first() -> bool:
+    return ray.train.get_context().get_world_rank() == 0
+
+
+def _guard_recall(learner: Learner, guard: GuardSet, images: Images) -> float:
+    """What the first worker measures, told to all, so that all decide alike.
+
+    The others wait in the broadcast: seconds, where Ray Train lets a collective take half an hour.
+    """
+    value = torch.zeros(1, dtype=torch.float64, device=learner.encoder.device)
+    if _is_first():
+        value += learner.recall(guard, images.take)
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast(value, src=0)
+    return value.item()
 
 
 def _own_batches(images: Images, num_done: int) -> Iterator[dict[str, Any]]:
@@ -127,11 +166,11 @@ def _over_workers(means: Tensor) -> dict[str, float]:
 
 def _report(learner: Learner) -> None:
     """Metrics and checkpoint to Ray Train; the first worker's count."""
-    metrics = learner.epochs[-1]
-    if ray.train.get_context().get_world_rank() > 0:
+    metrics = {**learner.epochs[-1], "over_limit": learner.over_limit}
+    if not _is_first():
         ray.train.report(metrics)
         return
-    write_epoch(Path(learner.plan.folder) / PROGRESS_NAME, learner.plan.settings.epochs, metrics)
+    write_epoch(Path(learner.plan.folder) / PROGRESS_NAME, learner.plan.settings.epochs, learner.epochs[-1])
     with tempfile.TemporaryDirectory() as folder:
         torch.save(learner.state(), Path(folder) / STATE_NAME)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -25,7 +25,7 @@ from cluster.profile import LanguageModel, Profile, Stage
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs import command
 from jobs.label import LabelConfig
-from jobs.label.pairs import Grid, num_near_ties
+from jobs.label.pairs import Grid, near_ties
 from jobs.label.queries import draw_queries, read_queries, read_table
 from jobs.label.rerank import Order, Rerank
 from jobs.label.retrieve import Retrieve
@@ -103,7 +103,7 @@ def count_preferences(plan: Plan, queries: list[str]) -> dict[str, int]:
     rows = rows.filter(pc.is_in(rows["query"], pa.array(queries, pa.string())))
     return {
         "num_preferences": rows.num_rows,
-        "num_near_ties": num_near_ties(rows["p_winner"].to_numpy()),
+        "num_near_ties": int(near_ties(rows["p_winner"].to_numpy()).sum()),
         "num_inconsistent": pc.sum(pc.invert(rows["consistent"])).as_py() or 0,
     }
 

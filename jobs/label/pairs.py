@@ -135,6 +135,6 @@ def spread(scores: Sequence[float]) -> float:
     return deviation if deviation > 1e-9 else 1.0
 
 
-def num_near_ties(p_winner: np.ndarray) -> int:
-    """How many of the preferences, float [P], say next to nothing (`NEAR_TIE`)."""
-    return int((np.abs(p_winner - 0.5) < NEAR_TIE).sum())
+def near_ties(p_winner: np.ndarray) -> np.ndarray:
+    """Which preferences, float [P] in [0, 1], say next to nothing (`NEAR_TIE`): bool [P]."""
+    return np.abs(p_winner - 0.5) < NEAR_TIE

@@ -54,7 +54,7 @@ configuration lies beside this card.
 {rows}
 
 Agreement is with the studio's truth on pairs whose difference is above the median; consistency is the share
-of those pairs whose two orders name the same winner. Of all pairs it is lower where many are exact ties: pairs
+of those pairs whose two orders name the same winner. Of all pairs it is lower, for many are exact ties: they
 share their subject two times in three, and then often answer a query equally well. {num_pairs} pairs a line.
 """
 

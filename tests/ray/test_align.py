@@ -20,6 +20,8 @@ from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
 from jobs.align import job
+from jobs.align.corpus import read_captions, read_vectors
+from jobs.align.guard import draw, recall_at_10
 from jobs.align.run import AlignConfig, run
 from jobs.align.train import train
 
@@ -31,15 +33,20 @@ SETTINGS = dict(
 )  # fmt: skip
 
 
-def make_store(folder: Path, encoder_folder: str) -> Store:
-    """Grey images from dark to bright, their vectors, and for each query the preferences among six."""
+def make_store(folder: Path, encoder_folder: str, *, perfect: bool = False) -> Store:
+    """Grey images from dark to bright, their vectors, and for each query the preferences among six.
+
+    `perfect`: the stored vector of an image is that of its caption.
+    """
     store, encoder, rng = Store(str(folder / "store")), Encoder.load(encoder_folder), np.random.default_rng(0)
     previews = [grey_jpeg(level, rng) for level in np.linspace(20, 235, NUM_IMAGES)]
     ids = [image_id(data) for data in previews]
     images = [image_row(place, ids[place], data) for place, data in enumerate(previews)]
     store.merge("images", pa.Table.from_pylist(images, SCHEMAS["images"]), on=["image_id"])
     pixels = np.stack([encoder.pixels(Image.open(BytesIO(data))) for data in previews])
-    add_vectors(store, encoder, images, encoder.encode_images(pixels))
+    captions = [image["caption"] for image in images]
+    vectors = encoder.encode_texts(captions) if perfect else encoder.encode_images(pixels)
+    add_vectors(store, encoder, images, vectors)
     store.register_encoder(
         EncoderRecord(encoder=encoder.fingerprint, checkpoint=encoder_folder, dim=encoder.dim)
     )
@@ -143,14 +150,22 @@ def test_the_same_command_again_finds_the_work_done(aligned, store):
     assert [path.name for path in (aligned["out"] / "encoders").iterdir()] == [aligned["encoder"]]
 
 
+def without_seconds(epoch: dict) -> dict:
+    """What an epoch reported, the recall of a random encoder to one caption of 32."""
+    return {name: value for name, value in epoch.items() if name not in ("seconds", "recall@10")}
+
+
 def test_one_worker_that_decodes_at_every_use_equals_two_that_share_pixels(aligned, store, tmp_path):
     alone = run(config(store, tmp_path, num_workers=1, batches_per_step=2, pixel_cache_bytes=0))
     assert largest_difference(weights(alone), weights(aligned)) < 1e-5
+    assert alone["recall@10"] == pytest.approx(aligned["recall@10"], abs=1.01 / 32)
     for one, two in zip(alone["epochs"], aligned["epochs"], strict=True):
-        assert {**one, "seconds": 0} == pytest.approx({**two, "seconds": 0}, abs=1e-4)
+        assert without_seconds(one) == pytest.approx(without_seconds(two), abs=1e-4)
 
 
-def test_a_killed_run_started_again_ends_as_if_never_killed(aligned, store, tmp_path, monkeypatch):
+def run_killed(killed_config: AlignConfig, monkeypatch) -> None:
+    """Run with two workers that die in their second epoch, after the first is safe."""
+
     def dies_in_the_second_epoch(worker_config):
         from jobs.align import train as module
 
@@ -174,11 +189,97 @@ def test_a_killed_run_started_again_ends_as_if_never_killed(aligned, store, tmp_
     killed = functools.partial(train, loop=dies_in_the_second_epoch, max_failures=0)
     with monkeypatch.context() as patch, pytest.raises(ray.train.TrainingFailedError, match="killed"):
         patch.setattr(job, "train", killed)
-        run(config(store, tmp_path))
+        run(killed_config)
+
+
+def epochs_written(out: Path) -> list[int]:
+    """The epochs that one run, killed or not, wrote to the folder."""
+    (path,) = (out / "align").glob("*/epochs.jsonl")
+    return [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
+
+
+def test_a_killed_run_started_again_ends_as_if_never_killed(aligned, store, tmp_path, monkeypatch):
+    run_killed(config(store, tmp_path), monkeypatch)
     resumed = run(config(store, tmp_path))
-    lines = next((tmp_path / "align").glob("*/epochs.jsonl")).read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    assert epochs_written(tmp_path) == [1, 2]
     assert largest_difference(weights(resumed), weights(aligned)) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def perfect_store(tmp_path_factory, tiny_encoder_folder) -> Store:
+    """Every caption finds its own image: recall is 1 before training."""
+    return make_store(tmp_path_factory.mktemp("perfect"), tiny_encoder_folder, perfect=True)
+
+
+# The step size rises all the time: the first epoch costs nothing, the second half of all captions.
+TOO_FAR = dict(mode="text", epochs=4, learning_rate=1e-2, warmup=1.0, max_recall_drop=0.2)
+
+
+@pytest.fixture(scope="module")
+def stopped(ray_cluster, perfect_store, tmp_path_factory) -> dict:
+    """The report of two workers that stop when the second epoch has gone too far."""
+    out = tmp_path_factory.mktemp("stopped")
+    return {**run(config(perfect_store, out, **TOO_FAR)), "out": out}
+
+
+def test_training_stops_when_recall_falls_and_keeps_the_epoch_before(stopped, perfect_store):
+    assert stopped["stopped_early"] and stopped["kept_epoch"] == 1
+    assert [epoch["epoch"] for epoch in stopped["epochs"]] == epochs_written(stopped["out"]) == [1, 2]
+    assert stopped["num_guard_captions"] == 32
+    assert stopped["recall@10"] == {"before": 1.0, "after": stopped["epochs"][0]["recall@10"]}
+    assert stopped["recall@10"]["after"] >= 0.8 > stopped["epochs"][1]["recall@10"]
+    record = perfect_store.encoder(stopped["encoder"])
+    for name in ("epochs", "kept_epoch", "stopped_early", "recall@10", "num_near_ties", "wise_ft_alpha"):
+        assert record.metrics["align"][name] == stopped[name]
+
+
+def test_the_encoder_that_is_saved_has_the_recall_of_the_epoch_that_is_kept(stopped, perfect_store):
+    held_out = draw(read_captions(perfect_store, ""), 256, seed=0).held_out
+    images = read_vectors(perfect_store, stopped["parent"], held_out["image_id"].combine_chunks())
+    texts = Encoder.load(stopped["checkpoint"]).encode_texts(held_out["caption"].to_pylist())
+    assert recall_at_10(texts, images) == stopped["recall@10"]["after"]
+
+
+def test_one_worker_stops_where_two_do(stopped, perfect_store, tmp_path):
+    alone = run(config(perfect_store, tmp_path, num_workers=1, batches_per_step=2, **TOO_FAR))
+    for name in ("kept_epoch", "stopped_early", "recall@10"):
+        assert alone[name] == stopped[name]
+    assert largest_difference(weights(alone), weights(stopped)) < 1e-5
+
+
+def test_a_killed_run_stops_where_it_would_have_stopped(stopped, perfect_store, tmp_path, monkeypatch):
+    run_killed(config(perfect_store, tmp_path, **TOO_FAR), monkeypatch)
+    resumed = run(config(perfect_store, tmp_path, **TOO_FAR))
+    again = run(config(perfect_store, tmp_path, **TOO_FAR))
+    assert epochs_written(tmp_path) == [1, 2]
+    for name in ("kept_epoch", "stopped_early", "recall@10"):
+        assert resumed[name] == stopped[name]
+    assert largest_difference(weights(resumed), weights(stopped)) < 1e-5
+    assert again["encoder"] == resumed["encoder"] and again["epochs"] == resumed["epochs"]
+
+
+def test_an_absurd_learning_rate_is_refused_and_registers_nothing(ray_cluster, perfect_store, tmp_path):
+    before = perfect_store.count("encoders"), perfect_store.aliases()
+    absurd = config(perfect_store, tmp_path, **{**TOO_FAR, "learning_rate": 10.0, "warmup": 0.0})
+    for _ in range(2):  # the second time it knows
+        with pytest.raises(UserError, match=r"of recall@10 on 32 .* allows 0.2, .* align.learning_rate"):
+            run(absurd)
+    assert epochs_written(tmp_path) == [1]
+    assert (perfect_store.count("encoders"), perfect_store.aliases()) == before
+    assert not (tmp_path / "encoders").exists()
+
+
+def test_unsure_pairs_are_counted_or_left_out(ray_cluster, tmp_path, tiny_encoder_folder):
+    store = make_store(tmp_path, tiny_encoder_folder)
+    of_run, rows = "run_id = 'run'", store.read("preferences")["query"].to_pylist()
+    preferences = store.open("preferences")
+    preferences.update(f"{of_run} and query = '{QUERIES[0]}'", {"consistent": False})
+    preferences.update(f"{of_run} and query = '{QUERIES[1]}'", {"p_winner": 0.5})
+    report = run(config(store, tmp_path, mode="text", num_workers=1, epochs=1, near_tie_weight=0))
+    counts = {"num_preferences": len(rows), "num_inconsistent": rows.count(QUERIES[0]),
+              "num_near_ties": rows.count(QUERIES[1])}  # fmt: skip
+    assert counts == {name: report[name] for name in counts}
+    assert (report["num_queries"], report["num_queries_left_out"]) == (len(QUERIES) - 1, 1)
 
 
 def test_mode_text_needs_no_pixels_and_leaves_the_image_tower(ray_cluster, tmp_path, tiny_encoder_folder):

@@ -8,9 +8,8 @@ import pytest
 
 from cluster.errors import UserError
 from cluster.profile import Align
-from jobs.align.batches import Corpus, Schedule, group_pairs, make_batch, near_ties, weigh_pairs
+from jobs.align.batches import Corpus, Schedule, group_pairs, make_batch, weigh_pairs
 from jobs.align.prepare import weigh
-from jobs.label.pairs import num_near_ties
 
 
 @pytest.fixture
@@ -130,12 +129,6 @@ def test_preferences_of_which_none_weighs_anything_are_refused():
     assert weigh(near, Align()).num_rows == 1
     with pytest.raises(UserError, match=r"None of the 1 preferences .* align.near_tie_weight 0 "):
         weigh(near, Align(near_tie_weight=0))
-
-
-def test_a_near_tie_is_what_labelling_counts_as_one():
-    p_winner = np.linspace(0.5, 1, 401).astype(np.float32)
-    assert near_ties(p_winner)[:2].all() and not near_ties(p_winner)[-1]
-    assert near_ties(p_winner).sum() == num_near_ties(p_winner)
 
 
 def pairs(rows: list[tuple[str, str, str, float]]) -> pa.Table:

@@ -10,7 +10,7 @@ from jobs.label.pairs import (
     Preference,
     cut,
     dominance,
-    num_near_ties,
+    near_ties,
     order_rows,
     p_dominance,
     preferences,
@@ -86,7 +86,7 @@ def test_preferences_of_two_rows_by_hand():
     # The better row wins by rank where its image is uglier: 8/6 - 1 > 0.
     assert pairs[0, 3].p_winner == pytest.approx(1 / (1 + math.exp(-(8 / 6 - 1.0))))
     assert (pairs[1, 3].winner_cell, pairs[1, 3].loser_cell) == ((0, 0), (1, 1))
-    assert num_near_ties(np.array([pair.p_winner for pair in pairs.values()])) == 1
+    assert near_ties(np.array([pair.p_winner for pair in pairs.values()])).sum() == 1
 
 
 def test_the_judges_own_comparison_is_taken_and_no_answer_is_no_pair():
