@@ -27,7 +27,7 @@ from jobs.evaluate.sweep import ALPHAS, sweep
 from jobs.loop import Loop, Stages, split
 
 # Epochs of the text tower alone: each costs a fifth of one of both towers.
-TEXT_EPOCHS = 6
+TEXT_EPOCHS = 4
 WORLD, STYLES, ABLATIONS, OBJECTIVES = "world.json", "styles", "ablations", "objectives"
 
 
