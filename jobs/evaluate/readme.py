@@ -31,7 +31,7 @@ METRICS = {
 }
 # What docs/results.json keeps of a report: the figures, without the tables that the page alone shows.
 KEPT = ("suite", "seeds", "num_images", "num_queries", "num_preferences", "metrics", "difference", "gain")
-KEPT += ("win_rate", "judge_table", "styles", "ablations", "objectives", "targets", "machine", "seconds")
+KEPT += ("win_rate", "judge_table", "styles", "ablations", "objectives", "targets", "machine")
 KEPT += ("created_at",)
 
 
@@ -44,10 +44,10 @@ def _provenance(results: Mapping) -> str:
     machine, seeds = results["machine"], results["seeds"]
     return (
         f"`kallos evaluate --suite full`, {results['created_at'][:10]}, on {machine['num_cores']} cores of "
-        f"{machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB, no GPU, "
-        f"{results['seconds']['total'] / 60:.0f} minutes: mean of studios {', '.join(map(str, seeds))}, each "
-        f"with {results['num_images']:,} gallery images and {results['num_queries']} queries that training "
-        f"never saw. In brackets the 95 % interval over queries of the difference from before."
+        f"{machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB, no GPU: mean of studios "
+        f"{', '.join(map(str, seeds))}, each with {results['num_images']:,} gallery images and "
+        f"{results['num_queries']} queries that training never saw. In brackets the 95 % interval over "
+        f"queries of the difference from before."
     )
 
 

@@ -4,6 +4,7 @@ The weights (1 - a) theta_ref + a theta (arXiv 2109.01903) are measured for seve
 the tables: the gallery is embedded in memory, from the stored previews as the index does it.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +85,8 @@ def sweep(
     profile, store = command.settings(config)
     records = [store.encoder(name) for name in (parent, child)]
     asked = gather(config, store, records[:1])
-    loading = {"precision": profile.encoder.precision, "num_threads": profile.encoder.num_threads}
+    # All of this process's cores: no actor runs beside it.
+    loading = {"precision": profile.encoder.precision, "num_threads": os.cpu_count() or 1}
     ends = [Encoder.load(record.checkpoint, **loading) for record in records]
     gallery = load_gallery(store, asked, ends[0])
     same_images = ends[0].image_fingerprint == ends[1].image_fingerprint
