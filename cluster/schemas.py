@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -119,3 +120,12 @@ def key_of(schema: pa.Schema) -> list[str]:
     """The columns of the schema's primary key, in order."""
     marked = [field for field in schema if field.metadata and KEY_POSITION in field.metadata]
     return [field.name for field in sorted(marked, key=lambda field: int(field.metadata[KEY_POSITION]))]
+
+
+NEAR_TIE = 0.05
+"""A preference whose `p_winner` is within this of one half says next to nothing."""
+
+
+def near_ties(p_winner: np.ndarray) -> np.ndarray:
+    """Which preferences, float [P] in [0, 1], are near ties (`NEAR_TIE`): bool [P]."""
+    return np.abs(p_winner - 0.5) < NEAR_TIE

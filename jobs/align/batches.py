@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.label.pairs import near_ties
+from cluster.schemas import near_ties
 
 QUERIES, CAPTIONS = 0, 1  # streams of the seeded generator
 

@@ -14,6 +14,7 @@ from actors.encoder import Encoder, save_encoder
 from cluster import session
 from cluster.errors import UserError
 from cluster.profile import Align
+from cluster.schemas import near_ties
 from cluster.tables import EncoderRecord, Store
 from jobs import command
 from jobs.align import prepare
@@ -22,7 +23,6 @@ from jobs.align.guard import RECALL, outcome
 from jobs.align.progress import progress
 from jobs.align.run import AlignConfig
 from jobs.align.train import finished_state, train
-from jobs.label.pairs import near_ties
 
 OWN_COLUMNS = ("encoder", "parent", "checkpoint", "seconds")  # what `encoders` has elsewhere, or not at all
 

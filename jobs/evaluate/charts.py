@@ -35,7 +35,7 @@ def svg(figure: Figure) -> str:
 
 
 def trade_off(sweep: Mapping[str, Sequence[Mapping]]) -> str:
-    """aesthetic@k against caption recall for the weights between before (a = 0) and after (a = 1)."""
+    """aesthetic@k against caption recall for the weights between before (a = 0) and the end of training."""
     with rc_context(STYLE):
         figure = Figure(figsize=(9, 3.4))
         panels = figure.subplots(1, 2, sharey=True)

@@ -144,7 +144,8 @@ def _sweeps(config: EvaluateConfig, loop: Loop, world: dict) -> dict:
     for mode in ("both", "text"):
         path = loop.folder / f"sweep_{mode}.parquet"
         if not path.is_file():
-            found = sweep(config, "baseline", world[mode]["encoder"], ALPHAS)
+            stands = world[mode]["wise_ft_alpha"]
+            found = sweep(config, "baseline", world[mode]["encoder"], ALPHAS, child_alpha=stands)
             write_series({str(alpha): series for alpha, series in found.items()}, path)
     return {}
 

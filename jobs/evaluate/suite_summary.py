@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from pyarrow import parquet
 
-from jobs.bench.report import machine
 from jobs.evaluate import CHALLENGERS, SYSTEMS, TOP_K, EvaluateConfig, figures, metrics, protocols, winrate
 from jobs.evaluate.saved import Saved, read, read_document, series_in
+from jobs.machine import machine
 
 AESTHETIC = f"aesthetic@{TOP_K}"
 Worlds = Sequence[Mapping[str, figures.Series]]  # one per seed: metric -> values by query
@@ -33,6 +33,7 @@ def document(folder: Path, seeds: Sequence[int], config: EvaluateConfig) -> dict
         "num_images": documents[0]["num_images"],
         "num_queries": documents[0]["num_queries"],
         "num_preferences": [world["label"]["num_preferences"] for world in worlds],
+        "wise_ft_alpha": worlds[0]["both"]["wise_ft_alpha"],
         "metrics": measured,
         "difference": {
             challenger: {m: difference(of[challenger], of["baseline"], m, sampling) for m in figures.HEADLINE}

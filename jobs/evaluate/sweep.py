@@ -75,12 +75,13 @@ def load_gallery(store: Store, asked: Asked, encoder: Encoder) -> Gallery:
 
 
 def sweep(
-    config: EvaluateConfig, parent: str, child: str, alphas: Sequence[float]
+    config: EvaluateConfig, parent: str, child: str, alphas: Sequence[float], *, child_alpha: float = 1.0
 ) -> dict[float, dict[str, figures.Series]]:
-    """a -> metric -> values by query, of the encoders between parent (a = 0) and child (a = 1).
+    """a -> metric -> values by query, of the encoders between parent (a = 0) and what was trained (a = 1).
 
-    parent, child: aliases or fingerprints; only the parent needs its gallery embedded. A child that left the
-    image tower alone is measured with the parent's stored vectors.
+    parent, child: aliases or fingerprints; only the parent needs its gallery embedded. child_alpha: where the
+    child stands between the two, 1 = as trained. A child that left the image tower alone is measured with the
+    parent's stored vectors.
     """
     profile, store = command.settings(config)
     records = [store.encoder(name) for name in (parent, child)]
@@ -96,7 +97,7 @@ def sweep(
     found = {}
     for alpha in alphas:
         encoder = ends[0]
-        encoder.model.load_state_dict(_between(start, end, alpha))
+        encoder.model.load_state_dict(_between(start, end, alpha / child_alpha))
         vectors = (
             np.stack([stored[image_id] for image_id in gallery.image_ids])
             if same_images
@@ -113,7 +114,7 @@ def _parts(images: np.ndarray) -> list[np.ndarray]:
 def _between(
     start: Mapping[str, torch.Tensor], end: Mapping[str, torch.Tensor], alpha: float
 ) -> dict[str, torch.Tensor]:
-    """(1 - alpha) start + alpha end; what is no real number (a counter) is the start's."""
+    """(1 - alpha) start + alpha end, beyond the end too; what is no real number is the start's."""
     return {
         name: value.lerp(end[name].to(value.dtype), alpha) if value.is_floating_point() else value
         for name, value in start.items()

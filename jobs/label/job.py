@@ -22,10 +22,11 @@ from actors.scorers import LinearHead, PromptPairs, RankAxis, Scorer
 from cluster import session
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Profile, Stage
+from cluster.schemas import near_ties
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs import command
 from jobs.label import LabelConfig
-from jobs.label.pairs import Grid, near_ties
+from jobs.label.pairs import Grid
 from jobs.label.queries import draw_queries, read_queries, read_table
 from jobs.label.rerank import Order, Rerank
 from jobs.label.retrieve import Retrieve

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NEAR_TIE = 0.05
-"""A preference whose p_winner is within this of one half says next to nothing; such pairs are counted."""
-
 Cell = tuple[int, int]
 
 
@@ -133,8 +130,3 @@ def spread(scores: Sequence[float]) -> float:
     """
     deviation = float(np.std(np.asarray(scores, dtype=np.float64)))
     return deviation if deviation > 1e-9 else 1.0
-
-
-def near_ties(p_winner: np.ndarray) -> np.ndarray:
-    """Which preferences, float [P] in [0, 1], say next to nothing (`NEAR_TIE`): bool [P]."""
-    return np.abs(p_winner - 0.5) < NEAR_TIE

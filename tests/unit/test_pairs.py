@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from cluster.schemas import near_ties
 from jobs.label.pairs import (
     Grid,
     Preference,
     cut,
     dominance,
-    near_ties,
     order_rows,
     p_dominance,
     preferences,

@@ -42,7 +42,11 @@ def folder(tmp_path_factory):
         saved.write(saved.of(found, CONFIG), world / "evaluate")
         document = summary.document(found, CONFIG)
         (world / "evaluate" / "report.json").write_text(json.dumps(document))
-        reports = {"label": {"num_preferences": 9}, "both": {"epochs": EPOCHS}, "text": {"epochs": EPOCHS}}
+        reports = {
+            "label": {"num_preferences": 9},
+            "both": {"epochs": EPOCHS, "wise_ft_alpha": 0.5},
+            "text": {"epochs": EPOCHS},
+        }
         (world / "world.json").write_text(json.dumps(reports))
         curve = {
             str(a): constant(recall_at_1=0.9 - a / 10, recall_at_10=1 - a / 10, aesthetic_at_5=0.4 + a / 10)
