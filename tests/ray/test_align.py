@@ -101,7 +101,8 @@ def config(store: Store, out: Path, *, max_recall_drop: float = 1.0, **changes) 
     """The tiny alignment with those settings of the profile changed; the guard measures and lets all pass."""
     values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
     values["align"] = {**values["align"], **SETTINGS, **changes}
-    values["guard"]["max_recall_drop"] = max_recall_drop
+    # What is saved is what was trained, so that its recall can be compared.
+    values["guard"] |= {"max_recall_drop": max_recall_drop, "wise_ft_alpha": 1.0}
     out.mkdir(parents=True, exist_ok=True)
     (out / "profile.yaml").write_text(yaml.safe_dump(values))
     return AlignConfig(profile=str(out / "profile.yaml"), store=store.uri, out=str(out), run_id="run")
