@@ -81,11 +81,18 @@ class EvaluateConfig(command.JobConfig):
         "ablations; the options above on what is compared do not matter then",
     )
     num_seeds: int = Field(
-        3, ge=1, description="with a suite: studios drawn, of seed, seed + 1, ..., a count"
+        3,
+        ge=1,
+        description="with a suite: studios drawn, of seed, ...; with photographs: trainings, a count",
     )
     num_images: int = Field(4000, ge=1000, description="with a suite: images of a studio, a count")
     num_train_queries: int = Field(
         160, ge=8, description="with a suite: queries labelled to learn from, a count"
+    )
+    photographs: str = Field(
+        "",
+        description="folder of photographs that people rated (metadata.csv, pairs.csv): measure how far "
+        "their votes can be learned, one rater group held out at a time, and nothing else",
     )
     out: str = Field("runs/evaluate", description="folder for report.json and report.html")
     report: bool = Field(
@@ -96,6 +103,10 @@ class EvaluateConfig(command.JobConfig):
 def run(config: EvaluateConfig) -> dict:
     """The whole evaluation; returns the content of report.json. Raises UserError for the user's mistakes."""
     # Here, so that `--help` waits for neither torch nor LanceDB.
+    if config.photographs:
+        from jobs.evaluate.photographs import measure
+
+        return measure.run(config)
     if config.suite:
         from jobs.evaluate import suite
 

@@ -27,19 +27,6 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from jobs import command
 from jobs.pretrain import judge_batch as jb
-from jobs.pretrain.judge_data import (
-    ASKED,
-    CLASSES,
-    Question,
-    Scenes,
-    batch_of,
-    corpus,
-    make_scenes,
-    name_all,
-    sample_accuracy,
-    sample_images,
-    sample_questions,
-)
 from jobs.pretrain.judge_model import (
     load,
     make_config,
@@ -48,6 +35,8 @@ from jobs.pretrain.judge_model import (
     save,
     train_tokenizer,
 )
+from jobs.pretrain.judge_questions import ASKED, Question, corpus, name_all, sample_accuracy, sample_questions
+from jobs.pretrain.judge_scenes import CLASSES, Scenes, batch_of, make_scenes, sample_images
 from jobs.studio.words import ASPECTS
 
 LOSS_WEIGHTS = {

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from jobs.pretrain.judge_data import Question
 from jobs.pretrain.judge_model import IMAGE_PX, MERGE, PATCH_PX, PATCHES_PER_SIDE, TOKENS_PER_IMAGE
+from jobs.pretrain.judge_questions import Question
 
 # Means and deviations of CLIP's training images, which Qwen2.5-VL's processor uses too.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)

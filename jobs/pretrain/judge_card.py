@@ -13,8 +13,15 @@ from sklearn.metrics import roc_auc_score
 from actors.engine import make_engine
 from actors.judge import CRITERIA, Criterion, Judge
 from cluster.profile import LanguageModel, Stage
-from jobs.pretrain.judge_data import Scenes, accuracy_value, ask, ask_for_another, overall_value, sample_pair
 from jobs.pretrain.judge_model import IMAGE_PX
+from jobs.pretrain.judge_questions import (
+    accuracy_value,
+    ask,
+    ask_for_another,
+    overall_value,
+    sample_pair,
+)
+from jobs.pretrain.judge_scenes import Scenes
 from jobs.studio.latents import Latents, is_accurate, true_aesthetics
 
 if TYPE_CHECKING:

@@ -1,10 +1,12 @@
 """`kallos pretrain rephraser`: trains the mini language model that rephrases queries, on two CPU cores.
 
     python -m jobs.pretrain rephraser --out runs/pretrain/rephraser
+    python -m jobs.pretrain rephraser --measure models/mini/rephraser
 
 Synthetic chats (`rephraser_data.py`: the very prompts of `actors/rephraser.py`, the studio's phrases as
 answers) -> a byte-level BPE and a Qwen2-architecture causal model in Hugging Face format, with its card.
 The loss is that of the answer's tokens alone. Seeded: one config gives one checkpoint on one machine.
+The second form trains nothing: it measures a checkpoint and rewrites the figures in its card.
 """
 
 import json
@@ -12,20 +14,25 @@ import math
 import sys
 import time
 from pathlib import Path
-from string import Template
 
 import numpy as np
 import torch
+import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from actors.rephraser import MODEL_STYLES, prompt
 from cluster.errors import UserError
 from jobs import command
-from jobs.pretrain.rephraser_batches import Batches, answer_loss, copy_loss
+from jobs.pretrain.rephraser_batches import Batches, answer_loss, copy_loss, trained_queries
+from jobs.pretrain.rephraser_card import figures_text, rewrite_figures, write_card
 from jobs.pretrain.rephraser_data import answer, draw_query
-from jobs.pretrain.rephraser_figures import evaluate, table_rows
+from jobs.pretrain.rephraser_figures import measure
+from jobs.pretrain.rephraser_queries import same
 from jobs.pretrain.rephraser_tokenizer import train_tokenizer
+
+# Added to the seed for the chats: the tokenizer's corpus has the seed itself.
+BATCHES_SEED = 1
 
 
 class Config(BaseModel):
@@ -34,7 +41,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     out: str = Field("runs/pretrain/rephraser", description="new folder for the checkpoint")
-    seed: int = Field(0, description="seed of data, initial weights and order")
+    measure: str = Field("", description="folder of a checkpoint to measure, empty = train one instead")
+    seed: int = Field(0, ge=0, description="seed of data, initial weights and order, and of what is measured")
     vocab_size: int = Field(2048, ge=300, description="tokens of the byte-level BPE, special ones included")
     hidden_size: int = Field(192, ge=32, description="width of the model")
     num_layers: int = Field(4, ge=1, description="transformer blocks")
@@ -43,7 +51,12 @@ class Config(BaseModel):
     intermediate_size: int = Field(512, ge=32, description="width inside the MLP")
     init: str = Field("", description="folder of a checkpoint to go on from, empty = a new model")
     num_copy_steps: int = Field(700, ge=0, description="optimizer steps that repeat random tokens, at first")
-    num_steps: int = Field(1300, ge=0, description="optimizer steps on chats, after those")
+    num_steps: int = Field(
+        1300, ge=0, description="optimizer steps after those, on chats but for `copy_every`"
+    )
+    copy_every: int = Field(
+        5, ge=0, description="every so many of those repeat random tokens again, 0 = none: copying fades"
+    )
     batch_size: int = Field(64, ge=1, description="chats per step, all in one prompt style")
     learning_rate: float = Field(2e-3, gt=0, description="AdamW's peak step size, cosine decay to a tenth")
     num_warmup_steps: int = Field(100, ge=1, description="steps of linear warm-up")
@@ -51,7 +64,9 @@ class Config(BaseModel):
     num_threads: int = Field(
         1, ge=0, description="torch threads, 0 = torch's own; one wastes least on a busy machine"
     )
-    num_eval_queries: int = Field(300, ge=1, description="held-out queries asked in every style for the card")
+    num_eval_queries: int = Field(
+        300, ge=1, description="queries of each kind asked in every style for the card"
+    )
 
 
 def new_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
@@ -103,9 +118,15 @@ def schedule(step: int, config: Config) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def copies(step: int, config: Config) -> bool:
+    """Whether a step repeats random tokens instead of answering chats."""
+    place = step - config.num_copy_steps
+    return place < 0 or (config.copy_every > 0 and place % config.copy_every == config.copy_every - 1)
+
+
 def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: Config) -> float:
     """Trains in place; returns the mean loss of the last 50 steps, nats per token."""
-    batches = Batches(tokenizer, batch_size=config.batch_size, seed=config.seed + 1)
+    batches = Batches(tokenizer, batch_size=config.batch_size, seed=config.seed + BATCHES_SEED)
     rng = np.random.default_rng(config.seed + 2)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
@@ -114,7 +135,7 @@ def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: C
     progress = Progress(config.num_copy_steps + config.num_steps)
     for step in range(config.num_copy_steps + config.num_steps):
         with torch.autocast("cpu", torch.bfloat16):
-            copying = step < config.num_copy_steps
+            copying = copies(step, config)
             if copying:
                 loss = copy_loss(model, rng, config.batch_size)
             else:
@@ -153,46 +174,67 @@ class Progress:
             )
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: Config, report: dict) -> None:
-    """Weights in bf16, tokenizer with its chat template, resolved config and card."""
-    folder = Path(config.out)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    command.save_config(config, folder)
-    card = Template((Path(__file__).parent / "rephraser_card.md").read_text(encoding="utf-8"))
-    (folder / "README.md").write_text(card.substitute(card_values(config, report)), encoding="utf-8")
+def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: Config) -> None:
+    """Weights in bf16, tokenizer with its chat template, resolved config."""
+    model.to(torch.bfloat16).save_pretrained(config.out)
+    tokenizer.save_pretrained(config.out)
+    command.save_config(config, config.out)
 
 
-def card_values(config: Config, report: dict) -> dict[str, str]:
-    """The card's figures as text."""
-    return {
-        **{name: str(value) for name, value in config.model_dump().items()},
-        "num_parameters": f"{report['num_parameters']:,}",
-        "loss": f"{report['loss']:.3f}",
-        "seconds": f"{report['seconds']:.0f}",
-        "rows": table_rows(report["evaluation"]),
-    }
+def trained_on(folder: str | Path) -> set[str]:
+    """Every query (in the form of `same`) that the checkpoint in the folder was trained on, and the
+    checkpoint that it went on from if that still lies where it lay.
+
+    Drawn again from the config beside the weights. Raises UserError when the folder has none.
+    """
+    path = Path(folder) / "resolved_config.yaml"
+    if not path.exists():
+        raise UserError(f"the folder {str(folder)!r} holds no checkpoint with its resolved_config.yaml.")
+    config = Config(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    own = trained_queries(
+        num_steps=config.num_steps, batch_size=config.batch_size, seed=config.seed + BATCHES_SEED
+    )
+    earlier = Path(config.init) / path.name
+    before = trained_on(config.init) if config.init and earlier.exists() else set()
+    return {same(text) for text in own} | before
+
+
+def measured(folder: str | Path, config: Config) -> tuple[dict, str]:
+    """The counts of `measure` on the checkpoint in the folder, and the card's text on them."""
+    asked = {"num_queries": config.num_eval_queries, "seed": config.seed}
+    evaluation = measure(folder, **asked, trained=trained_on(folder))
+    return evaluation, figures_text(evaluation, **asked)
 
 
 def run(config: Config) -> dict:
-    """Trains, evaluates, saves. Raises UserError when `out` already holds a model."""
+    """Trains, saves and measures, or measures alone.
+
+    Raises UserError when `out` already holds a model, or when the folder to measure holds none.
+    """
+    if config.measure:
+        evaluation, figures = measured(config.measure, config)
+        rewrite_figures(config.measure, figures)
+        return {"measured": config.measure, "evaluation": evaluation}
     if (Path(config.out) / "config.json").exists():
         raise UserError(f"the folder {config.out!r} already holds a model: choose a new folder for --out.")
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    started = time.monotonic()
+    # Processor time: on a busy machine the clock says nothing of what training costs.
+    started = time.process_time()
     tokenizer, model = start(config)
     loss = train(model, tokenizer, config)
-    model.eval()
-    report = {
+    seconds, num_parameters = time.process_time() - started, sum(w.numel() for w in model.parameters())
+    save(model, tokenizer, config)
+    evaluation, figures = measured(config.out, config)
+    facts = {"num_parameters": f"{num_parameters:,}", "loss": f"{loss:.3f}", "seconds": f"{seconds:.0f}"}
+    write_card(config.out, {**config.model_dump(), **facts}, figures)
+    return {
         "out": config.out,
-        "num_parameters": sum(weight.numel() for weight in model.parameters()),
+        "num_parameters": num_parameters,
         "loss": loss,
-        "seconds": time.monotonic() - started,
-        "evaluation": evaluate(model, tokenizer, num_queries=config.num_eval_queries, seed=config.seed),
+        "seconds": seconds,
+        "evaluation": evaluation,
     }
-    save(model, tokenizer, config, report)
-    return report
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,11 +6,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from actors.rephraser import MODEL_STYLES, prompt
-from jobs.pretrain.rephraser_data import answer, draw_query
+from jobs.pretrain.rephraser_data import Query, answer, draw_query
 from jobs.pretrain.rephraser_tokenizer import END
 
 IGNORED = -100
-BATCHES_AT_ONCE = 8
+# Batches drawn at once, by style: sentences repeat the query, which takes longest to learn.
+BATCHES_AT_ONCE = {"detail": 10, "k_list": 6, "kw_dict": 6, "reorg": 10}
 
 
 def chat_ids(tokenizer: PreTrainedTokenizerBase, query: str, style: str) -> list[int]:
@@ -24,6 +25,32 @@ def shared_prefix(tokenizer: PreTrainedTokenizerBase, style: str) -> list[int]:
     one, other = chat_ids(tokenizer, "a", style), chat_ids(tokenizer, "(b", style)
     same = [left == right for left, right in zip(one, other, strict=False)]
     return one[: same.index(False)]
+
+
+def draw_chats(rng: np.random.Generator, batch_size: int) -> dict[str, list[tuple[Query, str]]]:
+    """The queries and answers of the next BATCHES_AT_ONCE batches, by style."""
+    chats = {}
+    for style, num_batches in BATCHES_AT_ONCE.items():
+        queries = (draw_query(rng) for _ in range(batch_size * num_batches))
+        chats[style] = [(query, answer(rng, query, style)) for query in queries]
+    return chats
+
+
+def draw_order(rng: np.random.Generator) -> np.ndarray:
+    """The order in which those batches are taken."""
+    return rng.permutation(sum(BATCHES_AT_ONCE.values()))
+
+
+def trained_queries(*, num_steps: int, batch_size: int, seed: int) -> set[str]:
+    """The text of every query that `num_steps` batches of `Batches` with this seed ask, and of the few more
+    that were drawn with the last of them."""
+    rng = np.random.default_rng(seed)
+    texts: set[str] = set()
+    for _ in range(-(-num_steps // sum(BATCHES_AT_ONCE.values()))):
+        for chats in draw_chats(rng, batch_size).values():
+            texts.update(query.text for query, _ in chats)
+        draw_order(rng)
+    return texts
 
 
 class Batches:
@@ -52,19 +79,17 @@ class Batches:
 
     def _refill(self) -> None:
         """Draws BATCHES_AT_ONCE batches of each style, sorted by length, and shuffles the batches."""
-        for style, prefix in self.prefixes.items():
-            chats = [self._chat(style, len(prefix)) for _ in range(self.batch_size * BATCHES_AT_ONCE)]
+        for style, drawn in draw_chats(self.rng, self.batch_size).items():
+            chats = [self._chat(query.text, said, style) for query, said in drawn]
             chats.sort(key=lambda chat: len(chat[0]))
             for start in range(0, len(chats), self.batch_size):
                 self.ready.append((style, chats[start : start + self.batch_size]))
-        self.ready = [self.ready[place] for place in self.rng.permutation(len(self.ready))]
+        self.ready = [self.ready[place] for place in draw_order(self.rng)]
 
-    def _chat(self, style: str, prefix_length: int) -> tuple[list[int], int]:
+    def _chat(self, query: str, said: str, style: str) -> tuple[list[int], int]:
         """Token ids after the shared prefix, and how many of them belong to the prompt."""
-        query = draw_query(self.rng)
-        asked = chat_ids(self.tokenizer, query.text, style)[prefix_length:]
-        said = self.tokenizer.encode(answer(self.rng, query, style) + END, add_special_tokens=False)
-        return asked + said, len(asked)
+        asked = chat_ids(self.tokenizer, query, style)[len(self.prefixes[style]) :]
+        return asked + self.tokenizer.encode(said + END, add_special_tokens=False), len(asked)
 
 
 def answer_loss(model: Qwen2ForCausalLM, prefix: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:

@@ -78,6 +78,7 @@ FRAMES = (
     "{} photo",
     "best {} pictures",
 )
+PREPOSITIONS = ("in the", "in a", "on the", "on a", "by the", "at the", "near a", "under the")
 SYLLABLE_STARTS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl qu sh st th tr sw"
 SYLLABLE_ENDS = "a e i o u ai ea ee oo ar er in on um el ock ist ant ill ong ush yx eft"
 FOREIGN = "äöüßéèêçñåøœíóúабвгдежзиклмнопрстуяαβγδεζηθλμπσω東京山川海空花月火水木金土猫犬"
@@ -159,12 +160,15 @@ def _described(rng: np.random.Generator, noun: str, held_out: bool) -> str:
 
 def _place(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
     kind = rng.random()
-    if kind < 0.6:
+    if kind < 0.5:
         setting = pick(rng, list(SETTINGS))
         return pick(rng, SETTINGS[setting]), SCENE_OF_SETTING[setting]
-    if kind < 0.8:
+    if kind < 0.65:
         return pick(rng, world_words.split(world_words.OUTDOOR_PLACES, held_out)), "wide"
-    return pick(rng, world_words.split(world_words.INDOOR_PLACES, held_out)), "indoor"
+    if kind < 0.8:
+        return pick(rng, world_words.split(world_words.INDOOR_PLACES, held_out)), "indoor"
+    # A place that nobody knows has no horizon for certain: it may be a room.
+    return f"{pick(rng, PREPOSITIONS)} {made_up_word(rng)}", "unknown"
 
 
 def misspelt(rng: np.random.Generator, text: str) -> str:
@@ -180,16 +184,17 @@ def draw_query(rng: np.random.Generator, held_out: bool = False) -> Query:
     """A query as people type them; `held_out` uses nouns, qualities and places that training never sees."""
     noun, scene = draw_noun(rng, held_out)
     parts = [_described(rng, noun, held_out)]
-    if rng.random() < 0.15:
-        parts.append(pick(rng, ("and", "with", "near", "under", "on")))
-        parts.append(_described(rng, draw_noun(rng, held_out)[0], held_out))
+    if rng.random() < 0.2:
+        other, other_scene = draw_noun(rng, held_out)
+        parts += [pick(rng, ("and", "with", "near", "under", "on")), _described(rng, other, held_out)]
+        scene = scene if scene == other_scene else "unknown"
     light = ""
-    if rng.random() < 0.3:
+    if rng.random() < 0.35:
         place, scene = _place(rng, held_out)
-        parts.insert(0 if rng.random() < 0.15 else len(parts), place)
-    if rng.random() < 0.25:
+        parts.insert(0 if rng.random() < 0.35 else len(parts), place)
+    if rng.random() < 0.35:
         light = pick(rng, list(LIGHTS))
-        parts.insert(0 if rng.random() < 0.25 else len(parts), pick(rng, LIGHTS[light]))
+        parts.insert(0 if rng.random() < 0.5 else len(parts), pick(rng, LIGHTS[light]))
     text = pick(rng, FRAMES).format(" ".join(parts))
     return Query(_as_typed(rng, text), scene, light)
 

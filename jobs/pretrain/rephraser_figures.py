@@ -1,74 +1,96 @@
-"""The mini rephraser's figures, on queries whose words training never saw."""
+"""Measures a mini rephraser as it is served: through vLLM, with the prompts and grammars of production.
 
-import numpy as np
-import torch
-from transformers import PreTrainedTokenizerBase
+For every kind of query that training never asked (`rephraser_queries.KINDS`) and every style that asks a
+model: how many answers the strict grammar had to be asked for, how many came never, and what the composed
+texts keep and add (`rephraser_fit.check`). Counts, so that an interval can be given with each share.
+"""
 
-from actors.rephraser import MODEL_STYLES, UnparsableAnswer, compose, keeps_query, parse
-from jobs.pretrain.rephraser_batches import chat_ids
-from jobs.pretrain.rephraser_data import LIGHT_SUITS, SUITS, Query, draw_query
-from jobs.studio.words import GOOD_PHRASES
+from collections.abc import Sequence, Set
+from pathlib import Path
 
-SENTENCE_STYLES = ("detail", "reorg")
-FIGURES = ("parses", "adds_two_or_more", "light_suits", "keeps_query")
+from actors.engine import Engine, Reply, Request, make_engine
+from actors.rephraser import MODEL_STYLES, rephrase
+from cluster.profile import load_profile
+from jobs.pretrain.rephraser_fit import check
+from jobs.pretrain.rephraser_queries import KINDS, Asked, unseen
 
-
-@torch.no_grad()
-def greedy(model, tokenizer: PreTrainedTokenizerBase, queries: list[str], style: str) -> list[str]:
-    """The model's own answers, without any grammar."""
-    prompts = [chat_ids(tokenizer, query, style) for query in queries]
-    longest = max(len(ids) for ids in prompts)
-    pad = tokenizer.pad_token_id
-    inputs = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in prompts])
-    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts])
-    outputs = model.generate(input_ids=inputs, attention_mask=mask, max_new_tokens=128, do_sample=False)
-    return tokenizer.batch_decode(outputs[:, longest:], skip_special_tokens=True)
-
-
-def evaluate(
-    model, tokenizer: PreTrainedTokenizerBase, *, num_queries: int, seed: int
-) -> dict[str, dict[str, float]]:
-    """Per style, over queries of held-out words: the share of answers that parse, add at least two phrases of
-    the studio's, name a light that suits, and (sentence styles) themselves keep every word of the query."""
-    rng = np.random.default_rng(seed + 1_000_003)
-    queries = [draw_query(rng, held_out=True) for _ in range(num_queries)]
-    report = {}
-    for style in MODEL_STYLES:
-        answers = greedy(model, tokenizer, [query.text for query in queries], style)
-        rows = [judged(query, text, style) for query, text in zip(queries, answers, strict=True)]
-        report[style] = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    return report
+# What is counted of an answer, and the head of its column in the card.
+FIGURES = {
+    "parses_at_once": "parses at once",
+    "parses": "parses, strict grammar included",
+    "keeps_subject": "keeps the subject",
+    "fits": "adds two or more that fit, none that does not",
+    "nothing_else": "says nothing else",
+}
+Counts = dict[str, int]
+Z_95 = 1.959964
 
 
-def judged(query: Query, text: str, style: str) -> dict[str, bool]:
-    """What `evaluate` averages, for one answer."""
-    try:
-        content = parse(text, style)
-    except UnparsableAnswer:
-        return dict.fromkeys(FIGURES if style in SENTENCE_STYLES else FIGURES[:3], False)
-    rephrased = compose(query.text, style, content)
-    known = {phrase for phrases in GOOD_PHRASES.values() for phrase in phrases}
-    added = sum(phrase in rephrased for phrase in known)
-    row = {
-        "parses": True,
-        "adds_two_or_more": added >= 2,
-        "light_suits": light_suits(query, rephrased),
+class Counted:
+    """An engine that counts what it is asked."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self.num_requests = 0
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """The engine's replies."""
+        self.num_requests += len(requests)
+        return self.engine.generate(requests)
+
+
+def measure(
+    folder: str | Path, *, num_queries: int, seed: int, trained: Set[str]
+) -> dict[str, dict[str, Counts]]:
+    """Counts of `num_queries` seeded queries a kind, none in `trained`: {kind: {style: counts}}.
+
+    The checkpoint in `folder` is hosted as the `mini` profile hosts its rephraser. Raises UserError when
+    the folder holds none, ValueError when a kind has too few queries.
+    """
+    asked = {kind: unseen(kind, num_queries, seed, trained) for kind in KINDS}
+    settings = load_profile("mini").rephraser.model_copy(update={"model": str(folder)})
+    engine = make_engine(settings)
+    return {
+        kind: {style: counts(engine, queries, style) for style in MODEL_STYLES}
+        for kind, queries in asked.items()
     }
-    if style in SENTENCE_STYLES:
-        row["keeps_query"] = keeps_query(query.text, next(iter(content.values())))
-    return row
 
 
-def light_suits(query: Query, rephrased: str) -> bool:
-    """Whether the text names no light but those that suit the query."""
-    suited = {LIGHT_SUITS[query.light]} if query.light else set(SUITS[query.scene]["light"])
-    named = {phrase for phrase in GOOD_PHRASES["light"] if phrase in rephrased}
-    return named <= suited
+def counts(engine: Engine, queries: Sequence[Asked], style: str) -> Counts:
+    """How many answers have each of FIGURES, and `num_queries` that were asked for."""
+    counted = Counted(engine)
+    results = rephrase(counted, [query.text for query in queries], style)
+    checked = [check(query, text) for query, (text, _) in zip(queries, results, strict=True)]
+    answered = [text != "" for text, _ in results]
+    return {
+        "num_queries": len(queries),
+        "parses_at_once": 2 * len(queries) - counted.num_requests,
+        "parses": sum(answered),
+        "keeps_subject": sum(text.keeps_subject for text in checked),
+        "fits": sum(text.fits for text in checked),
+        "nothing_else": sum(here and not text.foreign for here, text in zip(answered, checked, strict=True)),
+    }
 
 
-def table_rows(evaluation: dict[str, dict[str, float]]) -> str:
-    """The card's table, one style a line."""
-    return "\n".join(
-        f"| `{style}` | " + " | ".join(f"{row[name]:.3f}" if name in row else "-" for name in FIGURES) + " |"
-        for style, row in evaluation.items()
-    )
+def wilson(num_hits: int, num_all: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; it is never empty, not even at 0 or 1."""
+    share, shrink = num_hits / num_all, 1 + Z_95**2 / num_all
+    middle = (share + Z_95**2 / (2 * num_all)) / shrink
+    half = Z_95 / shrink * (share * (1 - share) / num_all + Z_95**2 / (4 * num_all**2)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def table(evaluation: dict[str, dict[str, Counts]]) -> str:
+    """The card's table: one line for each kind and style, shares with their intervals."""
+    head = ["queries", "style", *FIGURES.values()]
+    lines = [head, ["---"] * len(head)]
+    for kind, styles in evaluation.items():
+        for style, row in styles.items():
+            shares = [share(row[name], row["num_queries"]) for name in FIGURES]
+            lines.append([kind, f"`{style}`", *shares])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def share(num_hits: int, num_all: int) -> str:
+    low, high = wilson(num_hits, num_all)
+    return f"{num_hits / num_all:.3f} ({low:.3f} to {high:.3f})"

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from actors.judge import CRITERIA
-from jobs.pretrain import judge_batch, judge_data, judge_model
+from jobs.pretrain import judge_batch, judge_model, judge_questions, judge_scenes
 from jobs.studio.latents import is_accurate, sample_latents, true_accuracy, true_aesthetics
 
 
@@ -20,7 +20,7 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return judge_model.train_tokenizer(judge_data.corpus(np.random.default_rng(0), 100), 600)
+    return judge_model.train_tokenizer(judge_questions.corpus(np.random.default_rng(0), 100), 600)
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +31,24 @@ def model(tokenizer):
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.5, 0.83, 1.0])
 def test_expectation_of_a_rating_target_is_the_rating(value):
-    target = judge_data.rating_target(value)
+    target = judge_questions.rating_target(value)
     assert sum(target.values()) == pytest.approx(1.0) and set(target) <= set("12345")
     assert sum(int(digit) * p for digit, p in target.items()) == pytest.approx(1 + 4 * value)
 
 
 def test_comparison_target_is_symmetric_and_grows():
-    assert judge_data.comparison_target(0.4, 0.4, 8.0)["A"] == 0.5
-    better, worse = judge_data.comparison_target(0.9, 0.4, 8.0), judge_data.comparison_target(0.4, 0.9, 8.0)
+    assert judge_questions.comparison_target(0.4, 0.4, 8.0)["A"] == 0.5
+    better, worse = (
+        judge_questions.comparison_target(0.9, 0.4, 8.0),
+        judge_questions.comparison_target(0.4, 0.9, 8.0),
+    )
     assert better["A"] == pytest.approx(worse["B"]) and better["A"] > 0.9
 
 
 def test_queries_fit_or_nearly_fit(scenes):
     rng = np.random.default_rng(1)
-    assert all(is_accurate(judge_data.ask(scene, rng), scene) for scene in scenes)
-    nearly = [true_accuracy(judge_data.ask_for_another(scene, rng), scene) for scene in scenes]
+    assert all(is_accurate(judge_questions.ask(scene, rng), scene) for scene in scenes)
+    nearly = [true_accuracy(judge_questions.ask_for_another(scene, rng), scene) for scene in scenes]
     # A changed count of one is not said, and so fits; everything else is wrong in something.
     assert np.mean(np.array(nearly) < 1.0) > 0.85 and max(nearly) <= 1.0
 
@@ -53,14 +56,14 @@ def test_queries_fit_or_nearly_fit(scenes):
 def test_one_wrong_attribute_falls_below_the_middle():
     scene = sample_latents(np.random.default_rng(0), "dog")
     other = "purple" if scene.colour != "purple" else "red"
-    assert judge_data.accuracy_value(f"{scene.colour} dog", scene) == 1.0
-    assert judge_data.accuracy_value(f"{other} dog", scene) < 0.5
-    assert judge_data.accuracy_value("cat", scene) == 0.0
-    assert judge_data.overall_value("dog", scene) == 0.25 + 0.75 * true_aesthetics(scene)
+    assert judge_questions.accuracy_value(f"{scene.colour} dog", scene) == 1.0
+    assert judge_questions.accuracy_value(f"{other} dog", scene) < 0.5
+    assert judge_questions.accuracy_value("cat", scene) == 0.0
+    assert judge_questions.overall_value("dog", scene) == 0.25 + 0.75 * true_aesthetics(scene)
 
 
 def test_questions_of_a_batch(scenes):
-    questions = judge_data.sample_questions(np.random.default_rng(0), scenes, num_pairs=5)
+    questions = judge_questions.sample_questions(np.random.default_rng(0), scenes, num_pairs=5)
     assert len(questions["accuracy"]) == 40 and len(questions["aesthetics"]) == 10
     assert len(questions["compare"]) == 5 * len(CRITERIA)
     for question in questions["compare"]:
@@ -80,8 +83,8 @@ def test_patches_equal_the_processors(tokenizer):
 def test_batched_forward_equals_transformers_own(tokenizer, model, scenes):
     """Two prompts of different lengths, shared images, right padding: the same scores."""
     pixels = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), dtype=np.uint8)
-    one = judge_data.rate_aesthetics(scenes[0], 0)
-    two = judge_data.compare(np.random.default_rng(0), "overall", scenes, 1, 0)
+    one = judge_questions.rate_aesthetics(scenes[0], 0)
+    two = judge_questions.compare(np.random.default_rng(0), "overall", scenes, 1, 0)
     prompts = judge_batch.PromptEncoder(tokenizer).encode([one, two])
     processor = judge_model.make_processor(tokenizer)
     with torch.no_grad():
@@ -105,7 +108,7 @@ def test_patch_product_equals_the_convolution(model):
 
 def test_losses_look_at_the_answer_alone(tokenizer, model, scenes):
     encoder = judge_batch.PromptEncoder(tokenizer)
-    prompts = encoder.encode([judge_data.rate_aesthetics(scenes[0], 0)])
+    prompts = encoder.encode([judge_questions.rate_aesthetics(scenes[0], 0)])
     states = torch.zeros(1, prompts.input_ids.shape[1], 64)
     flat = judge_batch.answer_loss(model, prompts, states)
     assert flat.item() == pytest.approx(np.log(len(tokenizer)), rel=1e-4)  # uniform over the vocabulary
@@ -114,7 +117,7 @@ def test_losses_look_at_the_answer_alone(tokenizer, model, scenes):
 
 
 def test_descriptions_are_learned_word_by_word(tokenizer, scenes):
-    question = judge_data.describe(np.random.default_rng(0), scenes[0], 0)
+    question = judge_questions.describe(np.random.default_rng(0), scenes[0], 0)
     prompts = judge_batch.PromptEncoder(tokenizer).encode([question])
     words = prompts.words[0][prompts.words[0] != judge_batch.IGNORED]
     assert tokenizer.decode(words) == question.text + "<|im_end|>"
@@ -123,7 +126,7 @@ def test_descriptions_are_learned_word_by_word(tokenizer, scenes):
 
 
 def test_a_fitting_query_is_learned_as_a_caption(tokenizer, scenes):
-    questions = judge_data.sample_accuracy(np.random.default_rng(0), scenes)
+    questions = judge_questions.sample_accuracy(np.random.default_rng(0), scenes)
     prompts = judge_batch.PromptEncoder(tokenizer).encode(questions)
     for row, question in enumerate(questions):
         learned = prompts.words[row][prompts.words[row] != judge_batch.IGNORED]
@@ -133,7 +136,7 @@ def test_a_fitting_query_is_learned_as_a_caption(tokenizer, scenes):
 
 @pytest.mark.parametrize("kind", ["accuracy", "compare", "together"])
 def test_every_claim_is_told_where_its_phrase_ends(tokenizer, scenes, kind):
-    questions = judge_data.sample_questions(np.random.default_rng(0), scenes, num_pairs=24)[kind]
+    questions = judge_questions.sample_questions(np.random.default_rng(0), scenes, num_pairs=24)[kind]
     prompts = judge_batch.PromptEncoder(tokenizer).encode(questions)
     told = [(row, *claim) for row, question in enumerate(questions) for claim in question.claims]
     assert len(told) == len(prompts.claims) > 8
@@ -149,18 +152,18 @@ def test_claims_are_true_of_each_scene_apart():
     dog, cat = sample_latents(rng, "dog"), sample_latents(rng, "cat")
     cat = replace(cat, colour=dog.colour)
     parts = {"article": "a", "colour": dog.colour, "subject": "puppy"}
-    assert judge_data.claims(parts, (dog, cat)) == ((dog.colour, (True, True)), ("puppy", (True, False)))
+    assert judge_questions.claims(parts, (dog, cat)) == ((dog.colour, (True, True)), ("puppy", (True, False)))
 
 
 def test_a_batch_is_mirrored_and_moved_with_its_truths(scenes):
     pixels = np.zeros((len(scenes), judge_model.IMAGE_PX, judge_model.IMAGE_PX, 3), np.uint8)
     pixels[:, :, 8:12] = 255  # a bar on the left
-    drawn = judge_data.label_scenes(list(scenes), pixels)
-    batch = judge_data.batch_of(drawn, np.arange(len(scenes)), np.random.default_rng(0))
+    drawn = judge_scenes.label_scenes(list(scenes), pixels)
+    batch = judge_scenes.batch_of(drawn, np.arange(len(scenes)), np.random.default_rng(0))
     mirrored = batch.pixels[:, :, judge_model.IMAGE_PX // 2 :].any(axis=(1, 2, 3))
     assert 5 < mirrored.sum() < len(scenes) - 5
     for before, after, flipped in zip(scenes, batch.latents, mirrored, strict=True):
-        assert after.place == (judge_data.MIRRORED[before.place] if flipped else before.place)
+        assert after.place == (judge_scenes.MIRRORED[before.place] if flipped else before.place)
         assert after == replace(before, place=after.place)
     assert drawn.pixels[:, :, 8:12].all()  # what is drawn stays as it was
 
@@ -176,14 +179,14 @@ def test_whole_images_attend_as_the_original_does(model):
 def test_matches_by_attribute():
     scene = sample_latents(np.random.default_rng(0), "dog")
     other = "purple" if scene.colour != "purple" else "red"
-    assert judge_data.matches("dog", scene) == (1, 0, 0, 0, 0)
-    assert judge_data.matches(f"{other} dog", scene) == (1, 2, 0, 0, 0)
-    assert judge_data.matches(f"{scene.colour} cat", scene) == (2, 1, 0, 0, 0)
+    assert judge_questions.matches("dog", scene) == (1, 0, 0, 0, 0)
+    assert judge_questions.matches(f"{other} dog", scene) == (1, 2, 0, 0, 0)
+    assert judge_questions.matches(f"{scene.colour} cat", scene) == (2, 1, 0, 0, 0)
 
 
 def test_the_words_of_a_scene_make_a_bag(tokenizer, model, scenes):
     bags = judge_batch.PromptEncoder(tokenizer).bags(
-        [judge_data.name_all(scene, np.random.default_rng(0)) for scene in scenes[:3]]
+        [judge_questions.name_all(scene, np.random.default_rng(0)) for scene in scenes[:3]]
     )
     assert torch.allclose(bags.sum(-1), torch.ones(3)) and (bags > 0).sum(-1).min() >= 4
     flat = judge_batch.word_loss(model, torch.zeros(3, judge_model.TOKENS_PER_IMAGE, 64), bags)

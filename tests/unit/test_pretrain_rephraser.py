@@ -11,11 +11,20 @@ from actors.rephraser import MODEL_STYLES, compose, keeps_query, parse, prompt
 from cluster.errors import UserError
 from jobs.pretrain import __main__ as dispatch
 from jobs.pretrain import rephraser as recipe
-from jobs.pretrain import world_words
+from jobs.pretrain import rephraser_batches, rephraser_data, world_words
 from jobs.pretrain.rephraser import Config
-from jobs.pretrain.rephraser_batches import IGNORED, Batches, answer_loss, chat_ids, copy_loss
+from jobs.pretrain.rephraser_batches import (
+    BATCHES_AT_ONCE,
+    IGNORED,
+    Batches,
+    answer_loss,
+    chat_ids,
+    copy_loss,
+    trained_queries,
+)
 from jobs.pretrain.rephraser_data import LIGHT_SUITS, SUITS, Query, answer, draw_query
-from jobs.pretrain.rephraser_figures import judged
+from jobs.pretrain.rephraser_figures import FIGURES
+from jobs.pretrain.rephraser_queries import KINDS
 from jobs.pretrain.rephraser_tokenizer import train_tokenizer
 from jobs.studio.words import GOOD_PHRASES, LIGHTS
 
@@ -75,6 +84,22 @@ def test_a_named_light_is_never_contradicted():
     night = Query("boat at night", "wide", "night")
     for _ in range(50):
         assert json.loads(answer(rng, night, "kw_dict"))["light"] == "dramatic light"
+
+
+def test_two_subjects_of_different_scenes_are_taught_neither_s(monkeypatch):
+    nouns = [("vase", "indoor"), ("castle", "wide")]
+    monkeypatch.setattr(rephraser_data, "draw_noun", lambda rng, held_out: nouns[rng.integers(2)])
+    monkeypatch.setattr(rephraser_data, "_place", lambda rng, held_out: ("elsewhere", "close"))
+    monkeypatch.setattr(rephraser_data, "_as_typed", lambda rng, text: text)  # the words stay findable
+    rng = np.random.default_rng(0)
+    scenes = {}
+    for _ in range(500):
+        query = draw_query(rng)
+        named = tuple(noun for noun, _ in nouns if noun in query.text), "elsewhere" in query.text
+        scenes.setdefault(named, set()).add(query.scene)
+    assert scenes[("vase",), False] == {"indoor"} and scenes[("castle",), False] == {"wide"}
+    assert scenes[("vase", "castle"), False] == {"unknown"}
+    assert scenes[("vase", "castle"), True] == {"close"}
 
 
 def test_held_out_words_are_never_trained_on():
@@ -145,30 +170,52 @@ def test_the_query_s_words_are_the_same_tokens_in_prompt_and_answer(tokenizer):
         assert any(ids[at : at + len(words)] == words for at in range(len(ids)))
 
 
-def test_a_tiny_run_writes_a_checkpoint_that_loads_the_same(tmp_path, tokenizer):
+def test_the_queries_trained_on_are_drawn_again_the_same(tokenizer, monkeypatch):
+    asked = []
+
+    def recorded(rng):
+        asked.append(draw_query(rng))
+        return asked[-1]
+
+    monkeypatch.setattr(rephraser_batches, "draw_query", recorded)
+    num_steps = sum(BATCHES_AT_ONCE.values()) + 1
+    batches = Batches(tokenizer, batch_size=4, seed=5)
+    for _ in range(num_steps):
+        batches.draw()
+    texts = {query.text for query in asked}
+    assert trained_queries(num_steps=num_steps, batch_size=4, seed=5) == texts
+    assert trained_queries(num_steps=num_steps, batch_size=4, seed=6) != texts
+
+
+def test_copying_comes_first_and_then_now_and_again():
+    config = Config(num_copy_steps=2, num_steps=6, copy_every=3)
+    assert [recipe.copies(step, config) for step in range(8)] == [True, True, *[False, False, True] * 2]
+    never = config.model_copy(update={"copy_every": 0})
+    assert [recipe.copies(step, never) for step in range(8)] == [True, True, *[False] * 6]
+
+
+def all_miss(folder, *, num_queries, seed, trained):
+    """Stands in for the engine: no answer to any query."""
+    row = {"num_queries": num_queries, **dict.fromkeys(FIGURES, 0)}
+    return {kind: dict.fromkeys(MODEL_STYLES, row) for kind in KINDS}
+
+
+def test_a_tiny_run_writes_a_checkpoint_that_loads_the_same(tmp_path, tokenizer, monkeypatch):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    monkeypatch.setattr(recipe, "measure", all_miss)
     out = tmp_path / "rephraser"
     report = recipe.run(TINY.model_copy(update={"out": str(out)}))
-    assert set(report["evaluation"]) == set(MODEL_STYLES)
+    assert set(report["evaluation"]) == set(KINDS)
     loaded = AutoTokenizer.from_pretrained(out)
     text = 'a "Boat", 1234 küche 東京'
     assert loaded.decode(loaded.encode(text)) == text
     assert loaded.apply_chat_template(prompt("x", "detail"), tokenize=False).endswith("<|im_end|>\n")
     assert AutoModelForCausalLM.from_pretrained(out).config.architectures == ["Qwen2ForCausalLM"]
     card = (out / "README.md").read_text()
-    assert "$" not in card and "| `kw_dict` |" in card
+    assert "$" not in card and "| `kw_dict` | 0.000 (0.000 to 0.658)" in card
     with pytest.raises(UserError, match="already holds a model"):
         recipe.run(TINY.model_copy(update={"out": str(out)}))
-
-
-def test_what_the_evaluation_counts():
-    query = Query("red boat", "wide")
-    good = '{"description":"red boat in golden hour light, with sharp focus"}'
-    assert all(judged(query, good, "detail").values())
-    lost = judged(query, '{"description":"a boat in soft light"}', "detail")
-    assert lost == {"parses": True, "adds_two_or_more": False, "light_suits": False, "keeps_query": False}
-    assert not any(judged(query, "no json", "detail").values())
 
 
 def test_dispatch_refuses_an_unknown_model(capsys):

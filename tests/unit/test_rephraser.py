@@ -133,6 +133,39 @@ def test_composed_text_is_short_and_begins_with_the_query(style):
     assert len(text.split()) <= MAX_WORDS
 
 
+@pytest.mark.parametrize(
+    "query, sentence, expected",
+    [
+        ("yellow tennt", "yellowtennnt in soft light, calm", "yellow tennt in soft light, calm"),
+        ("hot air balloon", "hot air ball oon in soft light", "hot air balloon in soft light"),
+        ("a cat and a dog", "a cat and a horse in soft light", "a cat and a dog in soft light"),
+        ("a cat and a dog", "a cat dog with rich colours", "a cat and a dog with rich colours"),
+        ("mill at sea", "milk at seal and calm", "mill at sea and calm"),
+        ("red boat", "Red bot", "red boat"),
+        ("red boat", "A vessel in soft light", "red boat, A vessel in soft light"),
+    ],
+    ids=[
+        "misspelt",
+        "split",
+        "another subject",
+        "a word left out",
+        "no addition",
+        "nothing more",
+        "other words",
+    ],
+)
+def test_a_sentence_that_lost_the_query_gives_only_what_it_adds(query, sentence, expected):
+    assert compose(query, "reorg", {"sentence": sentence}) == expected
+
+
+def test_a_sentence_that_names_the_query_too_late_is_put_behind_it():
+    late = "shining " * MAX_WORDS + "red boat"
+    text = compose("red boat", "detail", {"description": late})
+    assert text == "red boat, " + " ".join(["shining"] * (MAX_WORDS - 2))
+    just = "shining " * (MAX_WORDS - 2) + "red boat in soft light"
+    assert compose("red boat", "detail", {"description": just}).endswith("shining red boat")
+
+
 def test_a_long_query_is_never_cut():
     query = " ".join(f"word{i}" for i in range(MAX_WORDS + 5))
     assert compose(query, "kw_dict", KEYWORDS) == query
