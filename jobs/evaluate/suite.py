@@ -48,7 +48,6 @@ VARIANTS = (
     Variant("source", "scorer", {"source": "scorer"}),
     Variant("grid", "u 5, v 5, stride 4"),
     Variant("grid", "u 5, v 5, stride 1", {"stride": 1}),
-    Variant("grid", "u 3, v 3, stride 4", {"rows": 3, "columns": 3}),
     Variant("grid", "u 1, v 25, stride 4", {"rows": 1, "columns": 25}),
 )
 LOSSES = tuple(
