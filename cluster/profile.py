@@ -165,10 +165,35 @@ class Serve(Settings):
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    num_replicas: int = Field(1, ge=1, description="copies of the search deployment")
-    max_batch_size: int = Field(16, ge=1, description="queries encoded together")
+    num_replicas: int = Field(1, ge=1, description="copies of the search deployment at least")
+    max_replicas: int = Field(1, ge=1, description="copies that it may grow to when many search")
+    max_batch_size: int = Field(16, ge=1, description="queries encoded together, and searched together")
     batch_wait_s: float = Field(0.0, ge=0, description="seconds a batch waits to fill, 0 = starts at once")
     max_k: int = Field(100, ge=1, description="largest k a request may ask for")
+    refresh_s: float = Field(1.0, gt=0, description="seconds between looks at aliases and tables")
+    experiment_share: float = Field(
+        0.0, ge=0, le=1, description="share of clients of `live` that `candidate` answers, 0 = no experiment"
+    )
+    teacher: bool = Field(True, description="offer the cascade of rephraser and judge as a system")
+    teacher_idle_s: float = Field(300.0, gt=0, description="seconds without a question that end its engines")
+    max_upload_bytes: int = Field(8_000_000, ge=0, description="largest image file in a request, bytes")
+    max_upload_pixels: int = Field(40_000_000, ge=1, description="most pixels of an image in a request")
+    upload_timeout_s: float = Field(5.0, gt=0, description="seconds that reading one image may take")
+    url_images: bool = Field(False, description="fetch images that a request names by their public URL")
+    allow_delete: bool = Field(False, description="let DELETE /v1/images/<id> remove images")
+    keys_file: str = Field(
+        "", description="file of API keys, `name:key` a line; needed to listen beyond this machine"
+    )
+    requests_per_minute: int = Field(
+        0, ge=0, description="requests of one key or client a minute and replica, 0 = no limit"
+    )
+    log_queries: bool = Field(False, description="write the words of queries into the log")
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> "Serve":
+        if self.max_replicas < self.num_replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is below num_replicas {self.num_replicas}")
+        return self
 
 
 class Profile(Settings):

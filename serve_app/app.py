@@ -38,10 +38,10 @@ class Search:
 
     def __init__(self, profile: Profile, store: Store, args: ServeArgs) -> None:
         self._service = open_service(profile, store, args.systems, args.examples)
-        self._max_k = profile.serve.max_k
+        self._config = profile.serve
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return make_api(self._service, self._max_k)
+        return make_api(self._service, self._config)
 
 
 def build_app(args: ServeArgs) -> serve.Application:

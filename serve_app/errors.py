@@ -33,9 +33,8 @@ class ApiError(HTTPException):
         self.code, self.field = code, field
 
 
-# (field, pydantic's error type) -> our code; what is listed nowhere is an `invalid_value`.
+# (last part of the field, pydantic's error type) -> our code; what is listed nowhere is an `invalid_value`.
 CODES = {
-    ("query", "string_too_short"): "empty_query",
     ("query", "string_too_long"): "query_too_long",
     ("query", "string_unicode"): "not_text",  # half of a surrogate pair, say
     ("k", "greater_than_equal"): "k_out_of_range",
@@ -45,6 +44,8 @@ CODES = {
 # pydantic's error type -> what stands after the field's name; the rest keeps pydantic's words.
 MESSAGES = {
     "missing": "is missing",
+    "empty_query": "asks for nothing: give `query`, `image` or both",
+    "one_image": "must have exactly one of `image_id`, `data` and `url`",
     "model_attributes_type": "must be a JSON object",
     "extra_forbidden": "is not a field of this request",
     "string_type": "must be text",
@@ -56,7 +57,13 @@ MESSAGES = {
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
 }
-GENERAL_CODES = {"missing": "missing_field", "extra_forbidden": "unknown_field"}
+TAGS = ("one", "many")  # how pydantic names the two forms of a search's body
+GENERAL_CODES = {
+    "missing": "missing_field",
+    "extra_forbidden": "unknown_field",
+    "empty_query": "empty_query",
+    "one_image": "one_image",
+}
 STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_json"}
 
 
@@ -80,8 +87,10 @@ async def _on_invalid(request: Request, error: RequestValidationError) -> JSONRe
         reason = first.get("ctx", {}).get("error", "")
         return body(400, "malformed_json", f"The body is not valid JSON: {reason}.")
     # An unknown field's name is the client's: it may be of any length.
-    field = ".".join(str(part) for part in first["loc"][1:])[:100]
-    code = CODES.get((field, first["type"])) or GENERAL_CODES.get(first["type"], "invalid_value")
+    loc = [part for part in first["loc"][1:] if part not in TAGS]
+    field = ".".join(str(part) for part in loc)[:100]
+    last = loc[-1] if loc else ""
+    code = CODES.get((last, first["type"])) or GENERAL_CODES.get(first["type"], "invalid_value")
     known = MESSAGES.get(first["type"])
     message = known.format(**first.get("ctx", {})) if known else f"is wrong: {first['msg']}"
     return body(422, code, f"{f'`{field}`' if field else 'The body'} {message}.", field)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cluster.tables import EncoderRecord, Store
 from serve_app.batching import Batcher
+from serve_app.models import FeedbackRequest, FeedbackResponse, Heatmap, SearchBase
 
 COLUMNS = ("caption", "width_px", "height_px")
 NUM_PREVIEWS_KEPT = 2048  # about 10 kB each
@@ -36,10 +37,18 @@ class System:
 
 @dataclass(frozen=True)
 class Found:
-    """What a search gives: rows with image_id, score and `COLUMNS`, best first, and milliseconds per step."""
+    """What a search gives; the fields are those of `models.SearchResponse`.
 
+    rows: image_id, score and `COLUMNS`, best first. timings_ms: milliseconds per step.
+    """
+
+    search_id: str
+    query: str
+    rephrased: str
+    system: str
     encoder: str
     rows: list[dict]
+    next: str
     timings_ms: dict[str, float]
 
 
@@ -48,21 +57,43 @@ class Service:
 
     def __init__(self, store: Store, systems: Mapping[str, System], examples: Sequence[str]) -> None:
         """`systems`: by alias, the default first. `examples`: queries to offer."""
+        self.system_names = tuple(systems)
         self.systems = dict(systems)
+        self.tastes: list[dict[str, str]] = []
+        self._store = store
         self._images = store.open("images")
         self.examples = list(examples)
         self.preview = lru_cache(NUM_PREVIEWS_KEPT)(self._preview)
 
-    async def search(self, system: str, query: str, k: int) -> Found:
-        """The `k` images of that system nearest to the query."""
-        chosen = self.systems[system]
+    def fault(self) -> str:
+        """Why searches cannot be answered now, in one sentence, or ""."""
+        return ""
+
+    async def search(self, request: SearchBase, client: str) -> Found:
+        """The answer to one search; `client` is who asks. Raises ApiError for what cannot be answered."""
+        chosen = self.systems[request.system]
         started = perf_counter()
-        vector = await chosen.encode(query)
+        vector = await chosen.encode(request.query)
         encoded = perf_counter()
-        (rows,) = await asyncio.to_thread(chosen.retriever.search, vector[np.newaxis], k, columns=COLUMNS)
+        (rows,) = await asyncio.to_thread(
+            chosen.retriever.search, vector[np.newaxis], request.k, columns=COLUMNS
+        )
         done = perf_counter()
         seconds = {"encode": encoded - started, "search": done - encoded, "total": done - started}
-        return Found(chosen.record.encoder, rows, {step: 1000 * value for step, value in seconds.items()})
+        timings = {step: 1000 * value for step, value in seconds.items()}
+        return Found("", request.query, "", request.system, chosen.record.encoder, rows, "", timings)
+
+    def why(self, image_id: str, query: str, system: str) -> Heatmap:
+        """Which parts of the image speak for the query. Raises ApiError for an unknown image or system."""
+        raise NotImplementedError
+
+    async def feedback(self, event: FeedbackRequest, client: str) -> FeedbackResponse:
+        """Keep what a person chose; it is on the disk when this returns. Raises ApiError for a bad event."""
+        raise NotImplementedError
+
+    def delete(self, image_id: str) -> int:
+        """Remove the image everywhere; returns the number of rows. Raises KeyError when there is none."""
+        raise NotImplementedError
 
     def _preview(self, image_id: str) -> bytes:
         """The JPEG preview of an image.

@@ -1,0 +1,21 @@
+"""POST /v1/feedback: what people choose becomes preferences."""
+
+from fastapi import Depends, FastAPI, Request
+
+from serve_app.models import FeedbackRequest, FeedbackResponse
+from serve_app.routes import client_of, refusals, require_json
+from serve_app.service import Service
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Add the route to the app."""
+
+    @app.post(
+        "/v1/feedback",
+        response_model=FeedbackResponse,
+        responses=refusals(400, 401, 403, 413, 415, 422, 429),
+        dependencies=[Depends(require_json)],
+        summary="Tell which image or which answer is better",
+    )
+    async def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse:
+        return await service.feedback(body, client_of(request))
