@@ -109,10 +109,13 @@ class Encoder:
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels in [0, 255], uint8 or float [B, 3, H, W] -> L2-normalised float32 [B, dim], with grad."""
-        normalised = (pixels.to(self.device).float() - self._mean) / self._std
         with self._autocast():
-            features = self.model.encode_image(normalised)
+            features = self.model.encode_image(self.normalise(pixels))
         return functional.normalize(features.float(), dim=-1)
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels in [0, 255], uint8 or float [B, 3, H, W] -> the image tower's input, on its device."""
+        return (pixels.to(self.device).float() - self._mean) / self._std
 
     def text_features(self, tokens: torch.Tensor) -> torch.Tensor:
         """Token ids int64 [B, context] -> L2-normalised float32 [B, dim], with gradient."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from actors.cascade import encoder_ratings
 from actors.encoder import Encoder
 from actors.retriever import Retriever
 from cluster.errors import UserError
@@ -19,7 +20,6 @@ from jobs.evaluate.inputs import Captions
 
 BLOCK_ROWS = 8192
 IDS_PER_READ = 500
-NATS_A_POINT = 0.75
 
 
 @dataclass(frozen=True)
@@ -101,20 +101,15 @@ class EncoderSystem:
         return np.array([classes[found[image_id]] == labels[image_id] for image_id in labelled], bool)
 
     def ratings(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
-        """How well each image answers each query by this encoder, in [1, 5]: the judge's scale.
-
-        5 is as near as the gallery's best image; every `NATS_A_POINT` of log-probability below it, that is
-        of similarity over temperature, costs a point.
-        """
+        """How well each image answers each query by this encoder, in [1, 5]: see `encoder_ratings`."""
         similarities = self.similarities(pairs)
         queries = list(dict.fromkeys(query for query, _ in pairs))
         best = self.retriever.search(self.encoder.encode_texts(queries), 1, where=self.where, exact=True)
         top = {query: rows[0]["score"] for query, rows in zip(queries, best, strict=True)}
-        unit = NATS_A_POINT * self.encoder.temperature
-        return {
-            (query, image_id): min(5.0, max(1.0, 5.0 - (top[query] - similarity) / unit))
-            for (query, image_id), similarity in similarities.items()
-        }
+        found = np.array([similarities[pair] for pair in pairs])
+        nearest = np.array([top[query] for query, _ in pairs])
+        rated = encoder_ratings(found, nearest, self.encoder.temperature)
+        return dict(zip(pairs, rated.tolist(), strict=True))
 
 
 def vector_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -10,18 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-
-def cascade_order(accuracy: np.ndarray, aesthetics: np.ndarray, *, threshold: float) -> np.ndarray:
-    """Order of K candidates, int [K]: the accurate by aesthetics, then the inaccurate by accuracy.
-
-    `accuracy` and `aesthetics` float [K] on the judge's scale 1 to 5; accurate is >= threshold. Candidates
-    come in retrieval order, which also settles ties. What the judge could not answer (NaN) is inaccurate and
-    last.
-    """
-    accuracy = np.nan_to_num(np.asarray(accuracy, float), nan=-np.inf)
-    accurate = accuracy >= threshold
-    beauty = np.nan_to_num(np.asarray(aesthetics, float), nan=-np.inf)
-    return np.lexsort((np.where(accurate, -beauty, -accuracy), ~accurate))
+from actors.cascade import cascade_order
 
 
 def gated_scores(accuracy: np.ndarray, aesthetics: np.ndarray, *, threshold: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from actors.cascade import cascade_order
 from jobs.evaluate import metrics, teacher, winrate
 
 
@@ -104,7 +105,7 @@ def test_rows_of_one_query_are_one_observation():
 def test_the_cascade_drops_the_inaccurate_then_orders_by_beauty_then_fills_by_accuracy():
     accuracy = np.array([4.0, 2.0, 5.0, 2.9, np.nan, 3.0])
     aesthetics = np.array([2.0, 5.0, 3.0, 5.0, 5.0, 3.0])
-    order = teacher.cascade_order(accuracy, aesthetics, threshold=3.0)
+    order = cascade_order(accuracy, aesthetics, threshold=3.0)
     # 2 and 5 tie in beauty and stay in retrieval order; 3 is more accurate than 1; unanswered is last.
     assert order.tolist() == [2, 5, 0, 3, 1, 4]
 

@@ -1,0 +1,76 @@
+"""Directions in which results can be leaned: from a few extreme images of the index to the opposite ones.
+
+What an image looks like is measured on its preview; where that lies in the encoder's space is a rank axis
+(`actors.scorers.RankAxis`), fitted anew for each encoder, so that nothing has to be labelled.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from actors.images import decode
+from actors.scorers import RankAxis
+
+MEASURED_PX = 96
+REACH = 0.35
+"""How far a taste of 1 moves a query of length 1."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Something that can be measured on pixels, float32 RGB [H, W, 3] in [0, 1]; higher is `more`."""
+
+    less: str
+    more: str
+    measure: Callable[[np.ndarray], float]
+
+
+def _grey(rgb: np.ndarray) -> np.ndarray:
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+
+
+def _colourfulness(rgb: np.ndarray) -> float:
+    """Hasler and Suesstrunk 2003."""
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    opponents = np.stack([red - green, (red + green) / 2 - blue]).reshape(2, -1)
+    return float(np.hypot(*opponents.std(axis=1)) + 0.3 * np.hypot(*opponents.mean(axis=1)))
+
+
+def _calm(rgb: np.ndarray) -> float:
+    grey = _grey(rgb)
+    across, down = (cv2.Sobel(grey, cv2.CV_32F, dx, 1 - dx) for dx in (1, 0))
+    return -float(np.hypot(across, down).mean())
+
+
+LOOKS: Mapping[str, Look] = {
+    "brightness": Look("darker", "brighter", lambda rgb: float(_grey(rgb).mean())),
+    "colour": Look("paler", "more colourful", _colourfulness),
+    "calm": Look("busier", "calmer", _calm),
+    "sharpness": Look("softer", "sharper", lambda rgb: float(cv2.Laplacian(_grey(rgb), cv2.CV_32F).var())),
+    "warmth": Look("cooler", "warmer", lambda rgb: float((rgb[..., 0] - rgb[..., 2]).mean())),
+}
+
+
+def fit(previews: Sequence[bytes], vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """Name of each look -> its direction, float32 [D] of length 1.
+
+    previews: N JPEG files. vectors: float32 [N, D] of the same images. A look in which no two of them differ
+    is left out.
+    """
+    size = (MEASURED_PX, MEASURED_PX)
+    seen = [np.asarray(decode(jpeg).resize(size), np.float32) / 255 for jpeg in previews]
+    measured = {name: np.array([look.measure(rgb) for rgb in seen]) for name, look in LOOKS.items()}
+    return {
+        name: RankAxis.fit(vectors, values).axis
+        for name, values in measured.items()
+        if len(values) > 1 and np.ptp(values) > 0
+    }
+
+
+def lean(vector: np.ndarray, axes: Mapping[str, np.ndarray], tastes: Mapping[str, float]) -> np.ndarray:
+    """The query's vector, float32 [D], moved by `REACH` times each taste in [-1, 1]; not normalised."""
+    for name, amount in tastes.items():
+        vector = vector + REACH * amount * axes[name]
+    return vector
