@@ -39,7 +39,7 @@ def similarity_map(encoder: Encoder, image: Image.Image, vector: np.ndarray) -> 
 def _has_patches(visual: nn.Module) -> bool:
     """Whether the tower cuts images of one size into patches; a convolutional one takes any size."""
     trunk = getattr(visual, "trunk", visual)
-    return hasattr(trunk, "patch_embed") or hasattr(trunk, "conv1") and hasattr(trunk, "class_embedding")
+    return hasattr(trunk, "patch_embed") or (hasattr(trunk, "conv1") and hasattr(trunk, "class_embedding"))
 
 
 def _parts(visual: nn.Module, images: Tensor) -> Tensor:

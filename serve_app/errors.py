@@ -28,8 +28,10 @@ class ErrorBody(BaseModel):
 class ApiError(HTTPException):
     """A refusal with a code that programs can rely on."""
 
-    def __init__(self, status: int, code: str, message: str, field: str = "") -> None:
-        super().__init__(status, message)
+    def __init__(
+        self, status: int, code: str, message: str, field: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(status, message, headers)
         self.code, self.field = code, field
 
 

@@ -1,45 +1,42 @@
-"""The search itself, free of HTTP, of Ray and of models: a query's way through one of several systems."""
+"""The search itself, free of HTTP, of Ray and of model code: a query's way through one of several systems."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from time import perf_counter
-from typing import Any, Protocol
+from time import perf_counter, time
+from typing import Any
 
 import numpy as np
 
-from cluster.tables import EncoderRecord, Store
-from serve_app.batching import Batcher
-from serve_app.models import FeedbackRequest, FeedbackResponse, Heatmap, SearchBase
+from actors.images import decode
+from actors.parts import similarity_map
+from cluster.errors import UserError
+from cluster.profile import Serve
+from cluster.schemas import embeddings_table
+from cluster.tables import Store
+from serve_app import filters, paging, tastes, uploads
+from serve_app.diversity import mmr
+from serve_app.errors import ApiError
+from serve_app.experiment import assigned
+from serve_app.feedback import Feedback
+from serve_app.finding import Asked, Row
+from serve_app.metrics import Metrics
+from serve_app.models import FeedbackRequest, FeedbackResponse, Heatmap, ImageInput, SearchBase
+from serve_app.systems import CANDIDATE, System, Systems
+from serve_app.teacher import TEACHER, Teacher
+from serve_app.tickets import Tickets
 
-COLUMNS = ("caption", "width_px", "height_px")
 NUM_PREVIEWS_KEPT = 2048  # about 10 kB each
-
-
-class Searcher(Protocol):
-    """What searches one index: an `actors.retriever.Retriever`."""
-
-    def search(self, vectors: np.ndarray, k: int, *, columns: Sequence[str]) -> list[list[dict[str, Any]]]:
-        """float32 [Q, D] -> for each query its `k` nearest images, best first."""
-
-
-@dataclass(frozen=True)
-class System:
-    """One encoder and the index of its own vectors: they change together or not at all."""
-
-    record: EncoderRecord
-    encode: Batcher
-    retriever: Searcher
-    num_rows: int
-    recall_at_10: float | None
+NUM_EXAMPLES = 6
 
 
 @dataclass(frozen=True)
 class Found:
     """What a search gives; the fields are those of `models.SearchResponse`.
 
-    rows: image_id, score and `COLUMNS`, best first. timings_ms: milliseconds per step.
+    rows: image_id, score and `systems.COLUMNS`, best first. timings_ms: milliseconds per step.
     """
 
     search_id: str
@@ -47,65 +44,281 @@ class Found:
     rephrased: str
     system: str
     encoder: str
-    rows: list[dict]
+    rows: list[Row]
     next: str
     timings_ms: dict[str, float]
+
+
+@dataclass
+class Clock:
+    """Milliseconds per step of one search, told to the metrics as they pass."""
+
+    metrics: Metrics
+    system: str
+    steps: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=perf_counter)
+
+    def step(self, name: str, since: float) -> float:
+        """Note a step that began at `since`; returns the moment now."""
+        now = perf_counter()
+        self.steps[name] = self.steps.get(name, 0.0) + 1000 * (now - since)
+        self.metrics.observe(name, self.system, now - since)
+        return now
+
+    def total(self) -> dict[str, float]:
+        self.step("total", self.started)
+        return self.steps
 
 
 class Service:
     """Answers searches from one or more systems over one store."""
 
-    def __init__(self, store: Store, systems: Mapping[str, System], examples: Sequence[str]) -> None:
-        """`systems`: by alias, the default first. `examples`: queries to offer."""
-        self.system_names = tuple(systems)
-        self.systems = dict(systems)
-        self.tastes: list[dict[str, str]] = []
+    def __init__(
+        self,
+        store: Store,
+        systems: Systems,
+        config: Serve,
+        *,
+        tickets: Tickets,
+        teacher: Teacher | None = None,
+        examples: Sequence[str] = (),
+        metrics: Metrics | None = None,
+    ) -> None:
+        """No `examples`: drawn from captions. No `teacher`: the cascade is not offered."""
         self._store = store
+        self._systems = systems
+        self._config = config
+        self._tickets = tickets
+        self._teacher = teacher
+        self._metrics = metrics or Metrics()
+        self._feedback = Feedback(store, tickets)
         self._images = store.open("images")
-        self.examples = list(examples)
-        self.preview = lru_cache(NUM_PREVIEWS_KEPT)(self._preview)
+        self._preview = lru_cache(NUM_PREVIEWS_KEPT)(self._read_preview)
+        self.system_names = (*systems.names, *([TEACHER] if teacher else []))
+        self.examples = list(examples) or _examples(store, systems.get(systems.required[0]))
+
+    @property
+    def systems(self) -> dict[str, System]:
+        """The encoders that answer now, by alias."""
+        return dict(self._systems.by_alias)
+
+    @property
+    def tastes(self) -> list[dict[str, str]]:
+        """The tastes of the default system: name, less, more."""
+        axes = self._systems.get(self._systems.required[0]).axes
+        return [
+            {"name": name, "less": tastes.LOOKS[name].less, "more": tastes.LOOKS[name].more} for name in axes
+        ]
 
     def fault(self) -> str:
         """Why searches cannot be answered now, in one sentence, or ""."""
+        missing = [alias for alias in self._systems.required if alias not in self._systems.by_alias]
+        if missing:
+            return f"No encoder answers for {', '.join(missing)}."
+        try:
+            self._images.count_rows()
+        except Exception as error:  # the store's own: a folder that is gone, an object store that is away
+            return f"The store does not answer: {type(error).__name__}."
         return ""
 
     async def search(self, request: SearchBase, client: str) -> Found:
         """The answer to one search; `client` is who asks. Raises ApiError for what cannot be answered."""
-        chosen = self.systems[request.system]
-        started = perf_counter()
-        vector = await chosen.encode(request.query)
-        encoded = perf_counter()
-        (rows,) = await asyncio.to_thread(
-            chosen.retriever.search, vector[np.newaxis], request.k, columns=COLUMNS
+        self._metrics.in_flight(1)
+        try:
+            name, system, cursor = self._choose(request, client)
+            self._metrics.search(name)
+            if name == TEACHER:
+                return await self._ask_teacher(request, system, cursor)
+            return await self._ask_encoder(request, name, system, cursor)
+        finally:
+            self._metrics.in_flight(-1)
+
+    def _choose(self, request: SearchBase, client: str) -> tuple[str, System, paging.Cursor | None]:
+        """Who answers: the cursor's encoder for a next page, the experiment's share of `live` to candidate."""
+        cursor = paging.read(request)
+        name = request.system
+        own = "baseline" if name == TEACHER else name
+        if name == "live" and self._config.experiment_share and CANDIDATE in self._systems.by_alias:
+            candidate = self._systems.get(CANDIDATE)
+            chosen = assigned(client, self._config.experiment_share, candidate.fingerprint)
+            self._metrics.experiment(CANDIDATE if chosen else "live")
+            name = own = CANDIDATE if chosen else name
+        if cursor is None:
+            return name, self._systems.get(own), None
+        system = self._systems.by_encoder(cursor.encoder)
+        if system is None:
+            raise ApiError(
+                410, "page_expired", "Another encoder answers by now: search again from the start.", "cursor"
+            )
+        return name, system, cursor
+
+    async def _ask_encoder(
+        self, request: SearchBase, name: str, system: System, cursor: paging.Cursor | None
+    ) -> Found:
+        clock = Clock(self._metrics, name)
+        vector = await self._query_vector(request, system, clock)
+        offset = cursor.offset if cursor else 0
+        version = cursor.version if cursor else system.retriever.version
+        begun = perf_counter()
+        if request.diversity is None:
+            asked = Asked(request.k + 1, self._where(request, system), offset, cursor and cursor.version)
+            rows = await self._find(system, vector, asked)
+        else:
+            wanted = max(request.diversity.num_candidates, request.k)
+            asked = Asked(wanted, self._where(request, system), 0, cursor and cursor.version, True)
+            rows = await self._find(system, vector, asked)
+            begun = clock.step("search", begun)
+            rows = _diverse(rows, offset + request.k + 1, request.diversity.weight)[offset:]
+        clock.step("search" if request.diversity is None else "diversify", begun)
+        more = len(rows) > request.k
+        rows = rows[: request.k]
+        if cursor:
+            rows = await asyncio.to_thread(_still_there, system, rows)
+        follows = paging.Cursor(
+            encoder=system.fingerprint,
+            version=version,
+            offset=offset + request.k,
+            search=paging.digest(request),
         )
-        done = perf_counter()
-        seconds = {"encode": encoded - started, "search": done - encoded, "total": done - started}
-        timings = {step: 1000 * value for step, value in seconds.items()}
-        return Found("", request.query, "", request.system, chosen.record.encoder, rows, "", timings)
+        return self._answer(request, name, system, rows, clock, follows.encode() if more else "")
+
+    async def _ask_teacher(self, request: SearchBase, system: System, cursor: paging.Cursor | None) -> Found:
+        assert self._teacher is not None
+        clock = Clock(self._metrics, TEACHER)
+        ranked = await self._teacher.answer(
+            request, system, self._where(request, system), self.preview, clock
+        )
+        offset = cursor.offset if cursor else 0
+        rows = ranked.rows[offset : offset + request.k]
+        follows = paging.Cursor(
+            encoder=system.fingerprint, version=1, offset=offset + request.k, search=paging.digest(request)
+        )
+        more = follows.encode() if len(ranked.rows) > follows.offset else ""
+        return self._answer(request, TEACHER, system, rows, clock, more, ranked.rephrased)
+
+    def _answer(
+        self,
+        request: SearchBase,
+        name: str,
+        system: System,
+        rows: list[Row],
+        clock: Clock,
+        follows: str,
+        rephrased: str = "",
+    ) -> Found:
+        ids = [row["image_id"] for row in rows]
+        ticket = self._tickets.issue(request.query, name, system.fingerprint, ids, time())
+        return Found(ticket, request.query, rephrased, name, system.fingerprint, rows, follows, clock.total())
+
+    async def _find(self, system: System, vector: np.ndarray, asked: Asked) -> list[Row]:
+        try:
+            return await system.find((vector, asked))
+        except UserError as error:
+            if asked.version is None:
+                raise
+            raise ApiError(410, "page_expired", f"Search again from the start: {error}", "cursor") from None
+
+    def _where(self, request: SearchBase, system: System) -> str:
+        if request.filters.min_aesthetic is not None and "aesthetic" not in system.retriever.filterable:
+            raise ApiError(
+                422,
+                "not_filterable",
+                "The index holds no aesthetic scores: `kallos index` adds them.",
+                "filters.min_aesthetic",
+            )
+        return filters.where(request.filters)
+
+    async def _query_vector(self, request: SearchBase, system: System, clock: Clock) -> np.ndarray:
+        """The point to search near, float32 [D] of length 1: words, image, away from negatives, leaned."""
+        unknown = sorted(set(request.tastes) - set(system.axes))
+        if unknown:
+            raise ApiError(
+                422, "unknown_taste", f"There is no taste {unknown[0]!r}: see /v1/tastes.", "tastes"
+            )
+        begun = perf_counter()
+        parts = []
+        if request.image is not None:
+            seen = await self._image_vector(request.image, system)
+            begun = clock.step("image", begun)
+            parts.append((request.image_weight if request.query else 1.0, seen))
+        texts = [request.query] if request.query else []
+        encoded = await asyncio.gather(*(system.encode(text) for text in (*texts, *request.negatives)))
+        if request.query:
+            parts.append((1.0 - request.image_weight if request.image else 1.0, encoded[0]))
+        vector = sum(weight * part for weight, part in parts)
+        if request.negatives:
+            vector = vector - request.negative_weight * np.mean(encoded[len(texts) :], axis=0)
+        vector = tastes.lean(vector, system.axes, request.tastes)
+        if encoded:
+            clock.step("encode", begun)
+        return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
+
+    async def _image_vector(self, image: ImageInput, system: System) -> np.ndarray:
+        if image.image_id is None:
+            opened = await uploads.image_of(image, self._config)
+            return await system.see(await asyncio.to_thread(system.encoder.pixels, opened))
+        where = f"image_id = '{image.image_id}'"
+        query = system.retriever.table.search().where(where).select(["vector"]).limit(1)
+        rows = await asyncio.to_thread(query.to_list)
+        if not rows:
+            raise ApiError(404, "unknown_image", "There is no image of that id here.", "image.image_id")
+        return np.asarray(rows[0]["vector"], np.float32)
 
     def why(self, image_id: str, query: str, system: str) -> Heatmap:
-        """Which parts of the image speak for the query. Raises ApiError for an unknown image or system."""
-        raise NotImplementedError
+        """Which parts of the image speak for the query.
+
+        Raises KeyError for an unknown image, ApiError for an unknown system or a tower without parts.
+        """
+        chosen = self._systems.get("baseline" if system == TEACHER else system)
+        image = decode(self.preview(image_id))
+        try:
+            values = similarity_map(chosen.encoder, image, chosen.encoder.encode_texts([query])[0])
+        except UserError as error:
+            raise ApiError(422, "no_parts", f"No map can be drawn: {error}") from None
+        return Heatmap(encoder=chosen.fingerprint, values=np.round(values, 4).tolist())
 
     async def feedback(self, event: FeedbackRequest, client: str) -> FeedbackResponse:
         """Keep what a person chose; it is on the disk when this returns. Raises ApiError for a bad event."""
-        raise NotImplementedError
+        return await self._feedback.take(event, client)
+
+    def preview(self, image_id: str) -> bytes:
+        """The JPEG preview of an image; `image_id` is 64 hex characters. Raises KeyError for an unknown one."""
+        return self._preview(image_id, self._images.version)
+
+    def _read_preview(self, image_id: str, version: int) -> bytes:
+        # `version` is the cache's: an image that was deleted is not found in what was read before.
+        where = f"image_id = '{image_id}'"
+        rows = self._images.search().where(where).select(["preview"]).limit(1).to_list()
+        if not rows:
+            raise KeyError(image_id)
+        return rows[0]["preview"]
 
     def delete(self, image_id: str) -> int:
         """Remove the image everywhere; returns the number of rows. Raises KeyError when there is none."""
-        raise NotImplementedError
+        return self._store.delete_image(image_id)
 
-    def _preview(self, image_id: str) -> bytes:
-        """The JPEG preview of an image.
 
-        Raises:
-            KeyError: the store has no image of that id. (Not cached: it may be ingested later.)
-        """
-        for _ in range(2):
-            rows = (
-                self._images.search().where(f"image_id = '{image_id}'").select(["preview"]).limit(1).to_list()
-            )
-            if rows:
-                return rows[0]["preview"]
-            self._images.checkout_latest()  # ingested since the table was opened?
-        raise KeyError(image_id)
+def _diverse(rows: list[Row], num_wanted: int, weight: float) -> list[Row]:
+    if not rows:
+        return []
+    scores = np.array([row["score"] for row in rows])
+    order = mmr(scores, np.stack([row["vector"] for row in rows]), num_wanted, weight)
+    return [{key: value for key, value in rows[place].items() if key != "vector"} for place in order]
+
+
+def _still_there(system: System, rows: list[Row]) -> list[Row]:
+    """The rows whose image the table still holds: a page is cut from an older version of it."""
+    if not rows:
+        return rows
+    listed = ", ".join(f"'{row['image_id']}'" for row in rows)
+    query = system.retriever.table.search().where(f"image_id IN ({listed})").select(["image_id"])
+    there: set[Any] = {row["image_id"] for row in query.limit(len(rows)).to_list()}
+    return [row for row in rows if row["image_id"] in there]
+
+
+def _examples(store: Store, system: System) -> list[str]:
+    """A few short captions of the indexed images, the same ones at every start."""
+    table = store.open(embeddings_table(system.fingerprint))
+    rows = table.search().select(["caption"]).limit(2000).to_arrow()["caption"].to_pylist()
+    short = {text.strip().lower(): text.strip() for text in rows if 2 <= len(text.split()) <= 6}
+    return random.Random(0).sample(sorted(short.values()), min(NUM_EXAMPLES, len(short)))

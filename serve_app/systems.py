@@ -1,55 +1,170 @@
-"""Opening what an alias names: the encoder, its index, and the check that they belong together."""
+"""The encoders that answer, each with its own index, and the look-out for what their aliases name next.
 
+An encoder and the table of its own vectors are one object: a search takes it once and keeps it to the end, so
+a promotion under load never mixes two encoders in one answer.
+"""
+
+import logging
 import os
-import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
 
 from actors.encoder import Encoder
 from actors.retriever import Retriever
 from cluster.errors import UserError
 from cluster.profile import EncoderModel, Profile, repo_path
-from cluster.tables import EncoderRecord, Store, embeddings_table
+from cluster.tables import EncoderRecord, Store
+from serve_app import tastes
 from serve_app.batching import Batcher
-from serve_app.service import COLUMNS, Service, System
+from serve_app.errors import ApiError
+from serve_app.finding import find
 
-NUM_EXAMPLES = 6
+logger = logging.getLogger(__name__)
 
-
-def open_service(
-    profile: Profile, store: Store, aliases: Sequence[str], examples: Sequence[str] = ()
-) -> Service:
-    """Load what the aliases name; two that name one encoder share it. No `examples`: drawn from captions.
-
-    Raises:
-        UserError: an alias, table or checkpoint is missing, or a checkpoint is not what was registered.
-    """
-    if "://" not in store.uri and not os.path.isdir(store.uri):  # LanceDB would make the folder
-        raise UserError(f"There is no store {store.uri}: run `kallos ingest` first, or give another --store.")
-    named = {alias: _resolve(store, alias) for alias in aliases}
-    opened = {encoder: _open_system(profile, store, encoder) for encoder in set(named.values())}
-    systems = {alias: opened[encoder] for alias, encoder in named.items()}
-    return Service(store, systems, examples or _examples(store, named[aliases[0]]))
+COLUMNS = ("caption", "width_px", "height_px")
+NUM_TASTE_IMAGES = 400
+# Encoders that no alias names any more and that still answer the next pages of their searches.
+NUM_RETIRED = 1
+CANDIDATE = "candidate"
 
 
-def _resolve(store: Store, alias: str) -> str:
-    """The fingerprint behind an alias. Until something is promoted, `live` is the baseline."""
-    aliases = store.aliases()
-    if alias == "live" and "live" not in aliases:
-        alias = "baseline"
-    return aliases[alias] if alias in aliases else store.encoder(alias).encoder
+@dataclass(frozen=True)
+class System:
+    """One encoder and the index of its own vectors: they change together or not at all."""
+
+    record: EncoderRecord
+    encoder: Encoder
+    encode: Batcher  # text -> float32 [D]
+    see: Batcher  # uint8 [3, H, W] -> float32 [D]
+    find: Batcher  # (float32 [D], finding.Asked) -> rows
+    retriever: Retriever
+    axes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    recall_at_10: float | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return self.record.encoder
+
+    @property
+    def num_rows(self) -> int:
+        """Images in its index now."""
+        return self.retriever.table.count_rows()
 
 
-def _open_system(profile: Profile, store: Store, fingerprint: str) -> System:
+class Systems:
+    """The systems by alias; `refresh` follows the aliases."""
+
+    def __init__(self, store: Store, required: Sequence[str], open_system: Callable[[str], System]) -> None:
+        """Open what the aliases `required` name, the default first. Raises UserError for what is missing."""
+        if "://" not in store.uri and not os.path.isdir(store.uri):  # LanceDB would make the folder
+            raise UserError(
+                f"There is no store {store.uri}: run `kallos ingest` first, or give another --store."
+            )
+        self._store = store
+        self._open = open_system
+        self._opened: dict[str, System] = {}
+        self.required = tuple(required)
+        self.names = tuple(dict.fromkeys((*required, CANDIDATE)))
+        self.by_alias: dict[str, System] = {}
+        self.refused: dict[str, str] = {}
+        self._follow()
+        for alias in required:
+            if alias in self.refused:
+                raise UserError(self.refused[alias])
+
+    def get(self, alias: str) -> System:
+        """The system that an alias names now. Raises ApiError (404) where it names none."""
+        if alias not in self.by_alias:
+            reason = self.refused.get(alias, "Nothing has that alias.")
+            raise ApiError(404, "no_such_system", f"There is no {alias!r} to ask. {reason}", "system")
+        return self.by_alias[alias]
+
+    def by_encoder(self, fingerprint: str) -> System | None:
+        """The system of an encoder that an alias names or named a moment ago."""
+        return self._opened.get(fingerprint)
+
+    def refresh(self) -> None:
+        """Follow the aliases: what they name anew is opened first and then takes over at once.
+
+        A new encoder that cannot be opened is logged, and the one before goes on.
+        """
+        before = dict(self.refused)
+        self._follow()
+        for alias, reason in self.refused.items():
+            if before.get(alias) != reason:
+                logger.error("alias %s is not followed: %s", alias, reason)
+
+    def _follow(self) -> None:
+        named = self._store.aliases()
+        current, refused = dict(self.by_alias), {}
+        for alias in self.names:
+            try:
+                fingerprint = self._resolve(named, alias)
+                if fingerprint is None:
+                    current.pop(alias, None)
+                    continue
+                if fingerprint not in self._opened:
+                    self._opened[fingerprint] = self._open(fingerprint)
+                current[alias] = self._opened[fingerprint]
+            except UserError as error:
+                refused[alias] = str(error)
+        self.by_alias, self.refused = current, refused
+        self._retire({system.fingerprint for system in current.values()})
+
+    def _resolve(self, named: Mapping[str, str], alias: str) -> str | None:
+        """The fingerprint behind an alias. Until something is promoted, `live` is the baseline."""
+        if alias == "live" and "live" not in named:
+            alias = "baseline"
+        if alias in named:
+            return named[alias]
+        return None if alias == CANDIDATE else self._store.encoder(alias).encoder
+
+    def _retire(self, used: set[str]) -> None:
+        unused = [fingerprint for fingerprint in self._opened if fingerprint not in used]
+        for fingerprint in unused[: max(0, len(unused) - NUM_RETIRED)]:
+            del self._opened[fingerprint]
+
+
+def opener(profile: Profile, store: Store) -> Callable[[str], System]:
+    """How systems of that profile and store are opened, by fingerprint."""
+    return partial(open_system, profile, store)
+
+
+def open_system(profile: Profile, store: Store, fingerprint: str) -> System:
+    """Load an encoder and its index. Raises UserError when a table or checkpoint is missing or another's."""
     record = store.encoder(fingerprint)
     encoder = _load(record, profile.encoder)
     retriever = Retriever(store, fingerprint, encoder)
     vector = encoder.encode_texts(["warm-up"])  # the first call of everything is slow: not for a user
     retriever.search(vector, 1, columns=COLUMNS)
-    batcher = Batcher(
-        encoder.encode_texts, max_batch_size=profile.serve.max_batch_size, wait_s=profile.serve.batch_wait_s
+    size, wait_s = profile.serve.max_batch_size, profile.serve.batch_wait_s
+    return System(
+        record=record,
+        encoder=encoder,
+        encode=Batcher(encoder.encode_texts, max_batch_size=size, wait_s=wait_s),
+        see=Batcher(lambda images: encoder.encode_images(np.stack(images)), max_batch_size=size),
+        find=Batcher(partial(find, retriever, COLUMNS), max_batch_size=size),
+        retriever=retriever,
+        axes=_axes(store, retriever),
+        recall_at_10=_recall(store, retriever),
     )
-    num_rows = store.count(embeddings_table(fingerprint))
-    return System(record, batcher, retriever, num_rows, _recall(store, retriever))
+
+
+def _axes(store: Store, retriever: Retriever) -> dict[str, np.ndarray]:
+    """The tastes of an index, from images all over its table."""
+    num_rows = retriever.table.count_rows()
+    if not num_rows:
+        return {}
+    places = np.unique(np.linspace(0, num_rows - 1, min(num_rows, NUM_TASTE_IMAGES)).astype(int))
+    sample = retriever.table.to_lance().take(places.tolist(), ["image_id", "vector"])
+    vectors = dict(zip(sample["image_id"].to_pylist(), sample["vector"].to_pylist(), strict=True))
+    listed = ", ".join(f"'{image_id}'" for image_id in vectors)
+    shown = store.read("images", ["image_id", "preview"], f"image_id IN ({listed})").to_pylist()
+    own = np.array([vectors[row["image_id"]] for row in shown], np.float32)
+    return tastes.fit([row["preview"] for row in shown], own)
 
 
 def _recall(store: Store, retriever: Retriever) -> float | None:
@@ -78,11 +193,3 @@ def _load(record: EncoderRecord, config: EncoderModel) -> Encoder:
             f"{encoder.fingerprint}` and let the alias name it."
         )
     return encoder
-
-
-def _examples(store: Store, fingerprint: str) -> list[str]:
-    """A few short captions of the indexed images, the same ones at every start."""
-    table = store.open(embeddings_table(fingerprint))
-    rows = table.search().select(["caption"]).limit(2000).to_arrow()["caption"].to_pylist()
-    short = {text.strip().lower(): text.strip() for text in rows if 2 <= len(text.split()) <= 6}
-    return random.Random(0).sample(sorted(short.values()), min(NUM_EXAMPLES, len(short)))
