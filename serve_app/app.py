@@ -4,23 +4,34 @@
     kallos serve --profile mini --port 8000       # here, until Ctrl-C
 
 One deployment holds encoder and index of every system: a query is encoded and searched in the same process,
-so an answer can never mix two encoders, and there is no hop between them to pay for.
+so an answer can never mix two encoders, and there is no hop between them to pay for. The teacher's engines are
+deployments of their own, for they start on demand.
 """
 
+import logging
+import os
+import secrets
 import socket
+import threading
+import time
 
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 
 from cluster.errors import UserError
-from cluster.profile import Profile, Serve
+from cluster.profile import LanguageModel, Profile, Serve
 from cluster.session import connect
 from cluster.tables import Store
 from serve_app.api import make_api
 from serve_app.args import ServeArgs, settings
-from serve_app.systems import open_service
+from serve_app.service import Service
+from serve_app.systems import Systems, opener
+from serve_app.teacher import JudgeEngine, RephraserEngine, Teacher
+from serve_app.tickets import Tickets
 
+logger = logging.getLogger(__name__)
 APP = "kallos"
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -34,11 +45,28 @@ QUIET = {"log_level": "WARNING", "enable_access_log": False}
 )
 @serve.ingress()
 class Search:
-    """A replica: loads every system, checks fingerprints, answers HTTP."""
+    """A replica: loads every system, checks fingerprints, answers HTTP, follows the aliases."""
 
-    def __init__(self, profile: Profile, store: Store, args: ServeArgs) -> None:
-        self._service = open_service(profile, store, args.systems, args.examples)
+    def __init__(
+        self, profile: Profile, args: ServeArgs, secret: bytes, engines: dict[str, DeploymentHandle]
+    ) -> None:
+        store = Store(profile.store, fresh=True)
         self._config = profile.serve
+        self._systems = Systems(store, args.systems, opener(profile, store))
+        tickets = Tickets(secret)
+        teacher = Teacher(**engines, label=profile.label) if engines else None
+        self._service = Service(
+            store, self._systems, self._config, tickets=tickets, teacher=teacher, examples=args.examples
+        )
+        threading.Thread(target=self._follow, daemon=True, name="aliases").start()
+
+    def _follow(self) -> None:
+        while True:
+            time.sleep(self._config.refresh_s)
+            try:
+                self._systems.refresh()
+            except Exception:  # the store is away: what is open goes on answering
+                logger.exception("the aliases cannot be read")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_api(self._service, self._config)
@@ -48,11 +76,45 @@ def build_app(args: ServeArgs) -> serve.Application:
     """The application for `serve.run`, `serve run` and Serve YAML; a dict of the same fields will do."""
     args = ServeArgs.model_validate(args)
     profile = settings(args)
-    options = {
-        "num_replicas": profile.serve.num_replicas,
-        "ray_actor_options": {"num_cpus": 1, "num_gpus": profile.encoder.stage.num_gpus},
+    resources = {"num_cpus": 1, "num_gpus": profile.encoder.stage.num_gpus}
+    options = {**_replicas(profile.serve), "ray_actor_options": resources}
+    secret = os.environ.get("KALLOS_SECRET", "").encode() or secrets.token_bytes(32)
+    return Search.options(**options).bind(profile, args, secret, _engines(profile))
+
+
+def _replicas(config: Serve) -> dict:
+    if config.max_replicas == config.num_replicas:
+        return {"num_replicas": config.num_replicas}
+    bounds = {"min_replicas": config.num_replicas, "max_replicas": config.max_replicas}
+    return {"autoscaling_config": {**bounds, "target_ongoing_requests": config.max_batch_size}}
+
+
+def _engines(profile: Profile) -> dict[str, serve.Application]:
+    """The teacher's two engines, which run only while somebody asks."""
+    if not profile.serve.teacher:
+        return {}
+    rephraser = _engine(RephraserEngine, profile, profile.rephraser)
+    judge = _engine(JudgeEngine, profile, profile.judge)
+    return {
+        "rephraser": rephraser.bind(profile.rephraser, profile.label.style),
+        "judge": judge.bind(profile.judge),
     }
-    return Search.options(**options).bind(profile, Store(profile.store), args)
+
+
+def _engine(engine: type, profile: Profile, model: LanguageModel) -> serve.Deployment:
+    return serve.deployment(engine).options(
+        autoscaling_config={
+            "min_replicas": 0,
+            "initial_replicas": 0,
+            "max_replicas": 1,
+            "upscale_delay_s": 0,
+            "downscale_to_zero_delay_s": profile.serve.teacher_idle_s,
+            "look_back_period_s": 2,
+        },
+        ray_actor_options={"num_cpus": model.stage.num_cpus, "num_gpus": model.stage.num_gpus},
+        max_constructor_retry_count=1,
+        logging_config=QUIET,
+    )
 
 
 def deploy(args: ServeArgs) -> str:
@@ -80,7 +142,8 @@ def shutdown() -> None:
 def _check(profile: Profile, args: ServeArgs) -> None:
     """What every replica checks as it starts, here first: a refusal comes at once, and as one sentence."""
     here = profile.encoder.model_copy(update={"num_threads": 0})  # torch's threads are the caller's business
-    open_service(profile.model_copy(update={"encoder": here}), Store(profile.store), args.systems)
+    store = Store(profile.store)
+    Systems(store, args.systems, opener(profile.model_copy(update={"encoder": here}), store))
 
 
 def _listen(config: Serve, free_port: bool) -> tuple[str, int]:

@@ -22,7 +22,9 @@ class Batcher:
         self._task: asyncio.Task | None = None
 
     async def __call__(self, item: Any) -> Any:
-        """The result for `item`; an exception of `call` reaches everyone in the batch."""
+        """The result for `item`: an exception that `call` raises reaches everyone in the batch, one that it
+        gives as a result its own item alone.
+        """
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._task is None or self._task.done():
@@ -50,5 +52,9 @@ class Batcher:
                     future.set_exception(error)
             return
         for future, result in zip(futures, results, strict=True):
-            if not future.done():
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
                 future.set_result(result)

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cluster.errors import UserError
+
 Row = dict[str, Any]
 
 
@@ -39,22 +41,33 @@ class Asked:
 
 def find(
     searcher: Searcher, columns: Sequence[str], items: Sequence[tuple[np.ndarray, Asked]]
-) -> list[list[Row]]:
-    """The rows for each (vector float32 [D], what is asked); equal wishes share one call."""
+) -> list[list[Row] | UserError]:
+    """The rows for each (vector float32 [D], what is asked), or why there are none.
+
+    Equal wishes share one call, and a mistake among them stays theirs.
+    """
     groups: dict[Asked, list[int]] = {}
     for place, (_, asked) in enumerate(items):
         groups.setdefault(asked, []).append(place)
-    results: list[list[Row]] = [[] for _ in items]
+    results: list[list[Row] | UserError] = [[] for _ in items]
     for asked, places in groups.items():
-        found = searcher.search(
-            np.stack([items[place][0] for place in places]),
-            asked.k,
-            asked.where,
-            columns,
-            offset=asked.offset,
-            version=asked.version,
-            with_vectors=asked.with_vectors,
-        )
+        vectors = np.stack([items[place][0] for place in places])
+        try:
+            found = _search(searcher, columns, vectors, asked)
+        except UserError as error:
+            found = [error] * len(places)
         for place, rows in zip(places, found, strict=True):
             results[place] = rows
     return results
+
+
+def _search(searcher: Searcher, columns: Sequence[str], vectors: np.ndarray, asked: Asked) -> list[list[Row]]:
+    return searcher.search(
+        vectors,
+        asked.k,
+        asked.where,
+        columns,
+        offset=asked.offset,
+        version=asked.version,
+        with_vectors=asked.with_vectors,
+    )

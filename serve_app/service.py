@@ -3,10 +3,9 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter, time
-from typing import Any
 
 import numpy as np
 
@@ -16,14 +15,15 @@ from cluster.errors import UserError
 from cluster.profile import Serve
 from cluster.schemas import embeddings_table
 from cluster.tables import Store
-from serve_app import filters, paging, tastes, uploads
+from serve_app import paging, query, tastes
+from serve_app.clock import Clock
 from serve_app.diversity import mmr
 from serve_app.errors import ApiError
 from serve_app.experiment import assigned
 from serve_app.feedback import Feedback
 from serve_app.finding import Asked, Row
 from serve_app.metrics import Metrics
-from serve_app.models import FeedbackRequest, FeedbackResponse, Heatmap, ImageInput, SearchBase
+from serve_app.models import FeedbackRequest, FeedbackResponse, Heatmap, SearchBase
 from serve_app.systems import CANDIDATE, System, Systems
 from serve_app.teacher import TEACHER, Teacher
 from serve_app.tickets import Tickets
@@ -47,27 +47,6 @@ class Found:
     rows: list[Row]
     next: str
     timings_ms: dict[str, float]
-
-
-@dataclass
-class Clock:
-    """Milliseconds per step of one search, told to the metrics as they pass."""
-
-    metrics: Metrics
-    system: str
-    steps: dict[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=perf_counter)
-
-    def step(self, name: str, since: float) -> float:
-        """Note a step that began at `since`; returns the moment now."""
-        now = perf_counter()
-        self.steps[name] = self.steps.get(name, 0.0) + 1000 * (now - since)
-        self.metrics.observe(name, self.system, now - since)
-        return now
-
-    def total(self) -> dict[str, float]:
-        self.step("total", self.started)
-        return self.steps
 
 
 class Service:
@@ -128,13 +107,13 @@ class Service:
             name, system, cursor = self._choose(request, client)
             self._metrics.search(name)
             if name == TEACHER:
-                return await self._ask_teacher(request, system, cursor)
+                return await self._ask_teacher(request, system)
             return await self._ask_encoder(request, name, system, cursor)
         finally:
             self._metrics.in_flight(-1)
 
     def _choose(self, request: SearchBase, client: str) -> tuple[str, System, paging.Cursor | None]:
-        """Who answers: the cursor's encoder for a next page, the experiment's share of `live` to candidate."""
+        """Who answers: a next page's own encoder, the candidate for the experiment's share of `live`."""
         cursor = paging.read(request)
         name = request.system
         own = "baseline" if name == TEACHER else name
@@ -156,16 +135,16 @@ class Service:
         self, request: SearchBase, name: str, system: System, cursor: paging.Cursor | None
     ) -> Found:
         clock = Clock(self._metrics, name)
-        vector = await self._query_vector(request, system, clock)
+        vector = await query.vector(request, system, self._config, clock)
         offset = cursor.offset if cursor else 0
         version = cursor.version if cursor else system.retriever.version
         begun = perf_counter()
         if request.diversity is None:
-            asked = Asked(request.k + 1, self._where(request, system), offset, cursor and cursor.version)
+            asked = Asked(request.k + 1, query.condition(request, system), offset, cursor and cursor.version)
             rows = await self._find(system, vector, asked)
         else:
             wanted = max(request.diversity.num_candidates, request.k)
-            asked = Asked(wanted, self._where(request, system), 0, cursor and cursor.version, True)
+            asked = Asked(wanted, query.condition(request, system), 0, cursor and cursor.version, True)
             rows = await self._find(system, vector, asked)
             begun = clock.step("search", begun)
             rows = _diverse(rows, offset + request.k + 1, request.diversity.weight)[offset:]
@@ -182,19 +161,13 @@ class Service:
         )
         return self._answer(request, name, system, rows, clock, follows.encode() if more else "")
 
-    async def _ask_teacher(self, request: SearchBase, system: System, cursor: paging.Cursor | None) -> Found:
+    async def _ask_teacher(self, request: SearchBase, system: System) -> Found:
         assert self._teacher is not None
         clock = Clock(self._metrics, TEACHER)
-        ranked = await self._teacher.answer(
-            request, system, self._where(request, system), self.preview, clock
-        )
-        offset = cursor.offset if cursor else 0
-        rows = ranked.rows[offset : offset + request.k]
-        follows = paging.Cursor(
-            encoder=system.fingerprint, version=1, offset=offset + request.k, search=paging.digest(request)
-        )
-        more = follows.encode() if len(ranked.rows) > follows.offset else ""
-        return self._answer(request, TEACHER, system, rows, clock, more, ranked.rephrased)
+        where = query.condition(request, system)
+        ranked = await self._teacher.answer(request, system, where, self.preview, clock)
+        rows = ranked.rows[: request.k]
+        return self._answer(request, TEACHER, system, rows, clock, rephrased=ranked.rephrased)
 
     def _answer(
         self,
@@ -203,7 +176,7 @@ class Service:
         system: System,
         rows: list[Row],
         clock: Clock,
-        follows: str,
+        follows: str = "",
         rephrased: str = "",
     ) -> Found:
         ids = [row["image_id"] for row in rows]
@@ -218,61 +191,15 @@ class Service:
                 raise
             raise ApiError(410, "page_expired", f"Search again from the start: {error}", "cursor") from None
 
-    def _where(self, request: SearchBase, system: System) -> str:
-        if request.filters.min_aesthetic is not None and "aesthetic" not in system.retriever.filterable:
-            raise ApiError(
-                422,
-                "not_filterable",
-                "The index holds no aesthetic scores: `kallos index` adds them.",
-                "filters.min_aesthetic",
-            )
-        return filters.where(request.filters)
-
-    async def _query_vector(self, request: SearchBase, system: System, clock: Clock) -> np.ndarray:
-        """The point to search near, float32 [D] of length 1: words, image, away from negatives, leaned."""
-        unknown = sorted(set(request.tastes) - set(system.axes))
-        if unknown:
-            raise ApiError(
-                422, "unknown_taste", f"There is no taste {unknown[0]!r}: see /v1/tastes.", "tastes"
-            )
-        begun = perf_counter()
-        parts = []
-        if request.image is not None:
-            seen = await self._image_vector(request.image, system)
-            begun = clock.step("image", begun)
-            parts.append((request.image_weight if request.query else 1.0, seen))
-        texts = [request.query] if request.query else []
-        encoded = await asyncio.gather(*(system.encode(text) for text in (*texts, *request.negatives)))
-        if request.query:
-            parts.append((1.0 - request.image_weight if request.image else 1.0, encoded[0]))
-        vector = sum(weight * part for weight, part in parts)
-        if request.negatives:
-            vector = vector - request.negative_weight * np.mean(encoded[len(texts) :], axis=0)
-        vector = tastes.lean(vector, system.axes, request.tastes)
-        if encoded:
-            clock.step("encode", begun)
-        return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
-
-    async def _image_vector(self, image: ImageInput, system: System) -> np.ndarray:
-        if image.image_id is None:
-            opened = await uploads.image_of(image, self._config)
-            return await system.see(await asyncio.to_thread(system.encoder.pixels, opened))
-        where = f"image_id = '{image.image_id}'"
-        query = system.retriever.table.search().where(where).select(["vector"]).limit(1)
-        rows = await asyncio.to_thread(query.to_list)
-        if not rows:
-            raise ApiError(404, "unknown_image", "There is no image of that id here.", "image.image_id")
-        return np.asarray(rows[0]["vector"], np.float32)
-
-    def why(self, image_id: str, query: str, system: str) -> Heatmap:
-        """Which parts of the image speak for the query.
+    def why(self, image_id: str, text: str, system: str) -> Heatmap:
+        """Which parts of the image speak for the text.
 
         Raises KeyError for an unknown image, ApiError for an unknown system or a tower without parts.
         """
         chosen = self._systems.get("baseline" if system == TEACHER else system)
         image = decode(self.preview(image_id))
         try:
-            values = similarity_map(chosen.encoder, image, chosen.encoder.encode_texts([query])[0])
+            values = similarity_map(chosen.encoder, image, chosen.encoder.encode_texts([text])[0])
         except UserError as error:
             raise ApiError(422, "no_parts", f"No map can be drawn: {error}") from None
         return Heatmap(encoder=chosen.fingerprint, values=np.round(values, 4).tolist())
@@ -282,7 +209,7 @@ class Service:
         return await self._feedback.take(event, client)
 
     def preview(self, image_id: str) -> bytes:
-        """The JPEG preview of an image; `image_id` is 64 hex characters. Raises KeyError for an unknown one."""
+        """The JPEG preview of an image (64 hex characters). Raises KeyError for an unknown one."""
         return self._preview(image_id, self._images.version)
 
     def _read_preview(self, image_id: str, version: int) -> bytes:
@@ -311,8 +238,8 @@ def _still_there(system: System, rows: list[Row]) -> list[Row]:
     if not rows:
         return rows
     listed = ", ".join(f"'{row['image_id']}'" for row in rows)
-    query = system.retriever.table.search().where(f"image_id IN ({listed})").select(["image_id"])
-    there: set[Any] = {row["image_id"] for row in query.limit(len(rows)).to_list()}
+    found = system.retriever.table.search().where(f"image_id IN ({listed})").select(["image_id"])
+    there = {row["image_id"] for row in found.limit(len(rows)).to_list()}
     return [row for row in rows if row["image_id"] in there]
 
 

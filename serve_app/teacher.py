@@ -1,8 +1,8 @@
 """The teacher online: the cascade that alignment distils, for comparison.
 
-Rephrase, retrieve with the baseline, drop what is inaccurate, order the rest by judged beauty. Its two engines
-are deployments of their own that scale to zero: the first question starts them, and until they run the answer
-is 503 with Retry-After.
+Rephrase, retrieve with the baseline, drop what is inaccurate, order the rest by judged beauty. Its two
+engines are deployments of their own that scale to zero: the first question starts them, and until they run
+the answer is 503 with Retry-After.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,13 +20,11 @@ from actors.images import decode
 from actors.judge import Judge
 from actors.rephraser import MODEL_STYLES, compose, rephrase
 from cluster.profile import Label, LanguageModel
+from serve_app.clock import Clock
 from serve_app.errors import ApiError
 from serve_app.finding import Asked, Row
 from serve_app.models import SearchBase
 from serve_app.systems import System
-
-if TYPE_CHECKING:
-    from serve_app.service import Clock
 
 TEACHER = "teacher"
 NUM_CANDIDATES = 50
@@ -111,14 +109,14 @@ class Teacher:
         system: System,
         where: str,
         preview: Callable[[str], bytes],
-        clock: "Clock",
+        clock: Clock,
     ) -> Ranked:
         """The cascade over the system. Raises ApiError (503) while an engine starts, (422) for a search that
         is not one of words alone.
         """
-        if request.image or request.negatives or request.tastes or request.diversity:
+        if request.image or request.negatives or request.tastes or request.diversity or request.cursor:
             raise ApiError(
-                422, "teacher_takes_words", "The teacher answers words and filters alone.", "system"
+                422, "teacher_takes_words", "The teacher answers words and filters, in one page.", "system"
             )
         await self.wake()
         begun = perf_counter()
