@@ -4,8 +4,8 @@
     kallos serve --profile mini --port 8000       # here, until Ctrl-C
 
 One deployment holds encoder and index of every system: a query is encoded and searched in the same process,
-so an answer can never mix two encoders, and there is no hop between them to pay for. The teacher's engines are
-deployments of their own, for they start on demand.
+so an answer can never mix two encoders, and there is no hop between them to pay for. The teacher's engines
+are deployments of their own, for they start on demand.
 """
 
 import logging
