@@ -1,0 +1,201 @@
+"""The parts of a search: cursors, filters, diversity, tastes, shared index calls."""
+
+import datetime
+import io
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from cluster.errors import UserError
+from serve_app import filters, paging, tastes
+from serve_app.diversity import mmr
+from serve_app.errors import ApiError
+from serve_app.finding import Asked, find
+from serve_app.models import Filters, search_request
+
+Request = search_request(["live", "baseline"], 50)
+
+
+# ---- cursors
+
+
+def test_a_cursor_comes_back_as_it_was():
+    request = Request(query="a boat", k=5)
+    cursor = paging.Cursor(encoder="0" * 16, version=3, offset=5, search=paging.digest(request))
+    assert paging.read(request) is None
+    assert paging.read(Request(query="a boat", k=7, cursor=cursor.encode())) == cursor
+
+
+@pytest.mark.parametrize("changes", [{"query": "a ship"}, {"system": "baseline"}, {"negatives": ["people"]}])
+def test_a_cursor_of_another_search_is_refused(changes):
+    cursor = paging.Cursor(
+        encoder="0" * 16, version=3, offset=5, search=paging.digest(Request(query="a boat"))
+    )
+    with pytest.raises(ApiError) as refusal:
+        paging.read(Request(**{"query": "a boat", "cursor": cursor.encode()} | changes))
+    assert refusal.value.code == "other_search"
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_whatever_is_no_cursor_is_refused(text):
+    with pytest.raises(ApiError) as refusal:
+        paging.read(Request(query="a boat", cursor=text))
+    assert (refusal.value.status_code, refusal.value.code) == (422, "bad_cursor")
+
+
+# ---- filters, against a real table
+
+DAY = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+ROWS = [
+    {"id": 0, "tags": ["a", "it's"], "source": "x", "width_px": 10, "height_px": 20, "aesthetic": 0.2},
+    {"id": 1, "tags": ["a", "b"], "source": "y", "width_px": 30, "height_px": 10, "aesthetic": 0.8},
+    {"id": 2, "tags": [], "source": "x", "width_px": 50, "height_px": 50, "aesthetic": 0.5},
+    {"id": 3, "tags": None, "source": "it's", "width_px": 70, "height_px": 70, "aesthetic": 0.9},
+]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    schema = pa.schema(
+        {
+            "id": pa.int64(),
+            "tags": pa.list_(pa.string()),
+            "source": pa.string(),
+            "width_px": pa.int32(),
+            "height_px": pa.int32(),
+            "aesthetic": pa.float32(),
+            "added_at": pa.timestamp("us", tz="UTC"),
+        }
+    )
+    rows = [{**row, "added_at": DAY + datetime.timedelta(days=row["id"])} for row in ROWS]
+    database = lancedb.connect(str(tmp_path_factory.mktemp("filters")))
+    return database.create_table("rows", pa.Table.from_pylist(rows, schema))
+
+
+@pytest.mark.parametrize(
+    "given, kept",
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"tags_all": ["a"]}, [0, 1]),
+        ({"tags_all": ["a", "b"]}, [1]),
+        ({"tags_any": ["b", "it's"]}, [0, 1]),
+        ({"tags_none": ["b"]}, [0, 2, 3]),
+        ({"sources": ["x", "it's"]}, [0, 2, 3]),
+        ({"min_width_px": 30, "max_width_px": 50}, [1, 2]),
+        ({"min_height_px": 20, "max_height_px": 50}, [0, 2]),
+        ({"added_from": DAY + datetime.timedelta(days=1)}, [1, 2, 3]),
+        ({"added_before": (DAY + datetime.timedelta(days=1)).replace(tzinfo=None)}, [0]),
+        ({"min_aesthetic": 0.8}, [1, 3]),
+        ({"tags_all": ["' OR 1=1 --"]}, []),
+        ({"sources": ["\\' OR true) --"]}, []),
+    ],
+)
+def test_filters_keep_what_they_say(table, given, kept):
+    condition = filters.where(Filters(**given))
+    query = table.search().where(condition) if condition else table.search()
+    assert sorted(query.select(["id"]).to_arrow()["id"].to_pylist()) == kept
+
+
+# ---- diversity
+
+
+def test_without_weight_the_order_is_that_of_the_scores():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(20, 4)).astype(np.float32)
+    scores = rng.random(20)
+    assert mmr(scores, vectors, 20, 0.0) == np.argsort(-scores, kind="stable").tolist()
+
+
+def test_a_copy_of_the_best_comes_last():
+    vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    assert mmr(np.array([0.9, 0.89, 0.3]), vectors, 3, 0.5) == [0, 2, 1]
+    assert mmr(np.array([0.9, 0.89, 0.3]), vectors, 2, 0.0) == [0, 1]
+
+
+def test_diversity_chooses_by_its_formula():
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(12, 3))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    scores, chosen = rng.random(12), []
+    while len(chosen) < 6:
+        left = [i for i in range(12) if i not in chosen]
+        near = {i: max((float(vectors[i] @ vectors[j]) for j in chosen), default=0.0) for i in left}
+        chosen.append(max(left, key=lambda i: 0.4 * scores[i] - 0.6 * near[i]))
+    assert mmr(scores, vectors, 6, 0.6) == chosen
+
+
+# ---- tastes
+
+
+def jpeg(rgb: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(rgb.astype(np.uint8)).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+def test_every_look_rises_with_what_it_is_called():
+    rng = np.random.default_rng(0)
+    flat, noise = np.full((64, 64, 3), 120), rng.integers(60, 180, (64, 64, 3))
+    red, blue = np.zeros((64, 64, 3)), np.zeros((64, 64, 3))
+    red[..., 0], blue[..., 2] = 200, 200
+
+    def measure(name: str, rgb: np.ndarray) -> float:
+        return tastes.LOOKS[name].measure((rgb / 255).astype(np.float32))
+
+    assert measure("brightness", flat + 80) > measure("brightness", flat)
+    assert measure("colour", red) > measure("colour", flat)
+    assert measure("calm", flat) > measure("calm", noise)
+    assert measure("sharpness", noise) > measure("sharpness", flat)
+    assert measure("warmth", red) > measure("warmth", blue)
+
+
+def test_a_taste_moves_the_query_to_the_images_it_means():
+    levels = np.linspace(30, 220, 40)
+    vectors = np.stack([np.cos(levels / 80), np.sin(levels / 80), np.full(40, 0.1)], axis=1)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    axes = tastes.fit([jpeg(np.full((32, 32, 3), level)) for level in levels], vectors)
+    assert "brightness" in axes and np.linalg.norm(axes["brightness"]) == pytest.approx(1, abs=1e-5)
+    query = vectors[20]
+    brighter, darker = (tastes.lean(query, axes, {"brightness": amount}) for amount in (1.0, -1.0))
+    assert (vectors @ brighter).argmax() > 20 > (vectors @ darker).argmax()
+    assert tastes.lean(query, axes, {}) is query
+
+
+def test_images_that_all_look_alike_give_no_taste():
+    assert tastes.fit([jpeg(np.full((32, 32, 3), 90))] * 3, np.eye(3, dtype=np.float32)) == {}
+
+
+# ---- shared calls
+
+
+class Index:
+    """A `Searcher` that answers each vector with its own sum, and knows no version 7."""
+
+    def __init__(self):
+        self.calls = []
+
+    def search(self, vectors, k, where="", columns=(), *, offset=0, version=None, with_vectors=False):
+        self.calls.append((len(vectors), k, where))
+        if version == 7:
+            raise UserError("version 7 is gone")
+        return [[{"image_id": str(vector.sum()), "k": k}] for vector in vectors]
+
+
+def test_equal_wishes_share_a_call_and_mistakes_stay_with_their_own():
+    index = Index()
+    wishes = [Asked(5), Asked(5), Asked(9), Asked(5, version=7), Asked(5)]
+    items = [(np.full(2, number, np.float32), wish) for number, wish in enumerate(wishes)]
+    found = find(index, ("caption",), items)
+    assert sorted(index.calls) == [(1, 5, ""), (1, 9, ""), (3, 5, "")]
+    assert [rows[0]["image_id"] for place, rows in enumerate(found) if place != 3] == [
+        "0.0",
+        "2.0",
+        "4.0",
+        "8.0",
+    ]
+    assert isinstance(found[3], UserError)
