@@ -4,6 +4,7 @@ The gallery's vectors are the standard basis, so the scores of one search are th
 vector: what the server computed can be read back and compared with what the encoder gives here.
 """
 
+import base64
 import concurrent.futures
 import hashlib
 import importlib
@@ -15,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -33,7 +35,8 @@ from cluster.profile import PROFILES, ROOT, load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
 from serve_app.app import _free_port
 from serve_app.args import ServeArgs
-from serve_app.systems import open_service
+from serve_app.errors import ApiError
+from serve_app.systems import Systems, opener
 
 MAX_K = 32
 START_TIMEOUT_S = 500  # twenty are enough on an idle machine
@@ -62,7 +65,10 @@ def add_gallery(store, dim, fingerprint, order):
     ]
     store.merge("images", pa.Table.from_pylist(images, SCHEMAS["images"]), on=["image_id"])
     axes = np.eye(dim, dtype=np.float32)
-    rows = [{**shared[number], "vector": axes[place]} for place, number in enumerate(order)]
+    rows = [
+        {**shared[number], "vector": axes[place], "aesthetic": place / dim}
+        for place, number in enumerate(order)
+    ]
     vectors = pa.Table.from_pylist(rows, embeddings_schema(dim))
     store.merge(embeddings_table(fingerprint), vectors, on=["image_id"])
     return [ids[number] for number in order]
@@ -84,7 +90,7 @@ def world(tmp_path_factory):
         axes[alias] = add_gallery(store, encoder.dim, encoder.fingerprint, order)
     values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
     values["store"] = store.uri
-    values["serve"]["max_k"] = MAX_K
+    values["serve"] |= {"max_k": MAX_K, "refresh_s": 0.2, "allow_delete": True}
     values["ray"]["object_store_bytes"] = 200_000_000
     profile = folder / "profile.yaml"
     profile.write_text(yaml.safe_dump(values))
@@ -154,7 +160,7 @@ def test_results_are_the_best_k_with_what_a_page_needs(server, world):
     assert (first["width_px"], first["height_px"]) == (64 + 8 * number, 300)
     assert answer["query"] == "two dogs"
     times = answer["timings_ms"]
-    assert set(times) == {"encode", "search", "total"}
+    assert set(times) == {"encode", "search", "total"} and answer["search_id"] and answer["rephrased"] == ""
     assert 0 < times["encode"] + times["search"] <= times["total"] + 0.01 < 10_000
 
 
@@ -176,7 +182,7 @@ def test_preview_is_the_stored_jpeg_and_is_cached(server, world):
     )
     assert answer.content == stored
     assert answer.headers["content-type"] == "image/jpeg"
-    assert "max-age" in answer.headers["cache-control"]
+    assert answer.headers["cache-control"] == "private, no-cache"  # a deleted image is gone at once
     assert max(Image.open(io.BytesIO(answer.content)).size) == 256
     again = server.get(result["preview_url"], headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -206,13 +212,185 @@ def test_an_image_ingested_later_has_a_preview(server, world):
     assert server.get(f"/v1/images/{'f' * 64}/preview").content == jpeg
 
 
+# ---- other forms of a query
+
+
+def ask(server, **body):
+    answer = server.post("/v1/search", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def ids(answer):
+    return [row["image_id"] for row in answer["results"]]
+
+
+def test_an_image_of_the_store_finds_itself_first(server, world):
+    wanted = world["axes"]["live"][3]
+    answer = ask(server, image={"image_id": wanted}, k=3)
+    assert ids(answer)[0] == wanted and answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert set(answer["timings_ms"]) == {"image", "search", "total"}
+
+
+def test_an_upload_is_seen_as_the_encoder_sees_it(server, world):
+    picture = Image.new("RGB", (90, 70), (200, 40, 90))
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    encoder = world["encoders"]["live"]
+    expected = encoder.encode_images(encoder.pixels(picture)[None])[0]
+    answer = ask(server, image={"data": base64.b64encode(data.getvalue()).decode()}, k=MAX_K)
+    np.testing.assert_allclose(read_back(answer["results"], world["axes"]["live"]), expected, atol=1e-5)
+
+
+def test_words_image_and_negatives_are_weighed(server, world):
+    encoder, axes = world["encoders"]["live"], world["axes"]["live"]
+    words, negative = encoder.encode_texts(["a dog", "people"])
+    expected = 0.25 * words - 0.8 * negative
+    expected[3] += 0.75
+    answer = ask(
+        server, query="a dog", image={"image_id": axes[3]}, image_weight=0.75, negatives=["people"],
+        negative_weight=0.8, k=MAX_K,
+    )  # fmt: skip
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(read_back(answer["results"], axes), expected, atol=1e-5)
+
+
+def test_several_searches_are_answered_in_their_order(server):
+    searches = [{"query": "a dog", "k": 2}, {"query": "a cat", "k": 3, "system": "baseline"}]
+    answers = ask(server, searches=searches)["answers"]
+    assert [(a["query"], a["system"], len(a["results"])) for a in answers] == [
+        ("a dog", "live", 2),
+        ("a cat", "baseline", 3),
+    ]
+    assert ids(answers[0]) == ids(ask(server, query="a dog", k=2))
+
+
+def test_filters_hold_and_are_typed(server, world):
+    axes = world["axes"]["live"]
+    answer = ask(server, query="a dog", k=MAX_K, filters={"min_aesthetic": 0.5})
+    assert set(ids(answer)) == set(axes[len(axes) // 2 :])
+    answer = ask(server, query="a dog", k=MAX_K, filters={"max_width_px": 100})
+    assert answer["results"] and all(row["width_px"] <= 100 for row in answer["results"])
+    assert ask(server, query="a dog", filters={"sources": ["elsewhere"]})["results"] == []
+
+
+def test_pages_follow_one_another_without_gap_or_double(server):
+    whole = ids(ask(server, query="a dog", k=MAX_K))
+    pages, cursor = [], ""
+    while True:
+        answer = ask(server, query="a dog", k=5, cursor=cursor)
+        pages += ids(answer)
+        cursor = answer["next"]
+        if not cursor:
+            break
+    assert pages == whole
+
+
+def test_diversity_changes_the_order_and_pages_too(server):
+    plain = ids(ask(server, query="a dog", k=MAX_K))
+    diversity = {"weight": 0.9, "num_candidates": MAX_K}
+    diverse = ask(server, query="a dog", k=MAX_K, diversity=diversity)
+    assert set(ids(diverse)) == set(plain) and "diversify" in diverse["timings_ms"]
+    first = ask(server, query="a dog", k=4, diversity=diversity)
+    second = ask(server, query="a dog", k=4, diversity=diversity, cursor=first["next"])
+    assert ids(first) + ids(second) == ids(diverse)[:8]
+
+
+def test_tastes_are_offered_and_move_the_results(server):
+    offered = {taste["name"] for taste in server.get("/v1/tastes").json()["tastes"]}
+    assert "colour" in offered or "warmth" in offered
+    name = sorted(offered)[0]
+    more, less = (ask(server, query="a dog", k=MAX_K, tastes={name: amount}) for amount in (1.0, -1.0))
+    assert ids(more) != ids(less)
+    refused = server.post("/v1/search", json={"query": "a dog", "tastes": {"spicy": 1.0}})
+    assert refused.json()["error"]["code"] == "unknown_taste"
+
+
+def test_why_tells_which_parts_speak(server, world):
+    shown = world["axes"]["live"][0]
+    answer = server.get(f"/v1/images/{shown}/why", params={"query": "a dog"})
+    values = np.array(answer.json()["values"])
+    assert values.ndim == 2 and np.abs(values).max() <= 1.0001
+    assert server.get(f"/v1/images/{HEX_64}/why", params={"query": "a dog"}).status_code == 404
+
+
+def test_no_candidate_is_told_with_the_way_to_one(server):
+    answer = server.post("/v1/search", json={"query": "a dog", "system": "candidate"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_such_system")
+
+
+def test_it_is_alive_and_ready(server):
+    assert server.get("/readyz").json() == {"status": "ready"}
+
+
+def test_a_click_is_on_the_disk_when_it_is_answered(server, world):
+    answer = ask(server, query="a clicked dog", k=4)
+    time.sleep(0.5)  # faster is no person
+    event = {"kind": "click", "search_id": answer["search_id"], "results": ids(answer)}
+    event["image_id"] = ids(answer)[2]
+    told = server.post("/v1/feedback", json=event).json()
+    assert told["new"] and told["num_preferences"] == 2
+    kept = world["store"].read("preferences", where="query = 'a clicked dog'").to_pylist()
+    assert {(row["winner"], row["loser"], row["source"]) for row in kept} == {
+        (ids(answer)[2], other, "human") for other in ids(answer)[:2]
+    }
+    assert not server.post("/v1/feedback", json=event).json()["new"]
+
+
+def test_a_new_image_is_found_at_once_and_a_deleted_one_nowhere(server, world):
+    encoder = world["encoders"]["live"]
+    store, new = world["store"], hashlib.sha256(b"a new picture").hexdigest()
+    vector = encoder.encode_texts(["the newest picture"])[0]
+    shared = {"image_id": new, "caption": "new", "width_px": 9, "height_px": 9, "tags": [], "source": "test"}
+    shared["added_at"] = now()
+    jpeg = preview_jpeg(Image.new("RGB", (50, 50), "plum"))
+    image = {**shared, "uri": "", "detailed_caption": "", "preview": jpeg}
+    store.merge("images", pa.Table.from_pylist([image], SCHEMAS["images"]), on=["image_id"])
+    row = pa.Table.from_pylist(
+        [{**shared, "vector": vector, "aesthetic": 0.5}], embeddings_schema(encoder.dim)
+    )
+    store.merge(embeddings_table(encoder.fingerprint), row, on=["image_id"])
+    assert ids(ask(server, query="the newest picture", k=1)) == [new]
+    page = ask(server, query="the newest picture", k=1)
+    assert server.get(f"/v1/images/{new}/preview").content == jpeg
+    assert server.delete(f"/v1/images/{new}").json()["num_rows"] == 2
+    assert new not in ids(ask(server, query="the newest picture", k=MAX_K))
+    assert server.get(f"/v1/images/{new}/preview").status_code == 404
+    assert server.delete(f"/v1/images/{new}").status_code == 404
+    older = ask(server, query="the newest picture", k=3, cursor=page["next"])
+    assert older["results"] and new not in ids(older)
+
+
+def test_a_promotion_is_followed_without_a_mixed_answer(server, world):
+    store, encoders = world["store"], world["encoders"]
+    before, after = encoders["live"].fingerprint, encoders["baseline"].fingerprint
+    first = ask(server, query="a dog", k=3)
+    store.set_alias("live", after)
+    try:
+        seen = set()
+        for _ in range(200):
+            answer = ask(server, query="a dog", k=3)
+            seen.add(answer["encoder"])
+            alias = "live" if answer["encoder"] == before else "baseline"
+            vector = encoders[alias].encode_texts(["a dog"])[0]
+            assert ids(answer) == [world["axes"][alias][axis] for axis in np.argsort(-vector)[:3]]
+            if answer["encoder"] == after:
+                break
+            time.sleep(0.05)
+        assert after in seen
+        second = ask(server, query="a dog", k=3, cursor=first["next"])
+        assert second["encoder"] == before  # a search goes on with the encoder that it began with
+    finally:
+        store.set_alias("live", before)
+
+
 JSON = {"content-type": "application/json"}
 REFUSED = {
-    "empty query": ({"json": {"query": ""}}, 422, "empty_query", "query"),
-    "blank query": ({"json": {"query": " \n\t "}}, 422, "empty_query", "query"),
+    "empty query": ({"json": {"query": ""}}, 422, "empty_query", ""),
+    "blank query": ({"json": {"query": " \n\t "}}, 422, "empty_query", ""),
     "too long": ({"json": {"query": "x" * 501}}, 422, "query_too_long", "query"),
     "not text": ({"content": rb'{"query": "\ud800"}', "headers": JSON}, 422, "not_text", "query"),
-    "no query": ({"json": {"k": 3}}, 422, "missing_field", "query"),
+    "no query": ({"json": {"k": 3}}, 422, "empty_query", ""),
     "query is a number": ({"json": {"query": 7}}, 422, "invalid_value", "query"),
     "k zero": ({"json": {"query": "a", "k": 0}}, 422, "k_out_of_range", "k"),
     "k too large": ({"json": {"query": "a", "k": MAX_K + 1}}, 422, "k_out_of_range", "k"),
@@ -236,7 +414,30 @@ REFUSED = {
     "too deep": ({"content": b"[" * 20000, "headers": JSON}, 400, "malformed_json", ""),
     "form": ({"data": {"query": "a"}}, 415, "wrong_content_type", "content-type"),
     "no type": ({"content": b'{"query": "a"}'}, 415, "wrong_content_type", "content-type"),
-    "too large": ({"json": {"query": "x" * 70_000}}, 413, "body_too_large", ""),
+    "too large": ({"content": b" " * 11_000_000, "headers": JSON}, 413, "body_too_large", ""),
+    "two kinds of image": (
+        {"json": {"image": {"image_id": HEX_64, "data": "aGk="}}},
+        422,
+        "one_image",
+        "image",
+    ),
+    "no such image": ({"json": {"image": {"image_id": HEX_64}}}, 404, "unknown_image", "image.image_id"),
+    "no image file": ({"json": {"image": {"data": "aGk="}}}, 422, "unusable_image", "image.data"),
+    "an image elsewhere": (
+        {"json": {"image": {"url": "http://127.0.0.1/x.png"}}},
+        403,
+        "url_images_off",
+        "image.url",
+    ),
+    "SQL for a filter": ({"json": {"query": "a", "filters": "1=1"}}, 422, "invalid_value", "filters"),
+    "no cursor": ({"json": {"query": "a", "cursor": "x"}}, 422, "bad_cursor", "cursor"),
+    "the second is empty": (
+        {"json": {"searches": [{"query": "a"}, {"query": " "}]}},
+        422,
+        "empty_query",
+        "searches.1",
+    ),
+    "no searches": ({"json": {"searches": []}}, 422, "invalid_value", "searches"),
 }
 
 
@@ -283,7 +484,10 @@ def test_openapi_tells_bounds_systems_and_errors(server):
     document = server.get("/openapi.json").json()
     fields = document["components"]["schemas"]["SearchRequest"]["properties"]
     assert fields["k"]["maximum"] == MAX_K
-    assert fields["system"]["enum"] == ["live", "baseline"] and fields["system"]["default"] == "live"
+    assert (
+        fields["system"]["enum"] == ["live", "baseline", "candidate", "teacher"]
+        and fields["system"]["default"] == "live"
+    )
     responses = document["paths"]["/v1/search"]["post"]["responses"]
     for status in ("400", "413", "415", "422"):
         assert responses[status]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
@@ -293,7 +497,8 @@ def test_openapi_tells_bounds_systems_and_errors(server):
 
 
 def opened(world, store, aliases=("live",)):
-    return open_service(load_profile(world["profile"]), store, aliases)
+    profile = load_profile(world["profile"])
+    return Systems(store, aliases, opener(profile, store))
 
 
 def test_a_missing_index_is_refused_with_the_command_that_makes_it(world, tmp_path):
@@ -334,9 +539,10 @@ def test_live_is_the_baseline_until_something_is_promoted(world, tmp_path):
     store.register_encoder(record)
     store.set_alias("baseline", baseline.fingerprint)
     add_gallery(store, baseline.dim, baseline.fingerprint, range(baseline.dim))
-    service = opened(world, store, ("live", "baseline"))
-    assert service.systems["live"] is service.systems["baseline"]
-    assert service.examples and all(re.fullmatch(r"the picture \d+", text) for text in service.examples)
+    systems = opened(world, store, ("live", "baseline"))
+    assert systems.get("live") is systems.get("baseline")
+    with pytest.raises(ApiError, match="no 'candidate'"):
+        systems.get("candidate")
 
 
 def test_an_empty_store_is_refused(world, tmp_path):
