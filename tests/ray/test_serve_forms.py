@@ -1,0 +1,183 @@
+"""Every form of a query against a real server: images, filters, pages, tastes, feedback, deletion, promotion."""
+
+import base64
+import hashlib
+import io
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from served import HEX_64, MAX_K, ask, ids, make_world, read_back, running
+
+from actors.images import preview_jpeg
+from cluster.tables import SCHEMAS, embeddings_schema, embeddings_table, now
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("forms"))
+
+
+@pytest.fixture(scope="module")
+def server(world):
+    yield from running(world)
+
+
+def test_an_image_of_the_store_finds_itself_first(server, world):
+    wanted = world["axes"]["live"][3]
+    answer = ask(server, image={"image_id": wanted}, k=3)
+    assert ids(answer)[0] == wanted and answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert set(answer["timings_ms"]) == {"image", "search", "total"}
+
+
+def test_an_upload_is_seen_as_the_encoder_sees_it(server, world):
+    picture = Image.new("RGB", (90, 70), (200, 40, 90))
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    encoder = world["encoders"]["live"]
+    expected = encoder.encode_images(encoder.pixels(picture)[None])[0]
+    answer = ask(server, image={"data": base64.b64encode(data.getvalue()).decode()}, k=MAX_K)
+    np.testing.assert_allclose(read_back(answer["results"], world["axes"]["live"]), expected, atol=1e-5)
+
+
+def test_words_image_and_negatives_are_weighed(server, world):
+    encoder, axes = world["encoders"]["live"], world["axes"]["live"]
+    words, negative = encoder.encode_texts(["a dog", "people"])
+    expected = 0.25 * words - 0.8 * negative
+    expected[3] += 0.75
+    answer = ask(
+        server, query="a dog", image={"image_id": axes[3]}, image_weight=0.75, negatives=["people"],
+        negative_weight=0.8, k=MAX_K,
+    )  # fmt: skip
+    expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(read_back(answer["results"], axes), expected, atol=1e-5)
+
+
+def test_several_searches_are_answered_in_their_order(server):
+    searches = [{"query": "a dog", "k": 2}, {"query": "a cat", "k": 3, "system": "baseline"}]
+    answers = ask(server, searches=searches)["answers"]
+    assert [(a["query"], a["system"], len(a["results"])) for a in answers] == [
+        ("a dog", "live", 2),
+        ("a cat", "baseline", 3),
+    ]
+    assert ids(answers[0]) == ids(ask(server, query="a dog", k=2))
+
+
+def test_filters_hold_and_are_typed(server, world):
+    axes = world["axes"]["live"]
+    answer = ask(server, query="a dog", k=MAX_K, filters={"min_aesthetic": 0.5})
+    assert set(ids(answer)) == set(axes[len(axes) // 2 :])
+    answer = ask(server, query="a dog", k=MAX_K, filters={"max_width_px": 100})
+    assert answer["results"] and all(row["width_px"] <= 100 for row in answer["results"])
+    assert ask(server, query="a dog", filters={"sources": ["elsewhere"]})["results"] == []
+
+
+def test_pages_follow_one_another_without_gap_or_double(server):
+    whole = ids(ask(server, query="a dog", k=MAX_K))
+    pages, cursor = [], ""
+    while True:
+        answer = ask(server, query="a dog", k=5, cursor=cursor)
+        pages += ids(answer)
+        cursor = answer["next"]
+        if not cursor:
+            break
+    assert pages == whole
+
+
+def test_diversity_changes_the_order_and_pages_too(server):
+    plain = ids(ask(server, query="a dog", k=MAX_K))
+    diversity = {"weight": 0.9, "num_candidates": MAX_K}
+    diverse = ask(server, query="a dog", k=MAX_K, diversity=diversity)
+    assert set(ids(diverse)) == set(plain) and "diversify" in diverse["timings_ms"]
+    first = ask(server, query="a dog", k=4, diversity=diversity)
+    second = ask(server, query="a dog", k=4, diversity=diversity, cursor=first["next"])
+    assert ids(first) + ids(second) == ids(diverse)[:8]
+
+
+def test_tastes_are_offered_and_move_the_results(server):
+    offered = {taste["name"] for taste in server.get("/v1/tastes").json()["tastes"]}
+    assert "colour" in offered or "warmth" in offered
+    name = sorted(offered)[0]
+    more, less = (ask(server, query="a dog", k=MAX_K, tastes={name: amount}) for amount in (1.0, -1.0))
+    assert ids(more) != ids(less)
+    refused = server.post("/v1/search", json={"query": "a dog", "tastes": {"spicy": 1.0}})
+    assert refused.json()["error"]["code"] == "unknown_taste"
+
+
+def test_why_tells_which_parts_speak(server, world):
+    shown = world["axes"]["live"][0]
+    answer = server.get(f"/v1/images/{shown}/why", params={"query": "a dog"})
+    values = np.array(answer.json()["values"])
+    assert values.ndim == 2 and np.abs(values).max() <= 1.0001
+    assert server.get(f"/v1/images/{HEX_64}/why", params={"query": "a dog"}).status_code == 404
+
+
+def test_no_candidate_is_told_with_the_way_to_one(server):
+    answer = server.post("/v1/search", json={"query": "a dog", "system": "candidate"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_such_system")
+
+
+def test_it_is_alive_and_ready(server):
+    assert server.get("/readyz").json() == {"status": "ready"}
+
+
+def test_a_click_is_on_the_disk_when_it_is_answered(server, world):
+    answer = ask(server, query="a clicked dog", k=4)
+    time.sleep(0.5)  # faster is no person
+    event = {"kind": "click", "search_id": answer["search_id"], "results": ids(answer)}
+    event["image_id"] = ids(answer)[2]
+    told = server.post("/v1/feedback", json=event).json()
+    assert told["new"] and told["num_preferences"] == 2
+    kept = world["store"].read("preferences", where="query = 'a clicked dog'").to_pylist()
+    assert {(row["winner"], row["loser"], row["source"]) for row in kept} == {
+        (ids(answer)[2], other, "human") for other in ids(answer)[:2]
+    }
+    assert not server.post("/v1/feedback", json=event).json()["new"]
+
+
+def test_a_new_image_is_found_at_once_and_a_deleted_one_nowhere(server, world):
+    encoder = world["encoders"]["live"]
+    store, new = world["store"], hashlib.sha256(b"a new picture").hexdigest()
+    vector = encoder.encode_texts(["the newest picture"])[0]
+    shared = {"image_id": new, "caption": "new", "width_px": 9, "height_px": 9, "tags": [], "source": "test"}
+    shared["added_at"] = now()
+    jpeg = preview_jpeg(Image.new("RGB", (50, 50), "plum"))
+    image = {**shared, "uri": "", "detailed_caption": "", "preview": jpeg}
+    store.merge("images", pa.Table.from_pylist([image], SCHEMAS["images"]), on=["image_id"])
+    row = {**shared, "vector": vector, "aesthetic": 0.5}
+    rows = pa.Table.from_pylist([row], embeddings_schema(encoder.dim))
+    store.merge(embeddings_table(encoder.fingerprint), rows, on=["image_id"])
+    assert ids(ask(server, query="the newest picture", k=1)) == [new]
+    page = ask(server, query="the newest picture", k=1)
+    assert server.get(f"/v1/images/{new}/preview").content == jpeg
+    assert server.delete(f"/v1/images/{new}").json()["num_rows"] == 2
+    assert new not in ids(ask(server, query="the newest picture", k=MAX_K))
+    assert server.get(f"/v1/images/{new}/preview").status_code == 404
+    assert server.delete(f"/v1/images/{new}").status_code == 404
+    older = ask(server, query="the newest picture", k=3, cursor=page["next"])
+    assert older["results"] and new not in ids(older)
+
+
+def test_a_promotion_is_followed_without_a_mixed_answer(server, world):
+    store, encoders = world["store"], world["encoders"]
+    before, after = encoders["live"].fingerprint, encoders["baseline"].fingerprint
+    first = ask(server, query="a dog", k=3)
+    store.set_alias("live", after)
+    try:
+        seen = set()
+        for _ in range(200):
+            answer = ask(server, query="a dog", k=3)
+            seen.add(answer["encoder"])
+            alias = "live" if answer["encoder"] == before else "baseline"
+            vector = encoders[alias].encode_texts(["a dog"])[0]
+            assert ids(answer) == [world["axes"][alias][axis] for axis in np.argsort(-vector)[:3]]
+            if answer["encoder"] == after:
+                break
+            time.sleep(0.05)
+        assert after in seen
+        second = ask(server, query="a dog", k=3, cursor=first["next"])
+        assert second["encoder"] == before  # a search goes on with the encoder that it began with
+    finally:
+        store.set_alias("live", before)

@@ -1,0 +1,76 @@
+"""The teacher online: its engines start on demand, and what it answers is the cascade."""
+
+import time
+
+import httpx
+import pytest
+import yaml
+from served import ask, ids, running
+
+from cluster.profile import PROFILES
+from jobs import ingest
+from jobs.studio import write
+
+GIVE_UP_S = 400
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The mini profile over a small studio, its engines leaving after a few idle seconds."""
+    folder = tmp_path_factory.mktemp("teacher")
+    values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
+    values["store"] = str(folder / "store")
+    values["serve"] |= {"teacher_idle_s": 5.0}
+    profile = folder / "profile.yaml"
+    profile.write_text(yaml.safe_dump(values))
+    common = {"profile": str(profile)}
+    write.run(write.StudioConfig(out=str(folder / "studio"), num_images=200, num_hpir=0, **common))
+    ingest.run(ingest.IngestConfig(source=str(folder / "studio"), **common))
+    yield from running({"profile": str(profile), "folder": folder})
+
+
+def wait_for_teacher(server: httpx.Client, **body: object) -> dict:
+    end = time.monotonic() + GIVE_UP_S
+    while time.monotonic() < end:
+        answer = server.post("/v1/search", json={"query": "a castle", "system": "teacher", **body})
+        if answer.status_code == 200:
+            return answer.json()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "teacher_starting"), answer.text
+        time.sleep(int(answer.headers["retry-after"]))
+    raise AssertionError("the teacher did not start")
+
+
+def test_the_first_question_starts_the_engines_and_is_told_to_come_again(server):
+    began = time.monotonic()
+    answer = server.post("/v1/search", json={"query": "a castle", "system": "teacher"})
+    assert time.monotonic() - began < 10
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "teacher_starting")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_it_rephrases_and_orders_by_beauty(server):
+    answer = wait_for_teacher(server, k=20)
+    assert answer["rephrased"].startswith("a castle") and len(answer["rephrased"]) > len("a castle")
+    assert set(answer["timings_ms"]) == {"rephrase", "encode", "search", "judge", "total"}
+    scores = [row["score"] for row in answer["results"]]
+    assert len(scores) == 20 and all(1 <= score <= 5 for score in scores)
+    rising = sum(later > earlier + 1e-6 for earlier, later in zip(scores, scores[1:], strict=False))
+    assert rising <= 1  # once, where what is accurate ends
+    assert ids(answer) != ids(ask(server, query="a castle", k=20, system="baseline"))
+
+
+def test_it_takes_filters_and_words_alone(server):
+    none = wait_for_teacher(server, filters={"sources": ["elsewhere"]})
+    assert none["results"] == []
+    refused = server.post("/v1/search", json={"query": "a", "system": "teacher", "negatives": ["people"]})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "teacher_takes_words")
+
+
+def test_the_engines_leave_when_nobody_asks(server):
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
+        time.sleep(12)  # a question in between would keep them
+        answer = server.post("/v1/search", json={"query": "a castle", "system": "teacher"})
+        if answer.status_code == 503:
+            return
+    raise AssertionError("the engines run on")
