@@ -1,4 +1,4 @@
-"""Every form of a query against a real server: images, filters, pages, tastes, feedback, deletion, promotion."""
+"""Every form of a query on a real server: images, filters, pages, tastes, feedback, deletion, promotion."""
 
 import base64
 import hashlib
