@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
 
 from actors.encoder import Encoder
 from actors.retriever import Retriever
+from actors.vectors import vector_matrix
 from cluster.errors import UserError
 from cluster.profile import EncoderModel
 from cluster.tables import EncoderRecord, Store, embeddings_table
@@ -115,13 +115,6 @@ class EncoderSystem:
             (query, image_id): min(5.0, max(1.0, 5.0 - (top[query] - similarity) / unit))
             for (query, image_id), similarity in similarities.items()
         }
-
-
-def vector_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Arrow fixed_size_list<float32>[D] -> float32 [N, D]."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
 def scan_vectors(store: Store, table: str, where: str) -> Iterator[tuple[list[str], np.ndarray]]:
