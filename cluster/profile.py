@@ -142,9 +142,10 @@ class Align(Settings):
 
 
 class Index(Settings):
-    """When an approximate index is built, and how it is measured."""
+    """When an approximate index is built, and how well it must find."""
 
     ann_min_rows: int = Field(50_000, ge=1, description="rows from which an ANN index is built, else exact")
+    recall: float = Field(0.95, ge=0, le=1, description="recall@10 that its settings must reach, 0 to 1")
     num_recall_queries: int = Field(200, ge=1, description="queries that measure recall@10 against exact")
 
 

@@ -71,6 +71,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             "num_rows": pa.int64(),
             "recall_at_10": pa.float32(),
             "num_queries": pa.int32(),
+            "ef": pa.int32(),
+            "refine_factor": pa.int32(),
+            "nprobes": pa.int32(),
+            "p50_ms": pa.float32(),
             "measured_at": TIMESTAMP,
         }
     ),
@@ -84,13 +88,20 @@ KEY = b"lance-schema:unenforced-primary-key"
 KEY_POSITION = KEY + b":position"
 
 
+EMBEDDINGS = "embeddings_"
+"""What the names of all tables of vectors begin with."""
+
+
 def embeddings_table(fingerprint: str) -> str:
     """The name of the table that holds the vectors of the encoder with that fingerprint."""
-    return f"embeddings_{fingerprint}"
+    return f"{EMBEDDINGS}{fingerprint}"
 
 
 def embeddings_schema(dim: int) -> pa.Schema:
-    """Columns of an embeddings table: an L2-normalised float32 vector [dim] and what searches filter on."""
+    """Columns of an embeddings table: an L2-normalised float32 vector [dim] and what searches filter on.
+
+    aesthetic: `actors.scorers.PromptPairs` of the same encoder over the vector, in [0, 1].
+    """
     images = SCHEMAS["images"]
     names = ("caption", "width_px", "height_px", "tags", "source", "added_at")
     return pa.schema(
@@ -98,6 +109,7 @@ def embeddings_schema(dim: int) -> pa.Schema:
             pa.field("image_id", pa.string()),
             pa.field("vector", pa.list_(pa.float32(), dim)),
             *(images.field(name) for name in names),
+            pa.field("aesthetic", pa.float32()),
         ]
     )
 

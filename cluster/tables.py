@@ -1,12 +1,13 @@
 """The tables (LanceDB, a local folder or s3://, gs://): their schemas, and a store that merges rows safely.
 
 Rows are inserted once and never updated in place; a merge of rows that are there already adds nothing, so
-every job can be run again.
+every job can be run again. An image is removed from all tables at once.
 """
 
 import datetime
 import json
 import os
+import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -18,9 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from cluster.errors import UserError
-from cluster.schemas import SCHEMAS, embeddings_schema, embeddings_table, key_of, keyed, unkeyed
+from cluster.schemas import EMBEDDINGS, SCHEMAS, embeddings_schema, embeddings_table, key_of, keyed, unkeyed
 
 __all__ = ["SCHEMAS", "EncoderRecord", "Store", "embeddings_schema", "embeddings_table", "now"]
+
+IMAGE_ID = re.compile("[0-9a-f]{64}")
+# Where an image occurs, besides the tables of embeddings: SQL that `delete_image` fills in.
+MENTIONS = {
+    "preferences": "winner = '{0}' OR loser = '{0}'",
+    "rankings": "array_contains(image_ids, '{0}')",
+}
 
 # The verb that makes a table, for the error that says it is missing.
 MADE_BY = {
@@ -51,19 +59,38 @@ class EncoderRecord(BaseModel):
     created_at: datetime.datetime = Field(default_factory=now, description="when it was registered")
 
 
+def _is_conflict(error: BaseException) -> bool:
+    """Whether a write failed only because another writer was first, as Lance words it."""
+    words = ("conflict", "concurrent", "contention", "please retry", "retryable")
+    return isinstance(error, OSError | RuntimeError) and any(word in str(error).lower() for word in words)
+
+
+_until_it_is_our_turn = retry(
+    retry=retry_if_exception(_is_conflict),
+    wait=wait_random_exponential(multiplier=0.05, max=5),
+    stop=stop_after_attempt(20),
+    reraise=True,
+)
+
+
 class Store:
     """The tables at one address. Picklable: it reopens the database where it is unpickled."""
 
-    def __init__(self, uri: str) -> None:
-        """`uri`: a local folder (made when the first table is written), or s3://, gs://, az://."""
+    def __init__(self, uri: str, *, fresh: bool = False) -> None:
+        """`uri`: a local folder (made when the first table is written), or s3://, gs://, az://.
+
+        fresh: tables that stay open see at every read what others have written and deleted meanwhile; else
+        they show the version that they were opened at.
+        """
         self.uri = uri if "://" in uri else os.path.abspath(uri)
+        self.fresh = fresh
         self._database: Any = None
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"uri": self.uri}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"uri": self.uri, "fresh": self.fresh}
 
-    def __setstate__(self, state: dict[str, str]) -> None:
-        self.uri, self._database = state["uri"], None
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _database=None)
 
     def __str__(self) -> str:
         return f"The store {self.uri}"
@@ -77,7 +104,8 @@ class Store:
         if self._database is None:
             if "://" not in self.uri and os.path.exists(self.uri) and not os.path.isdir(self.uri):
                 raise UserError(f"{self} is a file: give a folder, or an address such as s3://bucket/store.")
-            self._database = lancedb.connect(self.uri)
+            interval = datetime.timedelta(0) if self.fresh else None
+            self._database = lancedb.connect(self.uri, read_consistency_interval=interval)
         return self._database
 
     def names(self) -> list[str]:
@@ -147,19 +175,16 @@ class Store:
         rows = _first_of_each(rows.select(schema.names).cast(schema), on)
         return self._insert_new(name, rows, list(on))
 
-    @retry(
-        retry=retry_if_exception(lambda error: _is_conflict(error)),
-        wait=wait_random_exponential(multiplier=0.05, max=5),
-        stop=stop_after_attempt(20),
-        reraise=True,
-    )
+    @_until_it_is_our_turn
     def _insert_new(self, name: str, rows: pa.Table, on: list[str]) -> int:
         table = self._find(name)
         if table is None:
             table = self._create(name, rows.schema)
         if (key := key_of(table.schema)) != on:
             raise ValueError(f"Table {name!r} of {self} has the key {key}, so it cannot be merged on {on}.")
-        return table.merge_insert(on).when_not_matched_insert_all().execute(rows).num_inserted_rows
+        # Without an index on the key: through it Lance does not see that two writers insert the same new key.
+        merge = table.merge_insert(on).when_not_matched_insert_all().use_index(False)
+        return merge.execute(rows).num_inserted_rows
 
     def _create(self, name: str, schema: pa.Schema) -> Any:
         """The table, made by one process alone: of two that create it at once, the later may empty it.
@@ -174,6 +199,30 @@ class Store:
             if table is None:
                 table = self.database.create_table(name, schema=schema, exist_ok=True)
             return table
+
+    def delete_image(self, image_id: str) -> int:
+        """Remove an image, its vectors, and every preference and ranking with it; returns the rows removed.
+
+        Readers no longer find it, those with an open table if their store is `fresh`. The files lose its
+        bytes when `kallos index --optimize` has rewritten them and the versions before are a week old.
+
+        Raises:
+            KeyError: `images` has no such image, or this is no image id (64 hex).
+        """
+        where = f"image_id = '{image_id}'"
+        known = IMAGE_ID.fullmatch(image_id) and self.exists("images") and self.count("images", where)
+        if not known:
+            raise KeyError(image_id)
+        embeddings = [name for name in self.names() if name.startswith(EMBEDDINGS)]
+        wheres = {name: mention.format(image_id) for name, mention in MENTIONS.items()}
+        # `images` comes last: what was stopped half way can be called again.
+        wheres |= dict.fromkeys([*embeddings, "images"], where)
+        return sum(self._delete(name, condition) for name, condition in wheres.items())
+
+    @_until_it_is_our_turn
+    def _delete(self, name: str, where: str) -> int:
+        table = self._find(name)
+        return table.delete(where).num_deleted_rows if table is not None else 0
 
     def register_encoder(self, record: EncoderRecord) -> None:
         """Register an encoder; one whose fingerprint is known already is left as it is."""
@@ -236,12 +285,6 @@ class Store:
                 f"{self} has no alias {alias!r}: it knows {', '.join(sorted(aliases)) or 'none'}."
             )
         return aliases[alias]
-
-
-def _is_conflict(error: BaseException) -> bool:
-    """Whether a write failed only because another writer was first, as Lance words it."""
-    words = ("conflict", "concurrent", "contention", "please retry", "retryable")
-    return isinstance(error, OSError | RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def _first_of_each(rows: pa.Table, on: Sequence[str]) -> pa.Table:

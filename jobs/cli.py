@@ -21,10 +21,14 @@ VERBS = {
     "label": ("jobs.label", "rephrase, retrieve and re-rank queries into preferences"),
     "align": ("jobs.align", "align an encoder with the preferences"),
     "index": ("jobs.index", "embed the gallery with an encoder and index it"),
+    "delete": ("jobs.delete", "remove images from every table and every index"),
     "evaluate": ("jobs.evaluate", "compare encoders: metrics and a report page"),
     "serve": ("serve_app", "answer searches over HTTP, with a page"),
     "demo": ("jobs.demo", "the whole loop on a small world"),
-    "bench": ("jobs.bench", "measure against plain loops: ingest, label, align"),
+    "bench": (
+        "jobs.bench",
+        "measure: ingest, label and align against plain loops, index against exact search",
+    ),
 }
 SUBMIT_TIMEOUT_S = 60.0
 USAGE = "usage: kallos <verb> [--submit http://head:8265] [options]; `kallos <verb> --help` lists them"

@@ -1,9 +1,9 @@
-"""`python -m jobs.bench ingest|label|align|serve ...`: only the benchmark asked for is imported."""
+"""`python -m jobs.bench ingest|label|align|serve|index ...`: only the benchmark asked for is imported."""
 
 import importlib
 import sys
 
-PARTS = ("ingest", "label", "align", "serve")
+PARTS = ("ingest", "label", "align", "serve", "index")
 USAGE = f"usage: kallos bench {{{','.join(PARTS)}}} [options]; `kallos bench <part> --help` lists them"
 
 

@@ -87,7 +87,7 @@ def ingest_images_per_s(model: EncoderModel, source: str, store_uri: str) -> flo
     opened = open_source(IngestConfig(source=source), model.decode)
     encoder = Encoder.load(model.model)
     recipe = stages.Recipe(encoder.fit, preview_px=256, max_pixels=IngestConfig(source=source).max_pixels)
-    writer = Writer(Store(store_uri), encoder.fingerprint, encoder.dim, opened.label)
+    writer = Writer(Store(store_uri), encoder, opened.label)
     batches = pipeline.embedded(opened, model, recipe, Lookup(pa.array([], pa.string())))
     uncounted = next(batches)
     writer.add(uncounted)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
 
 from actors.cascade import encoder_ratings
 from actors.encoder import Encoder
 from actors.retriever import Retriever
+from actors.vectors import vector_matrix
 from cluster.errors import UserError
 from cluster.profile import EncoderModel
 from cluster.tables import EncoderRecord, Store, embeddings_table
@@ -110,13 +110,6 @@ class EncoderSystem:
         nearest = np.array([top[query] for query, _ in pairs])
         rated = encoder_ratings(found, nearest, self.encoder.temperature)
         return dict(zip(pairs, rated.tolist(), strict=True))
-
-
-def vector_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Arrow fixed_size_list<float32>[D] -> float32 [N, D]."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
 
 
 def scan_vectors(store: Store, table: str, where: str) -> Iterator[tuple[list[str], np.ndarray]]:

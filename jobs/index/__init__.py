@@ -1,9 +1,11 @@
-"""Give an encoder its index: embed images, build an ANN index where one pays, measure its recall.
+"""Give an encoder its index: embed images, build an ANN index where one pays, choose how hard to search it.
 
     kallos index --encoder candidate
+    kallos index --optimize             # take what was ingested since into the index, join small files
 
-`images` -> `embeddings_<encoder>`, and a row in `indexes` for each size at which it was measured. An encoder
-whose image side equals its parent's (aligned in `text` mode) takes over the parent's vectors.
+`images` -> `embeddings_<encoder>`, and a row in `indexes` for each measurement: the fastest settings whose
+recall@10 reaches the profile's `index.recall`. An encoder whose image side equals its parent's (aligned in
+`text` mode) takes over the parent's vectors.
 """
 
 from pydantic import Field
@@ -16,6 +18,7 @@ class IndexConfig(command.JobConfig):
 
     encoder: str = Field("live", description="alias or fingerprint of a registered encoder")
     where: str = Field("", description="SQL filter on the images table, empty = every image")
+    optimize: bool = Field(False, description="embed nothing: index new rows, join small files, measure")
 
 
 def run(config: IndexConfig) -> dict:

@@ -30,7 +30,7 @@ def ingest(config: IngestConfig) -> dict:
     session.require({"decode": profile.encoder.decode, "encode": profile.encoder.stage})
     register_first(store, profile, encoder)
     known = known_images(store, encoder.fingerprint)
-    writer = Writer(store, encoder.fingerprint, encoder.dim, source.label, config.flush_seconds)
+    writer = Writer(store, encoder, source.label, config.flush_seconds)
     writer.reject_inputs(source.rejects)
     progress = Progress(source.num_inputs, sys.stderr)
     begun = time.monotonic()

@@ -7,7 +7,9 @@ from typing import IO
 import pyarrow as pa
 from pyarrow import compute as pc
 
-from cluster.tables import SCHEMAS, Store, embeddings_schema, embeddings_table, now
+from actors.encoder import Encoder
+from actors.vectors import VectorTable
+from cluster.tables import SCHEMAS, Store, now
 from jobs.ingest.stages import KNOWN, NEW, REJECTED
 
 FLUSH_ROWS = 2048
@@ -17,13 +19,10 @@ SHOW_SECONDS = 2.0
 class Writer:
     """Collects embedded rows and merges them, vectors first: an image in `images` always has its vector."""
 
-    def __init__(
-        self, store: Store, fingerprint: str, dim: int, label: str, flush_seconds: float = 5.0
-    ) -> None:
+    def __init__(self, store: Store, encoder: Encoder, label: str, flush_seconds: float = 5.0) -> None:
         """`label` fills the column `source`; merges happen at least every `flush_seconds`."""
         self.store = store
-        self.table = embeddings_table(fingerprint)
-        self.schema = embeddings_schema(dim)
+        self.vectors = VectorTable(store, encoder)
         self.label = label
         self.flush_seconds = flush_seconds
         self.counts = dict.fromkeys(
@@ -66,8 +65,7 @@ class Writer:
         moment = pa.scalar(now(), SCHEMAS["images"].field("added_at").type)
         rows = rows.append_column("source", pa.array([self.label] * rows.num_rows, pa.string()))
         rows = rows.append_column("added_at", pa.repeat(moment, rows.num_rows))
-        vectors = rows.select(self.schema.names).cast(self.schema)
-        inserted = self.store.merge(self.table, vectors, on=["image_id"])
+        inserted = self.vectors.merge(rows)
         self.counts["num_embeddings"] += inserted
         self.counts["num_images"] += self.store.merge("images", rows, on=["image_id"])
         self.counts["num_duplicates"] += rows.num_rows - inserted
