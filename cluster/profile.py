@@ -134,6 +134,9 @@ class Align(Settings):
     inconsistent_weight: float = Field(
         0.5, ge=0, le=1, description="weight of a pair that the judge contradicted in the other order"
     )
+    human_weight: float = Field(
+        1.0, ge=0, description="weight of a pair that a person gave, among its query's others, 0 = left out"
+    )
     gradient_clip: float = Field(1.0, gt=0, description="largest L2 norm of the gradient")
     seed: int = Field(0, ge=0, description="seed of order and sampling")
     pixel_cache_bytes: int = Field(

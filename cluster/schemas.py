@@ -81,7 +81,46 @@ SCHEMAS: dict[str, pa.Schema] = {
     "aliases": pa.schema(
         {"alias": pa.string(), "version": pa.int64(), "encoder": pa.string(), "set_at": TIMESTAMP}
     ),
+    # One event of a person; see `serve_app/feedback.py`. Images are named by image_ids, image_id, over and
+    # other_image_ids, in `preferences` by winner and loser.
+    "feedback": pa.schema(
+        {
+            "event_id": pa.string(),
+            "at": TIMESTAMP,
+            "client": pa.string(),
+            "kind": pa.string(),
+            "answer": pa.string(),
+            "query": pa.string(),
+            "system": pa.string(),
+            "encoder": pa.string(),
+            "image_ids": pa.list_(pa.string()),
+            "image_id": pa.string(),
+            "over": pa.string(),
+            "other_system": pa.string(),
+            "other_encoder": pa.string(),
+            "other_image_ids": pa.list_(pa.string()),
+            "accuracy": pa.string(),
+            "aesthetics": pa.string(),
+            "diversity": pa.string(),
+        }
+    ),
 }
+
+PREFERENCE_KEY = ("run_id", "query", "winner", "loser")
+HUMAN = "human"  # the source of preferences that people gave
+FEEDBACK_RUN = "feedback"  # their run_id is this, a dash, and the start of the event's id
+
+# Human preference of image retrieval: a query, two groups of images, votes. A table of it may lack the ties.
+HPIR_COLUMNS = (
+    "query",
+    "group_a",
+    "group_b",
+    "votes_accuracy_a",
+    "votes_accuracy_b",
+    "votes_aesthetic_a",
+    "votes_aesthetic_b",
+)
+HPIR_TIES = ("votes_accuracy_tie", "votes_aesthetic_tie")
 
 # Field metadata by which Lance knows a table's primary key, and each column's place in it (from 1).
 KEY = b"lance-schema:unenforced-primary-key"

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cluster.schemas import near_ties
+from cluster.schemas import HUMAN, near_ties
 
 QUERIES, CAPTIONS = 0, 1  # streams of the seeded generator
 
@@ -72,15 +72,19 @@ class Schedule:
         return np.resize(order, (self.num_batches, batch_size))
 
 
-def weigh_pairs(pairs: pa.Table, *, near_tie_weight: float, inconsistent_weight: float) -> pa.Table:
-    """Preference rows with `p_winner` and `consistent` -> those that weigh anything, with `weight` > 0.
+def weigh_pairs(
+    pairs: pa.Table, *, near_tie_weight: float, inconsistent_weight: float, human_weight: float
+) -> pa.Table:
+    """Preference rows with `p_winner`, `consistent` and `source` -> those that weigh anything, with `weight`.
 
-    `weight` (float32) is 1, times `near_tie_weight` for a near tie, times `inconsistent_weight` where the
-    judge, asked in both orders, contradicted itself.
+    `weight` (float32, > 0) is 1, times `near_tie_weight` for a near tie, times `inconsistent_weight` where
+    the judge, asked in both orders, contradicted itself, times `human_weight` where a person chose.
     """
     near = near_ties(pairs["p_winner"].to_numpy())
     consistent = pairs["consistent"].to_numpy()
+    human = pc.equal(pairs["source"], HUMAN).to_numpy()
     weight = np.where(near, near_tie_weight, 1.0) * np.where(consistent, 1.0, inconsistent_weight)
+    weight *= np.where(human, human_weight, 1.0)
     return pairs.append_column("weight", pa.array(weight.astype(np.float32))).filter(pa.array(weight > 0))
 
 
@@ -90,7 +94,9 @@ def group_pairs(pairs: pa.Table, *, max_pairs_per_query: int, seed: int) -> pa.T
     The order of the rows given does not matter. A query with more than `max_pairs_per_query` pairs keeps a
     seeded sample of them.
     """
-    pairs = pairs.sort_by([("query", "ascending"), ("winner", "ascending"), ("loser", "ascending")])
+    # Two people, or a person and a judge, may have compared the same images: the last two tell them apart.
+    order = ("query", "winner", "loser", "p_winner", "weight")
+    pairs = pairs.sort_by([(name, "ascending") for name in order])
     kept = _sample_per_query(pairs["query"], max_pairs_per_query, seed)
     lists = [(name, "list") for name in ("winner", "loser", "p_winner", "weight")]
     grouped = pairs.take(kept).group_by("query", use_threads=False).aggregate(lists)

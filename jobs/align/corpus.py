@@ -11,6 +11,7 @@ from pyarrow import parquet
 from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import Align
+from cluster.schemas import FEEDBACK_RUN, HUMAN
 from cluster.tables import Store, embeddings_table
 from jobs.align.batches import Corpus, flat, group_pairs
 from jobs.align.guard import CaptionPairs
@@ -19,21 +20,37 @@ EncodeTexts = Callable[[list[str]], np.ndarray]
 
 
 def read_pairs(store: Store, run_id: str, parent: str) -> pa.Table:
-    """Preference rows of the run, or all for "": `query`, `winner`, `loser`, `p_winner`, `consistent`.
+    """Preference rows: `query`, `winner`, `loser`, `p_winner`, `consistent`, `source`.
 
-    Raises UserError when there are none, or when another encoder than `parent` retrieved their images.
+    `run_id` names a run, or several separated by commas; "" takes all, and `feedback` is what people chose.
+    Raises UserError when one of them has none, or when another encoder than `parent` retrieved its images.
     """
-    where = "run_id = '{}'".format(run_id.replace("'", "''")) if run_id else None
-    columns = ["query", "winner", "loser", "p_winner", "consistent", "run_id"]
+    names = [name for name in run_id.split(",") if name]
+    where = " OR ".join(_is_of(name) for name in names) or None
+    columns = ["query", "winner", "loser", "p_winner", "consistent", "source", "run_id"]
     pairs = store.read("preferences", columns, where)
-    if not pairs.num_rows:
-        known = sorted(set(store.read("preferences", ["run_id"])["run_id"].to_pylist()))
+    found = _runs(pairs)
+    missing = [name for name in names if name not in found]
+    if missing or not found:
+        known = sorted(_runs(store.read("preferences", ["source", "run_id"])))
         raise UserError(
-            f"There are no preferences of run {run_id!r} in {store.uri}: it holds the runs "
+            f"There are no preferences of run {', '.join(missing)!r} in {store.uri}: it holds the runs "
             f"{', '.join(known) or 'none'}; `kallos label` makes one."
         )
     _check_encoder(store, where, parent)
     return pairs.drop_columns("run_id")
+
+
+def _is_of(name: str) -> str:
+    """SQL: the row is of the run. Each choice of a person has a run_id of its own."""
+    return f"source = '{HUMAN}'" if name == FEEDBACK_RUN else "run_id = '{}'".format(name.replace("'", "''"))
+
+
+def _runs(pairs: pa.Table) -> set[str]:
+    """The runs that the rows are of, by the names that `read_pairs` takes."""
+    human = pc.equal(pairs["source"], HUMAN)
+    runs = set(pairs["run_id"].filter(pc.invert(human)).to_pylist())
+    return runs | {FEEDBACK_RUN} if pc.any(human).as_py() else runs
 
 
 def _check_encoder(store: Store, where: str | None, parent: str) -> None:

@@ -14,7 +14,7 @@ from actors.encoder import Encoder, save_encoder
 from cluster import session
 from cluster.errors import UserError
 from cluster.profile import Align
-from cluster.schemas import near_ties
+from cluster.schemas import HUMAN, near_ties
 from cluster.tables import EncoderRecord, Store
 from jobs import command
 from jobs.align import prepare
@@ -81,11 +81,12 @@ def align(config: AlignConfig) -> dict[str, Any]:
 
 
 def counts(pairs: pa.Table) -> dict[str, int]:
-    """How many preferences were read, and how many of them are weighed down."""
+    """How many preferences were read, and how many of them have a weight of their own."""
     return {
         "num_preferences": pairs.num_rows,
         "num_near_ties": int(near_ties(pairs["p_winner"].to_numpy()).sum()),
         "num_inconsistent": pc.sum(pc.invert(pairs["consistent"])).as_py(),
+        "num_human": pc.sum(pc.equal(pairs["source"], HUMAN)).as_py(),
     }
 
 

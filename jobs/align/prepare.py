@@ -23,13 +23,17 @@ from jobs.align.progress import progress
 def weigh(pairs: pa.Table, settings: Align) -> pa.Table:
     """The pairs that weigh anything, with their `weight`. Raises UserError when there are none."""
     weighed = weigh_pairs(
-        pairs, near_tie_weight=settings.near_tie_weight, inconsistent_weight=settings.inconsistent_weight
+        pairs,
+        near_tie_weight=settings.near_tie_weight,
+        inconsistent_weight=settings.inconsistent_weight,
+        human_weight=settings.human_weight,
     )
     if not weighed.num_rows:
         raise UserError(
-            f"None of the {pairs.num_rows} preferences weighs anything: all are near ties or inconsistent, "
-            f"with align.near_tie_weight {settings.near_tie_weight:g} and align.inconsistent_weight "
-            f"{settings.inconsistent_weight:g}: raise them, or label with another judge."
+            f"None of the {pairs.num_rows} preferences weighs anything: all are near ties, inconsistent or "
+            f"people's, with align.near_tie_weight {settings.near_tie_weight:g}, align.inconsistent_weight "
+            f"{settings.inconsistent_weight:g} and align.human_weight {settings.human_weight:g}: raise them, "
+            "or label with another judge."
         )
     return weighed
 

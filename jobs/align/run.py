@@ -5,6 +5,7 @@ and a row in `encoders`. Training state lies in `<out>/align/<run>`, where the r
 that decides its result: the same command started again goes on where it stopped, or finds the work done.
 
     kallos align --profile mini --run-id RUN
+    kallos align --profile mini --run-id RUN,feedback      # and what people chose on the search page
 """
 
 from typing import Any, Literal
@@ -18,7 +19,11 @@ from jobs import command
 class AlignConfig(command.JobConfig):
     """What to align, and with what; the rest is the profile's `align` and `guard`."""
 
-    run_id: str = Field("", description="labelling run whose preferences to learn from, empty = all")
+    run_id: str = Field(
+        "",
+        description="run whose preferences to learn from, several separated by commas, empty = all; "
+        "`feedback` is what people chose",
+    )
     parent: str = Field("baseline", description="alias or fingerprint of the encoder to start from")
     where: str = Field("", description="SQL filter on the images whose captions anchor the encoder")
     out: str = Field("", description="folder for the encoder and training state, empty = beside the store")

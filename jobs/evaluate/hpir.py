@@ -2,7 +2,8 @@
 
 Two kinds of table come in, as Parquet, CSV or JSON lines:
 - HPIR form: query, group_a[], group_b[], votes_accuracy_a, votes_accuracy_b, votes_aesthetic_a,
-  votes_aesthetic_b. In a CSV a group is a JSON list, or names separated by spaces.
+  votes_aesthetic_b (votes_accuracy_tie, votes_aesthetic_tie optional). In a CSV a group is a JSON list, or
+  names separated by spaces.
 - pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (n_tie optional): groups of one image each,
   whose votes count as aesthetic.
 A group names its images by image_id, by a file beside the table, or by the end of the stored uri.
@@ -26,16 +27,8 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from cluster.errors import UserError
+from cluster.schemas import HPIR_COLUMNS, HPIR_TIES
 
-HPIR_COLUMNS = (
-    "query",
-    "group_a",
-    "group_b",
-    "votes_accuracy_a",
-    "votes_accuracy_b",
-    "votes_aesthetic_a",
-    "votes_aesthetic_b",
-)
 PAIR_COLUMNS = ("query", "file_a", "file_b", "n_prefer_a", "n_prefer_b")
 CRITERIA = ("accuracy", "aesthetic")
 _READERS = {".parquet": pq.read_table, ".csv": pa.csv.read_csv, ".jsonl": pa.json.read_json}
@@ -87,7 +80,8 @@ def read_hpir(path: str) -> list[Row]:
     if set(PAIR_COLUMNS) <= set(table.column_names):
         raise UserError(f"{path!r} is a pair table (file_a, file_b): give it with --pairs instead of --hpir")
     require_columns(table, HPIR_COLUMNS, path)
-    rows = [_hpir_row(record) for record in table.select(HPIR_COLUMNS).to_pylist()]
+    ties = [name for name in HPIR_TIES if name in table.column_names]
+    rows = [_hpir_row(record) for record in table.select([*HPIR_COLUMNS, *ties]).to_pylist()]
     for number, row in enumerate(rows):
         if not row.group_a or not row.group_b:
             raise UserError(f"{path!r}, row {number} ({row.query!r}): a group holds no image")
@@ -95,7 +89,9 @@ def read_hpir(path: str) -> list[Row]:
 
 
 def _hpir_row(record: Mapping) -> Row:
-    votes = {c: Votes(record[f"votes_{c}_a"] or 0, record[f"votes_{c}_b"] or 0) for c in CRITERIA}
+    votes = {
+        c: Votes(*(record.get(f"votes_{c}_{side}") or 0 for side in ("a", "b", "tie"))) for c in CRITERIA
+    }
     return Row(record["query"], _names(record["group_a"]), _names(record["group_b"]), votes)
 
 

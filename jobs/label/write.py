@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+from cluster.schemas import PREFERENCE_KEY
 from cluster.tables import SCHEMAS, Store, now
 
 DONE = pa.schema({"query": pa.string(), "error": pa.string(), "num_failed_answers": pa.int64()})
-PREFERENCE_KEY = ("run_id", "query", "winner", "loser")
 RANKING_KEY = ("run_id", "query")
 
 

@@ -106,29 +106,37 @@ def preferences() -> pa.Table:
             "query": ["a", "a", "a", "a", "b"],
             "p_winner": pa.array([0.9, 0.52, 0.9, 0.5, 0.549], pa.float32()),
             "consistent": [True, True, False, False, True],
+            "source": ["lmm_pair", "lmm_pair", "lmm_pair", "lmm_pair", "human"],
         }
     )
 
 
 def test_near_ties_and_inconsistent_pairs_weigh_less_and_both_weigh_least():
-    weighed = weigh_pairs(preferences(), near_tie_weight=0.5, inconsistent_weight=0.25)
+    weighed = weigh_pairs(preferences(), near_tie_weight=0.5, inconsistent_weight=0.25, human_weight=1)
     assert weighed["weight"].to_pylist() == [1.0, 0.5, 0.25, 0.125, 0.5]
     assert weighed["weight"].type == pa.float32()
     assert weighed.drop_columns("weight").equals(preferences())
 
 
 def test_a_weight_of_zero_leaves_pairs_out_and_a_query_that_has_no_others():
-    no_ties = weigh_pairs(preferences(), near_tie_weight=0, inconsistent_weight=1)
+    no_ties = weigh_pairs(preferences(), near_tie_weight=0, inconsistent_weight=1, human_weight=1)
     assert no_ties["query"].to_pylist() == ["a", "a"] and no_ties["weight"].to_pylist() == [1.0, 1.0]
-    sure = weigh_pairs(preferences(), near_tie_weight=0, inconsistent_weight=0)
+    sure = weigh_pairs(preferences(), near_tie_weight=0, inconsistent_weight=0, human_weight=1)
     assert sure["consistent"].to_pylist() == [True] and sure["query"].to_pylist() == ["a"]
+
+
+def test_what_people_chose_weighs_as_much_as_the_profile_says():
+    by_human = [weigh(preferences(), Align(human_weight=weight))["weight"].to_pylist() for weight in (3, 0)]
+    assert by_human == [[1.0, 0.5, 0.5, 0.25, 1.5], [1.0, 0.5, 0.5, 0.25]]
 
 
 def test_preferences_of_which_none_weighs_anything_are_refused():
     near = preferences().slice(4)
     assert weigh(near, Align()).num_rows == 1
-    with pytest.raises(UserError, match=r"None of the 1 preferences .* align.near_tie_weight 0 "):
+    with pytest.raises(UserError, match=r"None of the 1 preferences .* align.near_tie_weight 0, "):
         weigh(near, Align(near_tie_weight=0))
+    with pytest.raises(UserError, match=r"align\.human_weight 0: raise"):
+        weigh(near, Align(human_weight=0))
 
 
 def pairs(rows: list[tuple[str, str, str, float]]) -> pa.Table:
@@ -147,6 +155,13 @@ def test_pairs_are_grouped_by_query_in_an_order_that_the_rows_order_does_not_cha
         "p_winner": [[0.7, 0.8], [0.9, 1.0]],
         "weight": [[0.35, 0.4], [0.45, 0.5]],
     }
+    assert grouped == group_pairs(pairs(rows[::-1]), max_pairs_per_query=9, seed=0).to_pydict()
+
+
+def test_a_pair_that_two_gave_is_kept_twice_in_an_order_that_the_rows_order_does_not_change():
+    rows = [("a", "x", "y", 0.9), ("a", "x", "y", 0.65), ("a", "y", "x", 0.65)]
+    grouped = group_pairs(pairs(rows), max_pairs_per_query=9, seed=0).to_pydict()
+    assert grouped["winner"] == [["x", "x", "y"]] and grouped["p_winner"] == [[0.65, 0.9, 0.65]]
     assert grouped == group_pairs(pairs(rows[::-1]), max_pairs_per_query=9, seed=0).to_pydict()
 
 

@@ -46,6 +46,12 @@ def test_every_kind_of_table_reads_to_the_same_rows(tmp_path, kind):
     ]
 
 
+def test_votes_for_neither_are_read_where_the_table_has_them(tmp_path):
+    records = [{**record, "votes_accuracy_tie": 3, "votes_aesthetic_tie": None} for record in RECORDS]
+    (row, _) = hpir.read_hpir(write(tmp_path, "parquet", records))
+    assert row.votes == {"accuracy": Votes(4, 1, 3), "aesthetic": Votes(0, 5)}
+
+
 def test_a_csv_group_may_be_a_json_list(tmp_path):
     path = tmp_path / "votes.csv"
     path.write_text(",".join(hpir.HPIR_COLUMNS) + '\nboat,"[""a b"", ""c""]",d,1,2,3,4\n')

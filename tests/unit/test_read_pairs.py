@@ -1,0 +1,59 @@
+"""Which preferences an alignment reads: those of a run, of several, of people, or all."""
+
+import pyarrow as pa
+import pytest
+
+from cluster.errors import UserError
+from cluster.schemas import PREFERENCE_KEY
+from cluster.tables import SCHEMAS, now
+from jobs.align.corpus import read_pairs
+from jobs.align.job import counts
+
+PARENT = "0123456789abcdef"
+
+
+def preference(run_id: str, winner: str, source: str = "lmm_score") -> dict:
+    names = dict(query="red boat", rephrased="red boat", style="original", winner=winner, loser="z")
+    return dict(names, p_winner=0.65, winner_cell=[0, 1], loser_cell=[0, 0], source=source, consistent=True,
+                judge=source, run_id=run_id)  # fmt: skip
+
+
+@pytest.fixture
+def filled(store):
+    rows = [
+        *(preference("one", winner) for winner in "ab"),
+        preference("two", "c"),
+        *(preference(f"feedback-{event}", "d", "human") for event in ("0a", "0b")),
+    ]
+    store.merge("preferences", pa.Table.from_pylist(rows, SCHEMAS["preferences"]), on=PREFERENCE_KEY)
+    texts = dict.fromkeys(("rephrased", "style", "judge", "source"), "")
+    lists = dict(image_ids=[], semantic_scores=[], aesthetic_scores=[])
+    rankings = [
+        dict(run_id=run, query="red boat", encoder=encoder, created_at=now(), **texts, **lists)
+        for run, encoder in (("one", PARENT), ("two", "another"))
+    ]
+    table = pa.Table.from_pylist(rankings, SCHEMAS["rankings"])
+    store.merge("rankings", table, on=["run_id", "query"])
+    return store
+
+
+@pytest.mark.parametrize(
+    ("run_id", "winners"),
+    [("one", "ab"), ("feedback", "dd"), ("one,feedback", "abdd"), ("feedback,one", "abdd")],
+)
+def test_runs_and_what_people_chose_are_read_together(filled, run_id, winners):
+    pairs = read_pairs(filled, run_id, PARENT)
+    assert sorted(pairs["winner"].to_pylist()) == list(winners)
+    assert counts(pairs)["num_human"] == winners.count("d")
+
+
+@pytest.mark.parametrize("run_id", ["", "two", "one,two"])
+def test_a_run_whose_images_another_encoder_retrieved_is_refused(filled, run_id):
+    with pytest.raises(UserError, match="of run two were made with encoder another"):
+        read_pairs(filled, run_id, PARENT)
+
+
+@pytest.mark.parametrize("run_id", ["three", "one,three"])
+def test_a_run_without_preferences_is_named_beside_those_that_exist(filled, run_id):
+    with pytest.raises(UserError, match=r"of run 'three' .* the runs feedback, one, two;"):
+        read_pairs(filled, run_id, PARENT)
