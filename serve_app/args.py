@@ -19,7 +19,7 @@ class ServeArgs(BaseModel):
     )
     keys_file: str = Field("", description="file of API keys, `name:key` a line, empty = the profile's")
     num_replicas: int | None = Field(
-        None, ge=1, description="copies of the deployment, a count, none = the profile's"
+        None, ge=1, description="copies of the deployment, a fixed count, none = the profile's"
     )
     systems: tuple[str, ...] = Field(
         ("live", "baseline"),
@@ -43,6 +43,7 @@ def settings(args: ServeArgs) -> Profile:
         "port": args.port or None,
         "keys_file": args.keys_file or None,
         "num_replicas": args.num_replicas,
+        "max_replicas": args.num_replicas,
     }
     overrides: dict = {"serve": {key: value for key, value in serve.items() if value is not None}}
     if args.store:

@@ -64,7 +64,7 @@ STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_jso
 
 
 def install(app: FastAPI) -> None:
-    """Give the app handlers that answer every refusal in our form; mistakes of ours reach `logs.RequestLog`."""
+    """Answer every refusal in our form. Mistakes of ours go on, to `logs.RequestLog`."""
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
 

@@ -170,7 +170,7 @@ def _unauthorized(code: str, message: str):
 
 
 def _who(scope: Scope) -> str:
-    """Whose requests are counted together: the key's name, else the address; of IPv6 its network of one site."""
+    """Whose requests count together: the key's, else the address's; a site has a whole network of IPv6."""
     if name := scope.get("state", {}).get("key_name"):
         return f"key {name}"
     host = (scope.get("client") or ("", 0))[0]

@@ -13,6 +13,7 @@ from cluster.profile import Serve
 MIN_KEY_CHARS = 16
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 KEY = re.compile(r"[\x21-\x7e]+")  # what a header carries as it is: printable ASCII, no blanks
+_FORM = "a line is `name:key`, the name of at most 100 letters, digits and ._-"
 
 
 class Keyring:
@@ -46,8 +47,8 @@ def read_keys(path: str) -> dict[str, str]:
     for number, line in enumerate(map(str.strip, lines), start=1):
         if not line or line.startswith("#"):
             continue
-        name, _, key = (part.strip() for part in line.partition(":"))
-        if fault := _fault(name, key, keys):
+        name, colon, key = (part.strip() for part in line.partition(":"))
+        if fault := _fault(name, key, keys) if colon else _FORM:
             raise UserError(f"Keys file {path}, line {number}: {fault}.")
         keys[name] = key
     if not keys:
@@ -79,14 +80,15 @@ def is_loopback(host: str) -> bool:
 
 
 def _fault(name: str, key: str, known: Mapping[str, str]) -> str:
+    """What is wrong with a line, or "". Shows neither part of it: either may be a key."""
     if not NAME.fullmatch(name):
-        return f"a line is `name:key`, the name of letters, digits and ._- ({NAME.pattern})"
+        return _FORM
     if len(key) < MIN_KEY_CHARS or not KEY.fullmatch(key):
-        return f"the key of {name!r} needs at least {MIN_KEY_CHARS} printable ASCII characters without blanks"
+        return f"the key needs at least {MIN_KEY_CHARS} printable ASCII characters without blanks"
     if name in known:
-        return f"the name {name!r} stands there twice"
+        return "the name stands there twice"
     if key in known.values():
-        return f"{name!r} has the key of another name"
+        return "the key is that of another name"
     return ""
 
 

@@ -21,7 +21,6 @@ from time import perf_counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cluster.profile import Serve
 from serve_app import errors
 from serve_app.metrics import Metrics
 
@@ -41,7 +40,7 @@ _SALT = secrets.token_bytes(16)
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object in one line: its message, the fields given with `extra`, an error's stack."""
+    """A record as a JSON object in one line: message, fields given with `extra`, an error's stack."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -78,7 +77,7 @@ class RequestLog:
     def __init__(
         self, app: ASGIApp, metrics: Metrics, *, log_queries: bool = False, proxy_returns_id: bool = False
     ) -> None:
-        """`proxy_returns_id`: the proxy in front returns the `X-Request-ID` that it hands on, as Serve's does."""
+        """`proxy_returns_id`: the proxy before us returns the `X-Request-ID` that it passes on."""
         self.app = app
         self.metrics = metrics
         self.log_queries = log_queries

@@ -12,7 +12,7 @@ SIZES = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
 
 
 class Metrics:
-    """The series of one process that answers requests. Every label has few values: no ids, no words, no paths."""
+    """The series of a process that answers requests. Labels have few values: no ids, no words, no paths."""
 
     def __init__(self) -> None:
         self._seconds = Histogram(
