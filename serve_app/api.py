@@ -1,18 +1,33 @@
-"""The HTTP face of the search: all routes over a `Service`. Knows neither Ray nor models."""
+"""The HTTP face of the search: all routes over a `Service`. Knows no models."""
 
 from fastapi import FastAPI
 
 from cluster.profile import Serve
 from serve_app import errors
-from serve_app.guard import Guard
+from serve_app.guard import BodyLimit, KeyCheck, RateLimit, SecurityHeaders, document_keys
+from serve_app.keys import Keyring, read_keys
+from serve_app.logs import RequestLog
+from serve_app.metrics import Metrics
 from serve_app.routes import feedback, images, page, search, state
 from serve_app.service import Service
 
 JSON_BYTES = 64 * 1024
 
 
-def make_api(service: Service, config: Serve) -> FastAPI:
-    """The ASGI app over a service, within the limits of the profile's `serve`."""
+def make_api(
+    service: Service, config: Serve, metrics: Metrics | None = None, *, proxy_returns_id: bool = False
+) -> FastAPI:
+    """The ASGI app over a service, within the limits of the profile's `serve`.
+
+    Args:
+        service: what answers.
+        config: the profile's `serve`.
+        metrics: where requests are counted, none = series of its own.
+        proxy_returns_id: see `RequestLog`.
+
+    Raises:
+        UserError: the keys file is wrong.
+    """
     app = FastAPI(
         title="Kallos",
         version="1",
@@ -20,12 +35,29 @@ def make_api(service: Service, config: Serve) -> FastAPI:
         docs_url=None,  # FastAPI's own pages load scripts from another host: /docs is ours
         redoc_url=None,
     )
-    # An image comes as base64: four bytes for three.
-    app.add_middleware(Guard, max_body_bytes=config.max_upload_bytes * 4 // 3 + JSON_BYTES)
     errors.install(app)
     search.add(app, service, config)
     images.add(app, service, config)
     feedback.add(app, service)
     state.add(app, service, config)
     page.add(app)
+    _guard(app, config)
+    app.add_middleware(
+        RequestLog,
+        metrics=metrics or Metrics(),
+        log_queries=config.log_queries,
+        proxy_returns_id=proxy_returns_id,
+    )
+    app.add_middleware(SecurityHeaders)
     return app
+
+
+def _guard(app: FastAPI, config: Serve) -> None:
+    """What stands before the routes; added last, asked first: keys, then the rate limit, then the body's."""
+    # An image comes as base64: four bytes for three.
+    app.add_middleware(BodyLimit, max_bytes=config.max_upload_bytes * 4 // 3 + JSON_BYTES)
+    if config.requests_per_minute:
+        app.add_middleware(RateLimit, per_minute=config.requests_per_minute)
+    if config.keys_file:
+        app.add_middleware(KeyCheck, keyring=Keyring(read_keys(config.keys_file)))
+        document_keys(app)

@@ -24,8 +24,10 @@ from cluster.errors import UserError
 from cluster.profile import LanguageModel, Profile, Serve
 from cluster.session import connect
 from cluster.tables import Store
+from serve_app import logs
 from serve_app.api import make_api
 from serve_app.args import ServeArgs, settings
+from serve_app.metrics import Metrics
 from serve_app.service import Service
 from serve_app.systems import Systems, opener
 from serve_app.teacher import JudgeEngine, RephraserEngine, Teacher
@@ -50,13 +52,18 @@ class Search:
     def __init__(
         self, profile: Profile, args: ServeArgs, secret: bytes, engines: dict[str, DeploymentHandle]
     ) -> None:
+        logs.configure()
         store = Store(profile.store, fresh=True)
-        self._config = profile.serve
-        self._systems = Systems(store, args.systems, opener(profile, store))
-        tickets = Tickets(secret)
-        teacher = Teacher(**engines, label=profile.label) if engines else None
+        self._config, self._metrics = profile.serve, Metrics()
+        self._systems = Systems(store, args.systems, opener(profile, store, self._metrics))
         self._service = Service(
-            store, self._systems, self._config, tickets=tickets, teacher=teacher, examples=args.examples
+            store,
+            self._systems,
+            self._config,
+            self._metrics,
+            tickets=Tickets(secret),
+            teacher=Teacher(**engines, label=profile.label) if engines else None,
+            examples=args.examples,
         )
         threading.Thread(target=self._follow, daemon=True, name="aliases").start()
 
@@ -69,7 +76,7 @@ class Search:
                 logger.exception("the aliases cannot be read")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return make_api(self._service, self._config)
+        return make_api(self._service, self._config, self._metrics, proxy_returns_id=True)
 
 
 def build_app(args: ServeArgs) -> serve.Application:
@@ -143,7 +150,7 @@ def _check(profile: Profile, args: ServeArgs) -> None:
     """What every replica checks as it starts, here first: a refusal comes at once, and as one sentence."""
     here = profile.encoder.model_copy(update={"num_threads": 0})  # torch's threads are the caller's business
     store = Store(profile.store)
-    Systems(store, args.systems, opener(profile.model_copy(update={"encoder": here}), store))
+    Systems(store, args.systems, opener(profile.model_copy(update={"encoder": here}), store, Metrics()))
 
 
 def _listen(config: Serve, free_port: bool) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.profile import Profile, load_profile
+from serve_app.keys import check_exposure
 
 
 class ServeArgs(BaseModel):
@@ -16,8 +17,9 @@ class ServeArgs(BaseModel):
     port: int | None = Field(
         None, ge=0, le=65535, description="port to listen on, 0 = any free one, none = the profile's"
     )
+    keys_file: str = Field("", description="file of API keys, `name:key` a line, empty = the profile's")
     num_replicas: int | None = Field(
-        None, ge=1, description="copies of the deployment, a count, none = the profile's"
+        None, ge=1, description="copies of the deployment, a fixed count, none = the profile's"
     )
     systems: tuple[str, ...] = Field(
         ("live", "baseline"),
@@ -33,10 +35,19 @@ def settings(args: ServeArgs) -> Profile:
     """The profile that the arguments name, with their overrides applied.
 
     Raises:
-        UserError: no such profile, or a value that it refuses.
+        UserError: no such profile, a value that it refuses, a wrong keys file, or a host that others reach
+            without a keys file.
     """
-    serve = {"host": args.host or None, "port": args.port or None, "num_replicas": args.num_replicas}
+    serve = {
+        "host": args.host or None,
+        "port": args.port or None,
+        "keys_file": args.keys_file or None,
+        "num_replicas": args.num_replicas,
+        "max_replicas": args.num_replicas,
+    }
     overrides: dict = {"serve": {key: value for key, value in serve.items() if value is not None}}
     if args.store:
         overrides["store"] = args.store
-    return load_profile(args.profile, **overrides)
+    profile = load_profile(args.profile, **overrides)
+    check_exposure(profile.serve.host, profile.serve)
+    return profile

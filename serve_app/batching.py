@@ -13,9 +13,19 @@ from typing import Any
 class Batcher:
     """Calls `call(items) -> results` in a thread, a batch at a time; `await batcher(item)` is its result."""
 
-    def __init__(self, call: Callable[[list], Sequence], *, max_batch_size: int, wait_s: float = 0.0) -> None:
-        """`wait_s`: seconds that a batch which is not full waits for company, 0 = it starts at once."""
+    def __init__(
+        self,
+        call: Callable[[list], Sequence],
+        *,
+        max_batch_size: int,
+        wait_s: float = 0.0,
+        told: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """`wait_s`: seconds that a batch which is not full waits for company, 0 = it starts at once. `told`:
+        is told the size of each batch.
+        """
         self._call = call
+        self._told = told
         self._max_batch_size = max_batch_size
         self._wait_s = wait_s
         self._waiting: deque[tuple[Any, asyncio.Future]] = deque()
@@ -44,6 +54,7 @@ class Batcher:
         if not batch:
             return
         items, futures = zip(*batch, strict=True)
+        self._told(len(items))
         try:
             results = await asyncio.to_thread(self._call, list(items))
         except Exception as error:

@@ -1,14 +1,10 @@
 """Every error of the endpoint as one JSON body: {"error": {"code", "message", "field"}}."""
 
-import logging
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-
-logger = logging.getLogger(__name__)
 
 
 class ErrorDetail(BaseModel):
@@ -70,10 +66,9 @@ STATUS_CODES = {404: "not_found", 405: "method_not_allowed", 400: "malformed_jso
 
 
 def install(app: FastAPI) -> None:
-    """Give the app handlers that answer every error in our form."""
+    """Answer every refusal in our form. Mistakes of ours go on, to `logs.RequestLog`."""
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    app.add_exception_handler(Exception, _on_bug)
 
 
 def body(status: int, code: str, message: str, field: str = "", headers: dict | None = None) -> JSONResponse:
@@ -109,9 +104,3 @@ async def _on_http(request: Request, error: HTTPException) -> JSONResponse:
     }
     message = messages.get(error.status_code, str(error.detail))
     return body(error.status_code, STATUS_CODES.get(error.status_code, "error"), message, headers=headers)
-
-
-async def _on_bug(request: Request, error: Exception) -> JSONResponse:
-    """A mistake of ours: logged in full, told in brief."""
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return body(500, "internal_error", "The server made a mistake; it is in its log.")

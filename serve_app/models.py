@@ -218,13 +218,13 @@ class FeedbackRequest(Body):
     """
 
     kind: Literal["click", "prefer", "blind"]
-    search_id: str = Field(max_length=500, description="`search_id` of the answer (blind: of answer a)")
+    search_id: str = Field(max_length=4000, description="`search_id` of the answer (blind: of answer a)")
     results: list[ImageId] = Field(
         min_length=1, max_length=1000, description="image_ids of that answer, in its order"
     )
     image_id: ImageId | None = Field(None, description="click, prefer: the image chosen")
     over: ImageId | None = Field(None, description="prefer: the image of the same answer that is less good")
-    other_search_id: str = Field("", max_length=500, description="blind: `search_id` of answer b")
+    other_search_id: str = Field("", max_length=4000, description="blind: `search_id` of answer b")
     other_results: list[ImageId] = Field([], max_length=1000, description="blind: image_ids of answer b")
     accuracy: Literal["a", "b", "tie"] | None = Field(None, description="blind: which fits the query better")
     aesthetics: Literal["a", "b", "tie"] | None = Field(None, description="blind: which is more beautiful")

@@ -1,6 +1,5 @@
 """The search itself, free of HTTP, of Ray and of model code: a query's way through one of several systems."""
 
-import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 
 from actors.images import decode
 from actors.parts import similarity_map
+from actors.retriever import Gone
 from cluster.errors import UserError
 from cluster.profile import Serve
 from cluster.schemas import embeddings_table
@@ -57,11 +57,11 @@ class Service:
         store: Store,
         systems: Systems,
         config: Serve,
+        metrics: Metrics,
         *,
         tickets: Tickets,
         teacher: Teacher | None = None,
         examples: Sequence[str] = (),
-        metrics: Metrics | None = None,
     ) -> None:
         """No `examples`: drawn from captions. No `teacher`: the cascade is not offered."""
         self._store = store
@@ -69,7 +69,7 @@ class Service:
         self._config = config
         self._tickets = tickets
         self._teacher = teacher
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics
         self._feedback = Feedback(store, tickets)
         self._images = store.open("images")
         self._preview = lru_cache(NUM_PREVIEWS_KEPT)(self._read_preview)
@@ -102,15 +102,11 @@ class Service:
 
     async def search(self, request: SearchBase, client: str) -> Found:
         """The answer to one search; `client` is who asks. Raises ApiError for what cannot be answered."""
-        self._metrics.in_flight(1)
-        try:
-            name, system, cursor = self._choose(request, client)
-            self._metrics.search(name)
-            if name == TEACHER:
-                return await self._ask_teacher(request, system)
-            return await self._ask_encoder(request, name, system, cursor)
-        finally:
-            self._metrics.in_flight(-1)
+        name, system, cursor = self._choose(request, client)
+        self._metrics.search(name)
+        if name == TEACHER:
+            return await self._ask_teacher(request, system)
+        return await self._ask_encoder(request, name, system, cursor)
 
     def _choose(self, request: SearchBase, client: str) -> tuple[str, System, paging.Cursor | None]:
         """Who answers: a next page's own encoder, the candidate for the experiment's share of `live`."""
@@ -151,8 +147,6 @@ class Service:
         clock.step("search" if request.diversity is None else "diversify", begun)
         more = len(rows) > request.k
         rows = rows[: request.k]
-        if cursor:
-            rows = await asyncio.to_thread(_still_there, system, rows)
         follows = paging.Cursor(
             encoder=system.fingerprint,
             version=version,
@@ -186,10 +180,13 @@ class Service:
     async def _find(self, system: System, vector: np.ndarray, asked: Asked) -> list[Row]:
         try:
             return await system.find((vector, asked))
-        except UserError as error:
-            if asked.version is None:
-                raise
-            raise ApiError(410, "page_expired", f"Search again from the start: {error}", "cursor") from None
+        except Gone:
+            raise ApiError(
+                410,
+                "page_expired",
+                "The index of that search is gone: search again from the start.",
+                "cursor",
+            ) from None
 
     def why(self, image_id: str, text: str, system: str) -> Heatmap:
         """Which parts of the image speak for the text.
@@ -206,7 +203,13 @@ class Service:
 
     async def feedback(self, event: FeedbackRequest, client: str) -> FeedbackResponse:
         """Keep what a person chose; it is on the disk when this returns. Raises ApiError for a bad event."""
-        return await self._feedback.take(event, client)
+        try:
+            told = await self._feedback.take(event, client)
+        except ApiError as refusal:
+            self._metrics.feedback(event.kind, refusal.code)
+            raise
+        self._metrics.feedback(event.kind, "new" if told.new else "known")
+        return told
 
     def preview(self, image_id: str) -> bytes:
         """The JPEG preview of an image (64 hex characters). Raises KeyError for an unknown one."""
@@ -231,16 +234,6 @@ def _diverse(rows: list[Row], num_wanted: int, weight: float) -> list[Row]:
     scores = np.array([row["score"] for row in rows])
     order = mmr(scores, np.stack([row["vector"] for row in rows]), num_wanted, weight)
     return [{key: value for key, value in rows[place].items() if key != "vector"} for place in order]
-
-
-def _still_there(system: System, rows: list[Row]) -> list[Row]:
-    """The rows whose image the table still holds: a page is cut from an older version of it."""
-    if not rows:
-        return rows
-    listed = ", ".join(f"'{row['image_id']}'" for row in rows)
-    found = system.retriever.table.search().where(f"image_id IN ({listed})").select(["image_id"])
-    there = {row["image_id"] for row in found.limit(len(rows)).to_list()}
-    return [row for row in rows if row["image_id"] in there]
 
 
 def _examples(store: Store, system: System) -> list[str]:

@@ -21,6 +21,7 @@ from serve_app import tastes
 from serve_app.batching import Batcher
 from serve_app.errors import ApiError
 from serve_app.finding import find
+from serve_app.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -128,25 +129,28 @@ class Systems:
             del self._opened[fingerprint]
 
 
-def opener(profile: Profile, store: Store) -> Callable[[str], System]:
+def opener(profile: Profile, store: Store, metrics: Metrics) -> Callable[[str], System]:
     """How systems of that profile and store are opened, by fingerprint."""
-    return partial(open_system, profile, store)
+    return partial(open_system, profile, store, metrics)
 
 
-def open_system(profile: Profile, store: Store, fingerprint: str) -> System:
+def open_system(profile: Profile, store: Store, metrics: Metrics, fingerprint: str) -> System:
     """Load an encoder and its index. Raises UserError when a table or checkpoint is missing or another's."""
     record = store.encoder(fingerprint)
     encoder = _load(record, profile.encoder)
     retriever = Retriever(store, fingerprint, encoder)
     vector = encoder.encode_texts(["warm-up"])  # the first call of everything is slow: not for a user
     retriever.search(vector, 1, columns=COLUMNS)
-    size, wait_s = profile.serve.max_batch_size, profile.serve.batch_wait_s
+    batched = partial(Batcher, max_batch_size=profile.serve.max_batch_size)
+    wait_s = profile.serve.batch_wait_s
     return System(
         record=record,
         encoder=encoder,
-        encode=Batcher(encoder.encode_texts, max_batch_size=size, wait_s=wait_s),
-        see=Batcher(lambda images: encoder.encode_images(np.stack(images)), max_batch_size=size),
-        find=Batcher(partial(find, retriever, COLUMNS), max_batch_size=size),
+        encode=batched(encoder.encode_texts, wait_s=wait_s, told=partial(metrics.batch, "encode")),
+        see=batched(
+            lambda images: encoder.encode_images(np.stack(images)), told=partial(metrics.batch, "image")
+        ),
+        find=batched(partial(find, retriever, COLUMNS), told=partial(metrics.batch, "search")),
         retriever=retriever,
         axes=_axes(store, retriever),
         recall_at_10=_recall(store, retriever),

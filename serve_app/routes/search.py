@@ -35,10 +35,16 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
     ) -> SearchResponse | SearchesResponse:
         response.headers["Cache-Control"] = "no-store"
         client, root = client_of(request), request.scope.get("root_path", "")
-        if isinstance(body, request_type):
-            return answer(await service.search(body, client), root)
-        found = await asyncio.gather(*(service.search(one, client) for one in body.searches))
-        return SearchesResponse(answers=[answer(one, root) for one in found])
+        searches = [body] if isinstance(body, request_type) else body.searches
+        request.state.log["queries"] = [one.query for one in searches]
+        found = await asyncio.gather(*(service.search(one, client) for one in searches))
+        request.state.log |= {
+            "systems": [one.system for one in found],
+            "k": [one.k for one in searches],
+            "num_results": [len(one.rows) for one in found],
+        }
+        answers = [answer(one, root) for one in found]
+        return answers[0] if isinstance(body, request_type) else SearchesResponse(answers=answers)
 
     @app.get("/v1/examples", response_model=Examples, summary="Queries worth a try on these images")
     async def examples() -> Examples:

@@ -28,6 +28,7 @@ from cluster.tables import SCHEMAS, EncoderRecord, Store, now
 from serve_app.app import _free_port
 from serve_app.args import ServeArgs
 from serve_app.errors import ApiError
+from serve_app.metrics import Metrics
 from serve_app.systems import Systems, opener
 
 
@@ -227,7 +228,7 @@ def test_openapi_tells_bounds_systems_and_errors(server):
 
 def opened(world, store, aliases=("live",)):
     profile = load_profile(world["profile"])
-    return Systems(store, aliases, opener(profile, store))
+    return Systems(store, aliases, opener(profile, store, Metrics()))
 
 
 def test_a_missing_index_is_refused_with_the_command_that_makes_it(world, tmp_path):
