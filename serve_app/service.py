@@ -184,7 +184,7 @@ class Service:
             raise ApiError(
                 410,
                 "page_expired",
-                "The index of that search is gone: search again from the start.",
+                "That index is gone: search again from the start.",
                 "cursor",
             ) from None
 
