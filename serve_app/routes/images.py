@@ -1,7 +1,10 @@
 """Single images: their preview, which of their parts speak for a query, and their removal."""
 
 import asyncio
-from typing import Annotated
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request, Response
 
@@ -11,6 +14,7 @@ from serve_app.models import MAX_QUERY_CHARS, Deleted, Heatmap
 from serve_app.routes import cached, refusals
 from serve_app.service import Service
 
+IMAGE_ID = re.compile("[0-9a-f]{64}")
 ImageId = Annotated[str, Path(description="sha256 of the image file's bytes, 64 hex characters")]
 
 
@@ -42,7 +46,8 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         query: Annotated[str, Query(min_length=1, max_length=MAX_QUERY_CHARS)],
         system: Annotated[str, Query(max_length=100, description="empty = the default")] = "",
     ) -> Heatmap:
-        return await asyncio.to_thread(service.why, image_id, query, system or service.system_names[0])
+        about = partial(service.why, text=query, system=system or service.system_names[0])
+        return await asyncio.to_thread(_known, about, image_id)
 
     @app.delete(
         "/v1/images/{image_id}",
@@ -57,8 +62,11 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         return Deleted(image_id=image_id, num_rows=num_rows)
 
 
-def _known(call, image_id: str):
+def _known(call: Callable[[str], Any], image_id: str) -> Any:
+    """What the call says of the image; an id that is none never reaches it. Raises ApiError (404)."""
     try:
-        return call(image_id)
+        if IMAGE_ID.fullmatch(image_id):
+            return call(image_id)
     except KeyError:
-        raise ApiError(404, "unknown_image", "There is no image of that id here.", "image_id") from None
+        pass
+    raise ApiError(404, "unknown_image", "There is no image of that id here.", "image_id")
