@@ -49,25 +49,31 @@ def sweep(store: Store, fingerprint: str, queries: np.ndarray) -> list[Measured]
     """Measure every setting of the grid on the encoder's table with queries float32 [Q, D], Q >= 1."""
     exact = Retriever(store, fingerprint)
     true = exact.search(queries, RECALL_AT, exact=True)
-    measured = []
-    for effort in grid(exact.table.count_rows()):
-        retriever = Retriever(store, fingerprint, effort=effort)
-        found, p50_ms = timed(retriever, queries)
-        measured.append(Measured(effort, recall(found, true), p50_ms))
-    return measured
+    efforts = grid(exact.table.count_rows())
+    answers = timed([Retriever(store, fingerprint, effort=effort) for effort in efforts], queries)
+    return [
+        Measured(effort, recall(found, true), p50_ms)
+        for effort, (found, p50_ms) in zip(efforts, answers, strict=True)
+    ]
 
 
 def timed(
-    retriever: Retriever, queries: np.ndarray, *, exact: bool = False
-) -> tuple[list[list[dict]], float]:
-    """Answers to the queries [Q, D], asked one at a time, and the median of the milliseconds."""
-    retriever.search(queries[:1], RECALL_AT, exact=exact)  # the first search loads the index
-    found, seconds = [], []
+    retrievers: Sequence[Retriever], queries: np.ndarray, *, exact: bool = False
+) -> list[tuple[list[list[dict]], float]]:
+    """For each retriever its answers to the queries [Q, D], and the median of their milliseconds.
+
+    They are asked in turns, one query at a time, so that whatever else the machine does slows all alike.
+    """
+    for retriever in retrievers:
+        retriever.search(queries[:1], RECALL_AT, exact=exact)  # the first search loads the index
+    found: list[list[list[dict]]] = [[] for _ in retrievers]
+    seconds: list[list[float]] = [[] for _ in retrievers]
     for query in queries:
-        started = perf_counter()
-        found += retriever.search(query[np.newaxis], RECALL_AT, exact=exact)
-        seconds.append(perf_counter() - started)
-    return found, 1000 * median(seconds)
+        for place, retriever in enumerate(retrievers):
+            started = perf_counter()
+            found[place] += retriever.search(query[np.newaxis], RECALL_AT, exact=exact)
+            seconds[place].append(perf_counter() - started)
+    return [(rows, 1000 * median(times)) for rows, times in zip(found, seconds, strict=True)]
 
 
 def recall(found: Sequence[list[dict]], true: Sequence[list[dict]]) -> float:
