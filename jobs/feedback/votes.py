@@ -70,7 +70,7 @@ def _num_preferences(store: Store) -> int:
 
 
 def last_votes(events: Iterable[Mapping[str, Any]]) -> list[Vote]:
-    """Rows of `feedback` of kind `blind` -> a vote for each person and two answers, whichever side they stood.
+    """Rows of `feedback` of kind `blind` -> a vote for each person and two answers, on whichever side.
 
     By each criterion the person's last verdict counts.
     """

@@ -4,8 +4,8 @@
     kallos promote --rollback             # back; a second time, forth again
 
 Promoted is an encoder whose table holds every image, and whose alignment cost no more of recall@10 than the
-profile's guard.max_recall_drop. Until something is promoted, `live` is the baseline. A running server follows
-by itself.
+profile's guard.max_recall_drop. Until something is promoted, `live` is the baseline. The report's `changed`
+is false where `live` names the encoder already; with --dry-run it tells what would be.
 """
 
 from pydantic import Field
@@ -22,7 +22,7 @@ class PromoteConfig(command.JobConfig):
 
 
 def run(config: PromoteConfig) -> dict:
-    """Check, and move the alias; returns the report. Raises UserError for an encoder that must not go live."""
+    """Check, and move the alias; returns the report. Raises UserError for what must not go live."""
     from jobs.promote.job import promote  # here, so that `--help` does not wait for LanceDB
 
     return promote(config)

@@ -21,7 +21,7 @@ def promote(config: PromoteConfig) -> dict[str, Any]:
     record = store.encoder(previous(store, named) if config.rollback else config.encoder)
     num_rows = check_table(store, record.encoder)
     drop = recall_drop(record)
-    if not config.rollback:
+    if not config.rollback and record.encoder != store.aliases().get("baseline"):
         check_recall(record, drop, profile.guard)
     if not config.dry_run:
         store.set_alias(LIVE, record.encoder)
@@ -36,7 +36,7 @@ def promote(config: PromoteConfig) -> dict[str, Any]:
 
 
 def history(store: Store) -> list[str]:
-    """Fingerprints that `live` has named, the present one last; it starts as the baseline, if there is one."""
+    """Fingerprints that `live` has named, the present one last; at first it is the baseline."""
     if not store.exists("aliases"):
         return []
     first = store.aliases().get("baseline")
@@ -54,15 +54,16 @@ def previous(store: Store, named: list[str]) -> str:
 
 def check_table(store: Store, encoder: str) -> int:
     """How many rows the encoder's table has. Raises UserError when an image is not among them."""
-    table, advice = embeddings_table(encoder), f"run `kallos index --encoder {encoder}` first."
+    table, way_out = embeddings_table(encoder), f"run `kallos index --encoder {encoder}` first."
     if not store.exists(table):
-        raise UserError(f"Encoder {encoder} has no index in {store.uri}: {advice}")
+        raise UserError(f"Encoder {encoder} has no index in {store.uri}: {way_out}")
     images = store.read("images", ["image_id"])["image_id"]
     indexed = store.read(table, ["image_id"])["image_id"]
-    num_missing = len(images) - pc.sum(pc.is_in(images, value_set=indexed.combine_chunks())).as_py()
+    num_missing = pc.invert(pc.is_in(images, value_set=indexed.combine_chunks())).to_pylist().count(True)
     if num_missing:
         raise UserError(
-            f"The index of encoder {encoder} lacks {num_missing} of {len(images)} images of {store.uri}: {advice}"
+            f"The index of encoder {encoder} lacks {num_missing} of the {len(images)} images of {store.uri}: "
+            f"{way_out}"
         )
     return len(indexed)
 
@@ -75,17 +76,17 @@ def recall_drop(record: EncoderRecord) -> float | None:
 
 
 def check_recall(record: EncoderRecord, drop: float | None, guard: Guard) -> None:
-    """Raises UserError for an aligned encoder that lost too much, or of which nobody knows.
+    """Raises UserError for an aligned encoder that lost too much, or of which nobody knows what it lost.
 
     Where the profile measures nothing (guard.num_captions 0), nothing needs to be known.
     """
     if drop is None and record.parent and guard.num_captions:
         raise UserError(
-            f"Nobody measured what alignment cost encoder {record.encoder} of recall@10: align again on images "
-            "with captions, or set guard.num_captions to 0 in the profile to promote without."
+            f"Nobody measured what alignment cost encoder {record.encoder} of recall@10: align again on "
+            "images with captions, or set guard.num_captions to 0 in the profile to promote without."
         )
     if drop is not None and drop > guard.max_recall_drop:
         raise UserError(
-            f"Alignment cost encoder {record.encoder} {drop:.3f} of recall@10, where guard.max_recall_drop allows "
-            f"{guard.max_recall_drop:g}: align more gently, or raise the limit in the profile."
+            f"Alignment cost encoder {record.encoder} {drop:.3f} of recall@10, where guard.max_recall_drop "
+            f"allows {guard.max_recall_drop:g}: align more gently, or raise the limit in the profile."
         )
