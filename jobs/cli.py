@@ -23,7 +23,9 @@ VERBS = {
     "index": ("jobs.index", "embed the gallery with an encoder and index it"),
     "delete": ("jobs.delete", "remove images from every table and every index"),
     "evaluate": ("jobs.evaluate", "compare encoders: metrics and a report page"),
+    "promote": ("jobs.promote", "let `live` name an encoder that passed its checks, or the one before"),
     "serve": ("serve_app", "answer searches over HTTP, with a page"),
+    "feedback": ("jobs.feedback", "tell what people chose, export their blind comparisons"),
     "demo": ("jobs.demo", "the whole loop on a small world"),
     "bench": (
         "jobs.bench",

@@ -1,0 +1,33 @@
+"""Lets `live` name an encoder that passed its checks, or what it named before.
+
+    kallos promote                        # the candidate
+    kallos promote --rollback             # back; a second time, forth again
+
+Promoted is an encoder whose table holds every image, and whose alignment cost no more of recall@10 than the
+profile's guard.max_recall_drop. Until something is promoted, `live` is the baseline. The report's `changed`
+is false where `live` names the encoder already; with --dry-run it tells what would be.
+"""
+
+from pydantic import Field
+
+from jobs import command
+
+
+class PromoteConfig(command.JobConfig):
+    """Which encoder becomes `live`."""
+
+    encoder: str = Field("candidate", description="alias or fingerprint of the encoder to promote")
+    rollback: bool = Field(False, description="let `live` name what it named before, whatever --encoder says")
+    dry_run: bool = Field(False, description="check and tell, and change nothing")
+
+
+def run(config: PromoteConfig) -> dict:
+    """Check, and move the alias; returns the report. Raises UserError for what must not go live."""
+    from jobs.promote.job import promote  # here, so that `--help` does not wait for LanceDB
+
+    return promote(config)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    command.main(PromoteConfig, run, argv)

@@ -1,0 +1,142 @@
+"""What may go live, and the way back: aliases, tables and guard figures laid out by hand."""
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from cluster.errors import UserError
+from cluster.profile import PROFILES
+from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table, now
+from jobs.promote import PromoteConfig, run
+
+BASELINE, GOOD, BETTER = "b" * 16, "c" * 16, "d" * 16
+IMAGES = ["1", "2", "3"]
+
+
+def add_encoder(store, encoder: str, *, parent=BASELINE, recall=(0.98, 0.97), images=IMAGES) -> None:
+    """An encoder as `kallos align` registers it, and its table with those images."""
+    metrics = {"align": {"recall@10": dict(zip(("before", "after"), recall, strict=True))}} if recall else {}
+    store.register_encoder(
+        EncoderRecord(encoder=encoder, parent=parent, checkpoint="none", dim=2, metrics=metrics)
+    )
+    if images:
+        rows = [{**image(identity), "vector": [1.0, 0.0]} for identity in images]
+        schema = embeddings_schema(2)
+        rows = [{name: row[name] for name in schema.names} for row in rows]
+        store.merge(embeddings_table(encoder), pa.Table.from_pylist(rows, schema), on=["image_id"])
+
+
+def image(identity: str) -> dict:
+    texts = dict.fromkeys(("uri", "caption", "detailed_caption", "source"), "")
+    sizes = dict(width_px=1, height_px=1, preview=b"")
+    return dict(image_id=identity, tags=[], added_at=now(), **texts, **sizes)
+
+
+@pytest.fixture
+def filled(store):
+    rows = [image(identity) for identity in IMAGES]
+    store.merge("images", pa.Table.from_pylist(rows, SCHEMAS["images"]), on=["image_id"])
+    add_encoder(store, BASELINE, parent="", recall=None)
+    store.set_alias("baseline", BASELINE)
+    add_encoder(store, GOOD)
+    store.set_alias("candidate", GOOD)
+    return store
+
+
+def promote(store, **changes) -> dict:
+    return run(PromoteConfig(store=store.uri, **changes))
+
+
+def refusal(store, **changes) -> str:
+    before = store.aliases()
+    with pytest.raises(UserError) as caught:
+        promote(store, **changes)
+    assert store.aliases() == before
+    return str(caught.value)
+
+
+def test_the_candidate_goes_live_in_the_place_of_the_baseline(filled):
+    told = {"live": GOOD, "before": BASELINE, "num_rows": 3, "recall_drop": pytest.approx(0.01)}
+    assert promote(filled) == {**told, "changed": True, "dry_run": False}
+    assert filled.alias("live") == GOOD
+    assert promote(filled) == {**told, "before": GOOD, "changed": False, "dry_run": False}
+
+
+def test_a_dry_run_checks_and_changes_nothing(filled):
+    told = promote(filled, dry_run=True)
+    assert (told["live"], told["changed"], told["dry_run"]) == (GOOD, True, True)
+    assert "live" not in filled.aliases()
+    add_encoder(filled, BETTER, recall=(0.98, 0.9))
+    assert "0.080" in refusal(filled, encoder=BETTER, dry_run=True)
+
+
+def test_an_unknown_encoder_is_refused(filled):
+    assert "no encoder 'nobody'" in refusal(filled, encoder="nobody")
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [([], f"Encoder {BETTER} has no index"), (["1", "9"], f"encoder {BETTER} lacks 2 of the 3 images")],
+)
+def test_an_index_that_lacks_images_is_refused_and_the_verb_named(filled, images, words):
+    add_encoder(filled, BETTER, images=images)
+    message = refusal(filled, encoder=BETTER)
+    assert words in message and f"kallos index --encoder {BETTER}" in message
+
+
+def test_more_loss_of_recall_than_the_profile_allows_is_refused(filled, tmp_path):
+    add_encoder(filled, BETTER, recall=(0.98, 0.94))
+    message = refusal(filled, encoder=BETTER)
+    assert "0.040 of recall@10" in message and "guard.max_recall_drop allows 0.03" in message
+    assert promote(filled, encoder=BETTER, profile=guarded(tmp_path, max_recall_drop=0.04))["changed"]
+
+
+@pytest.mark.parametrize("recall", [None, (None, None), (0.9, None)])
+def test_what_nobody_measured_is_refused_unless_the_guard_is_off(filled, tmp_path, recall):
+    add_encoder(filled, BETTER, recall=recall)
+    assert "Nobody measured" in refusal(filled, encoder=BETTER)
+    told = promote(filled, encoder=BETTER, profile=guarded(tmp_path, num_captions=0))
+    assert told["changed"] and told["recall_drop"] is None
+
+
+def guarded(folder, **changes) -> str:
+    values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
+    values["guard"] |= changes
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return str(path)
+
+
+@pytest.mark.parametrize("encoder", ["baseline", "e" * 16])
+def test_a_root_and_the_baseline_lost_nothing_that_could_be_measured(filled, encoder):
+    add_encoder(filled, "e" * 16, parent="", recall=None)
+    promote(filled)
+    assert promote(filled, encoder=encoder)["recall_drop"] is None
+
+
+def test_a_rollback_goes_back_to_what_was_live_and_a_second_one_forth_again(filled):
+    add_encoder(filled, BETTER)
+    promote(filled)
+    promote(filled, encoder=BETTER)
+    assert [promote(filled, rollback=True)[name] for name in ("live", "before")] == [GOOD, BETTER]
+    assert promote(filled, rollback=True, dry_run=True)["live"] == BETTER
+    assert filled.alias("live") == GOOD
+    assert promote(filled, rollback=True)["live"] == filled.alias("live") == BETTER
+
+
+def test_after_the_first_promotion_a_rollback_gives_the_baseline(filled):
+    promote(filled)
+    assert promote(filled, rollback=True)["live"] == filled.alias("live") == BASELINE
+
+
+def test_without_a_past_there_is_no_rollback(filled, store):
+    assert "nothing to roll back to" in refusal(filled, rollback=True)
+    promote(filled, encoder="baseline")
+    assert "nothing to roll back to" in refusal(filled, rollback=True)
+
+
+def test_a_rollback_to_an_index_that_lacks_images_is_refused(filled):
+    promote(filled)
+    new = pa.Table.from_pylist([image("4")], SCHEMAS["images"])
+    filled.merge("images", new, on=["image_id"])
+    assert f"encoder {BASELINE} lacks 1 of the 4 images" in refusal(filled, rollback=True)
