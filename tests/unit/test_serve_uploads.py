@@ -1,0 +1,248 @@
+"""Images of strangers: read like those of the store, and no way into the network behind the server."""
+
+import asyncio
+import base64
+import http.server
+import socket
+import threading
+import time
+
+import pytest
+from pictures import encoded, gradient, readable, rotated_by_exif, unreadable
+
+from cluster.profile import Serve
+from serve_app import fetch, uploads
+from serve_app.errors import ApiError
+from serve_app.models import ImageInput
+
+PIXEL = encoded(gradient(40, 30), "PNG")
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def image(*, data=None, url=None, **settings):
+    config = Serve(**{"url_images": True, "upload_timeout_s": 20.0, **settings})
+    return asyncio.run(uploads.image_of(ImageInput(data=data, url=url), config))
+
+
+def refused(status, code, **given) -> str:
+    """The message of the refusal, once its status and code are those."""
+    with pytest.raises(ApiError) as refusal:
+        image(**given)
+    assert (refusal.value.status_code, refusal.value.code) == (status, code), refusal.value.detail
+    assert refusal.value.field == ("image.url" if given.get("url") else "image.data")
+    assert "\n" not in refusal.value.detail and refusal.value.detail.endswith(".")
+    return refusal.value.detail
+
+
+@pytest.mark.parametrize("name", readable())
+def test_odd_files_are_read(name):
+    read = image(data=b64(readable()[name]))
+    assert read.mode == "RGB" and min(read.size) > 0
+
+
+def test_what_exif_turns_is_upright():
+    assert image(data=b64(rotated_by_exif())).size == (60, 120)
+
+
+@pytest.mark.parametrize("name", unreadable())
+def test_hostile_files_are_refused_with_the_reason(name):
+    data, _ = unreadable()[name]
+    assert refused(422, "unusable_image", data=b64(data)).startswith("The image cannot be used: ")
+
+
+def test_a_picture_of_too_many_pixels_is_refused():
+    assert "1,000 pixels" in refused(422, "unusable_image", data=b64(PIXEL), max_upload_pixels=1000)
+
+
+@pytest.mark.parametrize(
+    "data", ["%%%", "data:image/png;base64," + b64(PIXEL), b64(PIXEL) + "\n", b64(PIXEL)[:-1], "ä" * 8, "A"]
+)
+def test_what_is_not_base64_is_refused(data):
+    refused(422, "bad_base64", data=data)
+
+
+@pytest.mark.parametrize("spare", [-1, 0])
+def test_the_limit_is_the_files_own_size(spare):
+    limit = len(PIXEL) + spare
+    if spare < 0:
+        assert str(limit) in refused(413, "image_too_large", data=b64(PIXEL), max_upload_bytes=limit)
+    else:
+        assert image(data=b64(PIXEL), max_upload_bytes=limit).size == (40, 30)
+
+
+def test_an_image_that_takes_too_long_is_refused(monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(uploads, "read", lambda data, max_pixels: release.wait(10))
+    started = time.perf_counter()
+    try:
+        assert "0.1 s" in refused(422, "image_too_slow", data=b64(PIXEL), upload_timeout_s=0.1)
+        assert time.perf_counter() - started < 5
+    finally:
+        release.set()
+
+
+# ---- URLs
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves the picture, redirects, endless bytes; `seen` holds the path and host of every request."""
+
+    seen: list  # set for each server
+
+    def do_GET(self):
+        self.seen.append((self.path, self.headers["Host"]))
+        if self.path == "/redirect":
+            self.send_response(302)
+            self.send_header("Location", "/picture")
+            self.end_headers()
+            return
+        self.send_response(404 if self.path == "/nothing" else 200)
+        self.end_headers()
+        if self.path == "/picture":
+            self.wfile.write(PIXEL)
+        elif self.path == "/text":
+            self.wfile.write(b"<html>")
+        elif self.path == "/slow":
+            time.sleep(1)
+        elif self.path == "/endless":
+            try:
+                while True:
+                    self.wfile.write(b"x" * 65536)
+            except OSError:
+                return
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    handler = type("Seen", (Handler,), {"seen": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def reachable(server, monkeypatch):
+    """The server's address, as if this machine were the internet."""
+    monkeypatch.setattr(fetch, "is_public", lambda address: True)
+    monkeypatch.setattr(fetch, "PORTS", {server.server_port})
+    return f"http://localhost:{server.server_port}"
+
+
+def resolves_to(monkeypatch, *addresses):
+    asked = []
+
+    def getaddrinfo(host, port, **options):
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+def test_urls_are_refused_where_they_are_not_allowed():
+    assert "serve.url_images" in refused(403, "url_images_off", url="http://a.example/", url_images=False)
+
+
+@pytest.mark.parametrize("host", [
+    "127.0.0.1", "localhost", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+    "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "224.0.0.1", "255.255.255.255", "[::1]", "[::]",
+    "[::ffff:10.0.0.1]", "[::ffff:7f00:1]", "[fe80::1]", "[fd00::1]", "[2002:7f00:1::]", "[64:ff9b::a00:1]",
+    "[64:ff9b:1::1]", "[::7f00:1]", "[fec0::1]", "[ff0e::1]", "[2001:db8::1]", "127.0.0.1.",
+])  # fmt: skip
+def test_hosts_inside_are_refused_and_not_asked(host, server, monkeypatch):
+    monkeypatch.setattr(fetch, "PORTS", {server.server_port})
+    url = f"http://{host}:{server.server_port}/picture"
+    assert refused(422, "url_not_public", url=url).endswith("no public address.")
+    assert server.RequestHandlerClass.seen == []
+
+
+@pytest.mark.parametrize("addresses", [("10.0.0.7",), ("93.184.215.14", "127.0.0.1"), ("fe80::1%2",), ()])
+def test_a_name_that_leads_inside_is_refused(addresses, monkeypatch):
+    asked = resolves_to(monkeypatch, *addresses)
+    refused(422, "url_not_public", url="http://harmless.example/a.jpg")
+    assert asked == ["harmless.example"]
+
+
+@pytest.mark.parametrize(
+    "address", ["93.184.215.14", "2606:2800:21f::1", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+)
+def test_addresses_of_the_internet_are_public(address):
+    assert fetch.is_public(address)
+
+
+@pytest.mark.parametrize("url", [
+    "ftp://a.example/", "file:///etc/passwd", "//a.example/", "a.example/a.jpg", "http://", "http:///a.jpg",
+    "http://a.example:8080/", "http://a.example:22/", "http://a.example:0/", "http://a.example:99999/",
+    "http://me:secret@a.example/", "http://me@a.example/", "gopher://a.example:80/", "http://[::1/", "", "\0",
+    "http://a b/",
+])  # fmt: skip
+def test_urls_of_another_form_are_refused(url, monkeypatch):
+    asked = resolves_to(monkeypatch, "93.184.215.14")
+    if url:
+        refused(422, "bad_url", url=url)
+    assert asked == []
+
+
+def test_a_public_url_is_fetched_by_address_under_its_own_name(reachable, server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
+    asked = resolves_to(monkeypatch, "127.0.0.1")
+    port = server.server_port
+    assert image(url=f"http://pictures.example:{port}/picture").size == (40, 30)
+    assert asked[0] == "pictures.example"
+    assert server.RequestHandlerClass.seen == [("/picture", f"pictures.example:{port}")]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/redirect", 422, "url_redirects"),
+        ("/nothing", 422, "url_failed"),
+        ("/text", 422, "unusable_image"),
+        ("/endless", 413, "image_too_large"),
+    ],
+)
+def test_what_a_url_may_answer_instead(reachable, server, path, status, code):
+    refused(status, code, url=reachable + path)
+    assert [seen for seen, _ in server.RequestHandlerClass.seen] == [path]
+
+
+def test_a_url_that_takes_too_long_is_refused(reachable):
+    refused(422, "image_too_slow", url=f"{reachable}/slow", upload_timeout_s=0.2)
+
+
+def test_a_url_that_nobody_answers_is_refused(monkeypatch):
+    monkeypatch.setattr(fetch, "is_public", lambda address: True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        monkeypatch.setattr(fetch, "PORTS", {port})
+        assert "ConnectError" in refused(422, "url_failed", url=f"http://127.0.0.1:{port}/")
+
+
+def test_tls_asks_for_the_name_and_connects_to_the_address(monkeypatch):
+    sent = []
+
+    class Transport(fetch.httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request):
+            sent.append(request)
+            return fetch.httpx.Response(200, content=PIXEL)
+
+    plain = fetch.httpx.AsyncClient
+    monkeypatch.setattr(fetch.httpx, "AsyncClient", lambda **options: plain(transport=Transport(), **options))
+    for address in ("93.184.215.14", "2606:2800:21f::1"):
+        resolves_to(monkeypatch, address)
+        image(url="https://bücher.example/a.png?b=1")
+        request = sent.pop()
+        assert request.url.host == address and request.url.raw_path == b"/a.png?b=1"
+        assert request.headers["host"] == "xn--bcher-kva.example"
+        assert request.extensions["sni_hostname"] == "xn--bcher-kva.example"
