@@ -4,7 +4,7 @@ import { call, server } from "./api.js";
 import { byId } from "./dom.js";
 
 // From what speaks least for the words to what speaks most: red, green, blue (0 to 255) and how much it covers.
-const RAMP = [[24, 10, 46, 0.78], [128, 28, 90, 0.62], [226, 84, 44, 0.5], [255, 216, 96, 0.5]];
+const RAMP = [[20, 8, 42, 0.84], [124, 26, 92, 0.66], [230, 84, 40, 0.5], [255, 224, 110, 0.55]];
 const SHARPER = 2; // pixels of the map for each pixel of the preview
 const LEGEND_STEPS = 64;
 
