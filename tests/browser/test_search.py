@@ -2,7 +2,7 @@
 
 import time
 
-from conftest import HOSTILE, NUM_IMAGES, image_id, search, settled, shown, texts, until
+from browsing import HOSTILE, NUM_IMAGES, image_id, search, settled, shown, texts, until
 
 
 def type_in(page, words):
@@ -235,5 +235,3 @@ def test_a_client_keeps_its_name(page, service):
     page.wait_for_selector(".card")
     (client,) = service.clients
     assert len(client) == 32 and set(client) <= set("0123456789abcdef")
-
-
