@@ -1,43 +1,69 @@
 // The API's own page, drawn from /openapi.json: nothing is loaded from elsewhere.
-"use strict";
 
-const make = (tag, text, name) => {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = text;
-  if (name) element.className = name;
-  return element;
-};
+import { byId, make } from "./dom.js";
 
 let schemas = {};
-const follow = (schema) => (schema?.$ref ? schemas[schema.$ref.split("/").pop()] : schema) ?? {};
+const nameOf = (schema) => schema.$ref?.split("/").pop();
+const follow = (schema) => (schema?.$ref ? schemas[nameOf(schema)] : schema) ?? {};
+// A body or an answer may have several forms.
+const forms = (schema) => (schema?.oneOf ?? schema?.anyOf ?? [schema]).map((form) => [form && nameOf(form), follow(form)]);
 
 function typeOf(schema) {
   if (schema.enum) return schema.enum.map((value) => `"${value}"`).join(" | ");
+  if (schema.const !== undefined) return `"${schema.const}"`;
   if (schema.anyOf) return schema.anyOf.map(typeOf).join(" | ");
-  if (schema.$ref) return schema.$ref.split("/").pop();
+  if (schema.$ref) return nameOf(schema);
   if (schema.type === "array") return `${typeOf(schema.items)}[]`;
-  if (schema.additionalProperties?.$ref) return `{name: ${typeOf(schema.additionalProperties)}}`;
+  if (schema.additionalProperties) return `{name: ${typeOf(schema.additionalProperties)}}`;
   const bounds = [schema.minimum, schema.maximum].every((bound) => bound !== undefined) ? ` ${schema.minimum} to ${schema.maximum}` : "";
   const length = schema.maxLength ? `, at most ${schema.maxLength} characters` : "";
   return `${schema.type ?? "any"}${bounds}${length}`;
 }
 
+function row(table, name, schema, description) {
+  const line = table.insertRow();
+  line.insertCell().append(make("code", name));
+  const fallback = schema.default === undefined ? "" : `, default ${JSON.stringify(schema.default)}`;
+  line.insertCell().textContent = typeOf(schema) + fallback;
+  line.insertCell().textContent = description ?? "";
+}
+
 function fields(title, schema) {
   const table = make("table");
-  for (const [name, field] of Object.entries(schema.properties ?? {})) {
-    const row = table.insertRow();
-    row.insertCell().append(make("code", name));
-    const fallback = field.default === undefined ? "" : `, default ${JSON.stringify(field.default)}`;
-    row.insertCell().textContent = typeOf(field) + fallback;
-    row.insertCell().textContent = field.description ?? "";
-  }
+  for (const [name, field] of Object.entries(schema.properties ?? {})) row(table, name, field, field.description);
   return table.rows.length ? [make("h3", title), table] : [];
+}
+
+function parameters(list) {
+  const table = make("table");
+  for (const { name, schema, description } of list ?? []) row(table, name, schema, description);
+  return table.rows.length ? [make("h3", "Parameters"), table] : [];
+}
+
+// The schemas that the fields of one name, such as `Filters`.
+const parts = (schema) =>
+  Object.values(schema.properties ?? {})
+    .flatMap((field) => field.anyOf ?? [field])
+    .map((field) => field.items ?? (field.additionalProperties || field))
+    .filter((field) => field.$ref);
+
+// One table for each form and for each schema within it; `drawn` keeps a schema from being drawn twice.
+function tables(title, schema, drawn) {
+  return forms(schema).flatMap(([name, form], index, all) => {
+    if (name) drawn.add(name);
+    const inner = parts(form).filter((part) => !drawn.has(nameOf(part)));
+    const heading = all.length > 1 ? `${title}, form ${index + 1}: ${name}` : title;
+    return [...fields(heading, form), ...inner.flatMap((part) => tables(nameOf(part), part, drawn))];
+  });
 }
 
 function example(verb, path, schema) {
   const address = location.origin + location.pathname.replace(/\/docs\/?$/, "") + path;
-  if (verb !== "post") return `curl '${address}'`;
-  const body = { query: schema.properties.query.examples[0] };
+  const sample = ([name, field]) => field.examples && [name, field.examples[0]];
+  const [, first] = forms(schema)[0];
+  const body = Object.fromEntries(Object.entries(first.properties ?? {}).map(sample).filter(Boolean));
+  if (verb === "get") return `curl '${address}'`;
+  if (!Object.keys(body).length) return `curl -X ${verb.toUpperCase()} '${address}'`;
   return `curl '${address}' -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}'`;
 }
 
@@ -45,19 +71,17 @@ function operation(path, verb, details) {
   const element = make("section", undefined, "operation");
   const heading = make("h2");
   heading.append(make("span", verb.toUpperCase(), "verb"), make("code", path));
-  const request = follow(details.requestBody?.content["application/json"]?.schema);
+  const request = details.requestBody?.content["application/json"]?.schema;
   const answer = Object.values(details.responses["200"].content ?? {})[0]?.schema;
-  element.append(heading, make("p", details.summary), ...fields("Request", request), ...fields("Answer", follow(answer)));
-  for (const inner of Object.values(follow(answer).properties ?? {})) {
-    const part = inner.items ?? inner.additionalProperties ?? inner;
-    if (part.$ref) element.append(...fields(part.$ref.split("/").pop(), follow(part)));
-  }
+  const drawn = new Set();
+  element.append(heading, make("p", details.summary), ...parameters(details.parameters));
+  element.append(...tables("Request", request, drawn), ...tables("Answer", answer, drawn));
   element.append(make("pre", example(verb, path, request)));
   return element;
 }
 
 async function start() {
-  const box = document.getElementById("operations");
+  const box = byId("operations");
   try {
     const api = await (await fetch("openapi.json")).json();
     schemas = api.components?.schemas ?? {};

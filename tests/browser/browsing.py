@@ -1,0 +1,140 @@
+"""What the tests of the page share: a made-up search, whose ranks are known, and how to wait for the page."""
+
+import asyncio
+import hashlib
+import io
+import time
+from types import SimpleNamespace
+
+from PIL import Image
+
+from serve_app.errors import ApiError
+from serve_app.models import FeedbackResponse, Heatmap
+from serve_app.service import Found
+
+NUM_IMAGES = 30
+ORDERS = {
+    "live": [5, 0, 1, 29, 3, 2, 4],
+    "baseline": list(range(NUM_IMAGES)),
+    "teacher": [7, 5, 0],
+}
+HOSTILE = '<img src=x onerror="document.title=1">'
+TASTES = [
+    {"name": "light", "less": "darker", "more": "brighter"},
+    {"name": "calm", "less": "livelier", "more": "calmer"},
+]
+
+
+def picture(number):
+    return Image.new("RGB", (120, 90 + number), (9 * number % 256, 120, 255 - 8 * number))
+
+
+def image_id(number):
+    return hashlib.sha256(f"image {number}".encode()).hexdigest()
+
+
+def encoder_of(name):
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+class MadeUp:
+    """A `Service` whose baseline ranks images 0, 1, 2, ... and whose live system starts with 5, 0, 1, 29.
+
+    It keeps what it was asked in `asked` and `events`; its answers' search_id tell system and query.
+    """
+
+    def __init__(self):
+        self.examples, self.tastes, self.delay_s, self.fail = ["a red boat", "two cats"], [], 0.0, False
+        self.system_names = ("live", "baseline")
+        self.systems = {name: self.system(name, NUM_IMAGES) for name in self.system_names}
+        self.asked, self.clients, self.events, self.whys = [], set(), [], []
+        self.teacher_starts = 0
+
+    def system(self, name, num_rows):
+        record = SimpleNamespace(encoder=encoder_of(name), parent="")
+        return SimpleNamespace(record=record, num_rows=num_rows, recall_at_10=1.0)
+
+    def fault(self):
+        return ""
+
+    async def search(self, request, client):
+        self.asked.append(request)
+        self.clients.add(client)
+        await asyncio.sleep(self.delay_s)
+        if self.fail:
+            raise RuntimeError("made to fail")
+        if request.system == "teacher" and self.teacher_starts > 0:
+            self.teacher_starts -= 1
+            error = ApiError(503, "teacher_starting", "The teacher is starting.")
+            error.headers = {"Retry-After": "1"}
+            raise error
+        order = ORDERS[request.system] if request.query != "nothing" else []
+        start = int(request.cursor or 0)
+        caption = HOSTILE if request.query == "hostile" else f"{request.query}, picture"
+        rows = [
+            {
+                "image_id": image_id(number),
+                "score": 0.9 - 0.02 * place if request.system != "teacher" else 4.5 - place,
+                "caption": f"{caption} {number}",
+                "width_px": 120,
+                "height_px": 90 + number,
+            }
+            for place, number in enumerate(order)
+        ][start : start + request.k]
+        end = start + request.k
+        return Found(
+            search_id=f"{request.system} {request.query} {start}",
+            query=request.query,
+            rephrased=f"a photograph of {request.query}" if request.system == "teacher" else "",
+            system=request.system,
+            encoder=encoder_of("baseline" if request.system == "teacher" else request.system),
+            rows=rows,
+            next=str(end) if end < len(order) else "",
+            timings_ms={"encode": 1.25, "search": 2.5, "total": 3.75},
+        )
+
+    def why(self, wanted, query, system):
+        self.whys.append((wanted, query, system))
+        values = [[0.1 + 0.02 * (row + column) for column in range(7)] for row in range(5)]
+        return Heatmap(encoder=encoder_of(system), values=values)
+
+    async def feedback(self, event, client):
+        known = event in self.events
+        self.events.append(event)
+        return FeedbackResponse(event_id="e", new=not known, num_preferences=0)
+
+    def delete(self, wanted):
+        raise KeyError(wanted)
+
+    def preview(self, wanted):
+        out = io.BytesIO()
+        {image_id(number): picture(number) for number in range(NUM_IMAGES)}[wanted].save(out, "JPEG")
+        return out.getvalue()
+
+
+def search(page, query):
+    page.fill("#query", query)
+    page.press("#query", "Enter")
+    shown(page, query)
+
+
+def shown(page, query):
+    """Wait until the results for the query are there."""
+    page.wait_for_selector(f"body.searched .caption:has-text('{query}, picture 0')", state="attached")
+    settled(page)
+
+
+def settled(page):
+    page.wait_for_selector(".column[aria-busy]", state="detached")
+
+
+def until(true, seconds=10.0):
+    """Wait until `true()` is."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.02)
+
+
+def texts(page, selector):
+    return [element.inner_text() for element in page.query_selector_all(selector)]

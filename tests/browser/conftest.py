@@ -1,0 +1,89 @@
+"""A page in real Chromium over the real HTTP app; its searches are made up."""
+
+import os
+import socket
+import threading
+import time
+
+import pytest
+import uvicorn
+from browsing import MadeUp
+
+from cluster.profile import load_profile
+from serve_app.api import make_api
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture
+def service():
+    return MadeUp()
+
+
+@pytest.fixture
+def config():
+    return load_profile("mini").serve.model_copy(update={"max_k": 48, "max_upload_bytes": 100_000})
+
+
+@pytest.fixture
+def api(service, config):
+    return make_api(service, config)
+
+
+@pytest.fixture
+def address(api):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(api, log_level="critical"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if not os.path.exists(CHROMIUM):
+        pytest.skip(f"no Chromium at {CHROMIUM}")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def blank(browser, address):
+    """A page still empty. The test fails if the browser refused a script or style, or a script threw."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    problems, foreign = [], []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on(
+        "request", lambda request: request.url.startswith((address, "blob:")) or foreign.append(request.url)
+    )
+    yield page
+    assert foreign == []
+    assert [text for text in problems if "status of" not in text] == []
+    context.close()
+
+
+@pytest.fixture
+def page(blank, address):
+    """The page just opened, with the results of the first example."""
+    blank.goto(address)
+    blank.wait_for_selector(".card")
+    return blank

@@ -1,0 +1,219 @@
+"""Single images on the page: looking closer, why, more like it, one's own file, and which one is better."""
+
+import base64
+import io
+
+import pytest
+from browsing import image_id, picture, search, settled, shown, until
+from fastapi.responses import JSONResponse
+
+KEY = "open-sesame-open-sesame"
+
+
+def png(size=(40, 30)):
+    out = io.BytesIO()
+    picture(3).resize(size).save(out, "PNG")
+    return out.getvalue()
+
+
+def upload(page, name, content, mime="image/png"):
+    page.set_input_files("#image-file", {"name": name, "mimeType": mime, "buffer": content})
+
+
+def drop(page, content, name="dropped.png"):
+    """Drop a file onto the page, as a file manager does."""
+    page.evaluate(
+        """([text, name]) => {
+            const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], name, { type: "image/png" }));
+            const options = { dataTransfer, bubbles: true, cancelable: true };
+            const fire = (kind) => document.body.dispatchEvent(new DragEvent(kind, options));
+            ["dragover", "drop"].forEach(fire);
+        }""",
+        [base64.b64encode(content).decode(), name],
+    )
+
+
+def open_image(page, system, number):
+    page.click(f"[data-system={system}] .card[data-image='{image_id(number)}'] button")
+    page.wait_for_selector("#viewer[open]")
+
+
+def test_opening_an_image_tells_its_facts_and_is_a_click(page, service):
+    search(page, "a boat")
+    open_image(page, "live", 1)
+    facts = page.inner_text("#viewer-facts")
+    assert "number 2" in facts and "number 3" in facts and "120 × 91 px" in facts
+    until(lambda: service.events)
+    (event,) = service.events
+    assert (event.kind, event.search_id, event.image_id) == ("click", "live a boat 0", image_id(1))
+    assert event.results[:3] == [image_id(5), image_id(0), image_id(1)]
+
+
+def test_this_one_is_better_takes_a_second_choice_of_the_same_answer(page, service):
+    search(page, "a boat")
+    page.click("#more")
+    page.wait_for_selector("[data-system=baseline] .card:nth-child(24)")
+    open_image(page, "baseline", 4)
+    page.click("#better")
+    assert "Number 5 is better" in page.inner_text("#pick")
+    assert page.get_attribute("[data-system=live]", "inert") == ""
+    open_cards = page.query_selector_all("[data-system=baseline] .card:not([inert])")
+    assert len(open_cards) == 11  # without itself and without the next page, an answer of its own
+    page.click(f"[data-system=baseline] .card[data-image='{image_id(2)}'] button")
+    page.wait_for_selector("#toast:popover-open")
+    assert page.inner_text("#toast") == "Saved: Number 5 is better than number 3."
+    event = service.events[-1]
+    assert (event.kind, event.image_id, event.over) == ("prefer", image_id(4), image_id(2))
+    assert event.search_id == "baseline a boat 0" and len(event.results) == 12
+    assert page.is_hidden("#pick") and page.query_selector("[inert]") is None
+
+
+def test_choosing_the_better_one_by_keyboard_and_giving_up(page, service):
+    search(page, "a boat")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.keyboard.press("p")
+    assert page.is_visible("#pick")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#pick")
+    page.keyboard.press("Enter")
+    page.keyboard.press("p")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    until(lambda: any(event.kind == "prefer" for event in service.events))
+    assert (service.events[-1].image_id, service.events[-1].over) == (image_id(0), image_id(2))
+
+
+def test_why_paints_a_heat_map_and_goes_away(page, service):
+    search(page, "a boat")
+    open_image(page, "live", 0)
+    page.click("#why")
+    page.wait_for_selector("#heat:not([hidden])")
+    assert service.whys == [(image_id(0), "a boat", "live")]
+    at = "(x) => [...document.getElementById('heat').getContext('2d').getImageData(x, 90, 1, 1).data]"
+    dark, bright = page.evaluate(at, 2), page.evaluate(at, 236)
+    assert sum(bright[:3]) > sum(dark[:3]) + 150 and dark[3] > bright[3] > 0
+    assert page.inner_text("#legend-low") == "0.10 least"
+    page.click("#why")
+    assert page.is_hidden("#heat") and page.is_hidden("#legend")
+    page.click("#why")
+    page.wait_for_selector("#heat:not([hidden])")
+    page.keyboard.press("ArrowRight")
+    assert page.is_hidden("#heat")
+
+
+def test_more_like_this_searches_with_the_image_and_the_address_keeps_it(page, service):
+    search(page, "a boat")
+    open_image(page, "live", 29)
+    page.click("#like")
+    until(lambda: service.asked[-1].image)
+    settled(page)
+    assert service.asked[-1].image.image_id == image_id(29) and service.asked[-1].query == ""
+    assert page.is_visible("#image") and page.is_hidden("#image-mix") and page.input_value("#query") == ""
+    open_image(page, "live", 0)
+    assert page.is_hidden("#why")  # there are no words that could be explained
+    page.keyboard.press("Escape")
+    page.reload()
+    page.wait_for_selector(".card")
+    assert service.asked[-1].image.image_id == image_id(29)
+    page.go_back()
+    shown(page, "a boat")
+    assert page.is_hidden("#image") and service.asked[-1].image is None
+
+
+def test_a_file_is_sent_with_words_and_a_weight_and_can_be_removed(page, service):
+    content = png()
+    upload(page, "mine.png", content)
+    until(lambda: service.asked[-1].image)
+    assert base64.b64decode(service.asked[-1].image.data) == content
+    assert page.inner_text("#image-name") == "mine.png"
+    assert page.get_attribute("#image-thumb", "src").startswith("blob:")
+    page.wait_for_function("document.getElementById('image-thumb').naturalWidth === 40")
+    page.fill("#query", "at night")
+    page.wait_for_selector("#image-mix")
+    page.fill("#image-weight", "0.8")
+    until(lambda: service.asked[-1].image_weight == 0.8)
+    assert service.asked[-1].query == "at night" and service.asked[-1].image.data
+    page.click("#image-remove")
+    until(lambda: service.asked[-1].image is None)
+    assert page.is_hidden("#image")
+    page.go_back()  # an address cannot hold the file, the visit's history does
+    until(lambda: service.asked[-1].image is not None)
+
+
+def test_a_dropped_and_a_pasted_file_are_searched_with(page, service):
+    first, second = png((20, 20)), png((30, 30))
+    drop(page, first)
+    until(lambda: service.asked[-1].image)
+    assert base64.b64decode(service.asked[-1].image.data) == first
+    assert page.is_hidden("#drop")
+    page.evaluate(
+        """(text) => {
+            const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+            const clipboardData = new DataTransfer();
+            clipboardData.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
+            document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+        }""",
+        base64.b64encode(second).decode(),
+    )
+    until(lambda: base64.b64decode(service.asked[-1].image.data) == second)
+    assert page.inner_text("#image-name") == "pasted.png"
+
+
+def test_a_file_that_is_too_large_or_no_image_is_never_sent(page, service):
+    before = len(service.asked)
+    upload(page, "large.png", b"0" * 100_001)
+    page.wait_for_selector("#notice:not([hidden])")
+    assert page.inner_text("#notice-text") == "large.png has 0.1 MB; this server takes 0.1 MB at most."
+    upload(page, "words.txt", b"words", "text/plain")
+    page.wait_for_selector("#notice-title:has-text('not an image')")
+    assert len(service.asked) == before and page.is_hidden("#image")
+
+
+@pytest.fixture
+def keyed(config, tmp_path, api):
+    """A key is required: 401 without it."""
+    refusal = {"error": {"code": "key_wrong", "message": "This key is not known here.", "field": ""}}
+
+    @api.middleware("http")
+    async def check(request, call_next):
+        known = request.headers.get("authorization") == f"Bearer {KEY}"
+        if request.url.path.startswith("/v1/") and not known:
+            return JSONResponse(refusal, status_code=401)
+        return await call_next(request)
+
+
+@pytest.fixture
+def config(tmp_path, config, request):
+    """Tests marked `keyed` have a file of keys."""
+    if "keyed" not in request.fixturenames:
+        return config
+    (tmp_path / "keys").write_text(f"tester:{KEY}\n")
+    return config.model_copy(update={"keys_file": str(tmp_path / "keys")})
+
+
+def test_where_keys_are_required_one_is_asked_for_and_pictures_are_fetched_with_it(keyed, blank, address):
+    blank.goto(f"{address}/?q=a+boat")
+    blank.wait_for_selector("#key[open]")
+    blank.fill("#key-value", "wrong")
+    blank.keyboard.press("Enter")
+    blank.wait_for_selector("#key-wrong:not([hidden])")
+    blank.fill("#key-value", KEY)
+    blank.keyboard.press("Enter")
+    shown(blank, "a boat")
+    blank.wait_for_function("document.querySelector('.card img').naturalWidth === 120")
+    sources = blank.eval_on_selector_all(".card img", "images => images.map(image => image.src)")
+    assert all(source.startswith("blob:") for source in sources[:3])
+    search(blank, "a dog")
+    gone = """url => new Promise((resolve) => {
+        const image = new Image();
+        image.onload = () => resolve(false);
+        image.onerror = () => resolve(true);
+        image.src = url;
+    })"""
+    assert blank.evaluate(gone, sources[0])  # let go of together with its card
+    blank.reload()
+    shown(blank, "a dog")
+    assert blank.query_selector("#key[open]") is None

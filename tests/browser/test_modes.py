@@ -1,0 +1,273 @@
+"""Ways to look at the page: blind, with the teacher, by keyboard, dark, on a phone; and the API's page."""
+
+from collections import Counter
+
+import browsing
+import pytest
+from browsing import HOSTILE, TASTES, encoder_of, image_id, search, settled, shown, texts, until
+
+
+def sides(page):
+    """The image ids that are shown as A and as B."""
+    read = "cards => cards.map(card => card.dataset.image)"
+    return [page.eval_on_selector_all(f"[data-side={side}] .card", read) for side in "AB"]
+
+
+def judge(page, accuracy, aesthetics, diversity):
+    chosen = {"accuracy": accuracy, "aesthetics": aesthetics, "diversity": diversity}
+    for name, value in chosen.items():
+        page.check(f"#verdict [name={name}][value={value}]", force=True)
+    page.click("#verdict-save")
+
+
+def test_a_blind_vote_names_what_was_shown_and_shows_no_names(page, service):
+    search(page, "a boat")
+    page.click("#blind")
+    page.wait_for_selector("#verdict:not([hidden])")
+    text = page.inner_text("main")
+    hidden = ("Live", "Baseline", "0.900", "↑", "new", encoder_of("live")[:8], encoder_of("baseline")[:8])
+    assert [word for word in hidden if word in text.replace("Two systems", "")] == []
+    markup = page.inner_html("#results")
+    assert "live" not in markup and "baseline" not in markup
+    a, b = sides(page)
+    judge(page, "a", "tie", "b")
+    page.wait_for_selector("#verdict-done:not([hidden])")
+    event = service.events[-1]
+    assert (event.kind, event.accuracy, event.aesthetics, event.diversity) == ("blind", "a", "tie", "b")
+    assert (event.results, event.other_results) == (a, b)
+    live_is_a = a[0] == image_id(5)
+    assert event.search_id == f"{'live' if live_is_a else 'baseline'} a boat 0"
+    assert event.other_search_id == f"{'baseline' if live_is_a else 'live'} a boat 0"
+    assert page.inner_text("#blind-count") == "1 comparison saved"
+    page.keyboard.press("Enter")  # the button of the next query has the focus
+    page.wait_for_selector("#verdict:not([hidden])")
+    assert page.input_value("#query") == "a red boat" and "mode=blind" in page.url
+    assert page.query_selector("#verdict input:checked") is None
+
+
+def test_the_sides_are_shuffled_for_each_query(page):
+    page.click("#blind")
+    seen = Counter()
+    for number in range(16):
+        page.fill("#query", f"boat {number}")
+        page.press("#query", "Enter")
+        page.wait_for_selector("#verdict:not([hidden])")
+        seen[sides(page)[0][0]] += 1
+    assert set(seen) == {image_id(0), image_id(5)}  # the other happens once in 32768 times
+
+
+def test_a_blind_vote_by_keyboard_needs_all_three_answers(page, service):
+    search(page, "a boat")
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("b")
+    page.wait_for_selector("#verdict:not([hidden])")
+    page.focus("#verdict [name=accuracy][value=a]")
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    assert service.events == []
+    page.keyboard.press("ArrowRight")  # tie
+    for _ in range(2):
+        page.keyboard.press("Tab")
+        page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    until(lambda: service.events)
+    (event,) = service.events
+    assert (event.accuracy, event.aesthetics, event.diversity) == ("tie", "a", "a")
+    page.keyboard.press("b")
+    page.wait_for_selector("[data-system=live] .card")
+    assert "mode=blind" not in page.url
+
+
+def test_two_same_answers_are_nothing_to_compare(page, service, monkeypatch):
+    monkeypatch.setitem(browsing.ORDERS, "live", browsing.ORDERS["baseline"])
+    page.fill("#query", "a boat")
+    page.click("#blind")
+    page.wait_for_selector("#verdict-done:not([hidden])")
+    assert "nothing to compare" in page.inner_text("#verdict-text") and page.is_hidden("#verdict")
+
+
+@pytest.fixture
+def taught(service):
+    """The service with a teacher, before the app is made over it."""
+    service.system_names = ("live", "baseline", "teacher")
+
+
+def test_the_teacher_stands_beside_the_others_once_it_has_started(taught, page, service):
+    search(page, "a boat")
+    assert texts(page, ".column h2") == ["Baseline", "Live"]
+    service.teacher_starts = 1
+    page.click("#teacher")
+    page.wait_for_selector(".said:has-text('The teacher is starting. Next try in 1 s.')")
+    assert page.query_selector("[data-system=live] .card")
+    page.wait_for_selector("[data-system=teacher] .card")
+    assert texts(page, ".column h2") == ["Baseline", "Live", "Teacher"]
+    assert texts(page, "[data-system=teacher] output")[0] == "4.5 of 5"
+    assert "a photograph of a boat" in page.inner_text("[data-system=teacher] .encoder")
+    assert texts(page, "[data-system=teacher] .moved")[0] == "↑ 7"
+    page.click("[data-system=teacher] .card button")
+    page.click("#why")
+    page.wait_for_selector("#heat:not([hidden])")
+    assert service.whys[-1][2] == "baseline"  # whose encoder it searched with
+    page.keyboard.press("Escape")
+    page.reload()
+    page.wait_for_selector("[data-system=teacher] .card")
+    page.click("#teacher")
+    page.wait_for_selector("[data-system=teacher]", state="detached")
+
+
+def test_everything_works_by_keyboard(page):
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("/")
+    page.keyboard.type("a boat")
+    page.keyboard.press("Enter")
+    shown(page, "a boat")
+    page.keyboard.press("ArrowDown")
+    focused = "document.activeElement.closest('.card').dataset.image"
+    assert page.evaluate(focused) == image_id(0)
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) == image_id(1)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#viewer[open]")
+    assert page.inner_text("#viewer-caption") == "a boat, picture 1"
+    assert "number 3" in page.inner_text("#viewer-facts")  # its place in the live system
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#viewer-caption") == "a boat, picture 2"
+    page.keyboard.press("w")
+    page.wait_for_selector("#heat:not([hidden])")
+    page.keyboard.press("Escape")
+    assert page.query_selector("#viewer[open]") is None
+    page.keyboard.press("?")
+    assert page.is_visible("#help")
+
+
+def test_dark_mode_follows_the_system_and_the_button(page):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    page.emulate_media(color_scheme="dark")
+    dark = page.evaluate(ground)
+    assert dark != light
+    page.click("#theme")
+    assert page.evaluate(ground) == light
+    page.reload()
+    assert page.evaluate(ground) == light
+
+
+# For every visible text: its contrast against what is painted behind it, by WCAG 2.
+CONTRASTS = """
+() => {
+  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const paint = (colours) => {
+    context.clearRect(0, 0, 1, 1);
+    for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255);
+  };
+  const light = (rgb) => rgb
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const behind = (element) => {
+    const colours = [];
+    for (let at = element; at; at = at.parentElement) {
+      colours.unshift(getComputedStyle(at).backgroundColor);
+      if (at.matches("dialog, [popover]")) break;
+    }
+    return colours;
+  };
+  const poor = [];
+  let seen = 0;
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!own || !element.checkVisibility({ visibilityProperty: true })) continue;
+    if (element.closest(":disabled, .hidden, .skip")) continue;
+    const style = getComputedStyle(element);
+    const under = behind(element);
+    const [one, other] = [light(paint([...under, style.color])), light(paint(under))];
+    const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    const large = parseFloat(style.fontSize) >= 24;
+    seen += 1;
+    const name = element.className || element.id || element.tagName;
+    if (ratio < (large ? 3 : 4.5)) poor.push(`${name}: ${ratio.toFixed(2)}`);
+  }
+  return { poor, seen };
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_have_the_contrast_of_wcag_aa(taught, service, blank, address, scheme):
+    service.tastes = TASTES
+    blank.emulate_media(color_scheme=scheme)
+    blank.goto(address)
+    blank.wait_for_selector(".card")
+    measured = {"start": blank.evaluate(CONTRASTS)}
+    search(blank, "a boat")
+    for button in ("#filters-button", "#tastes-button", "#teacher"):
+        blank.click(button)
+    blank.wait_for_selector("[data-system=teacher] .card")
+    measured["results"] = blank.evaluate(CONTRASTS)
+    blank.click("[data-system=live] .card button")
+    blank.click("#why")
+    blank.wait_for_selector("#heat:not([hidden])")
+    measured["viewer"] = blank.evaluate(CONTRASTS)
+    blank.click("#better")
+    blank.keyboard.press("Enter")
+    blank.wait_for_selector("#toast:popover-open")
+    measured["toast"] = blank.evaluate(CONTRASTS)
+    blank.click("#blind")
+    blank.wait_for_selector("#verdict:not([hidden])")
+    judge(blank, "a", "a", "b")
+    blank.wait_for_selector("#verdict-done:not([hidden])")
+    measured["blind"] = blank.evaluate(CONTRASTS)
+    service.fail = True
+    blank.click("#verdict-next")
+    blank.wait_for_selector("#notice:not([hidden])")
+    measured["notice"] = blank.evaluate(CONTRASTS)
+    assert {name: one["poor"] for name, one in measured.items() if one["poor"]} == {}
+    assert measured["results"]["seen"] > 60
+
+
+def test_a_phone_shows_everything_without_sideways_scrolling(taught, page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    search(page, "a boat")
+    wide = "document.documentElement.scrollWidth"
+    assert page.evaluate(wide) <= 390
+    assert all(element.bounding_box()["width"] > 150 for element in page.query_selector_all(".column"))
+    page.click("#filters-button")
+    page.click("#teacher")
+    page.wait_for_selector("[data-system=teacher] .card")
+    assert page.evaluate(wide) <= 390
+    page.click("[data-system=live] .card button")
+    page.click("#why")
+    page.wait_for_selector("#heat:not([hidden])")
+    inside = "dialog => dialog.scrollWidth <= dialog.clientWidth"
+    assert page.eval_on_selector("#viewer", inside)
+    page.wait_for_function("document.getElementById('viewer-image').getBoundingClientRect().height > 150")
+    page.keyboard.press("Escape")
+    page.click("#blind")
+    page.wait_for_selector("#verdict:not([hidden])")
+    assert page.evaluate(wide) <= 390
+
+
+def test_nothing_moves_where_less_motion_is_wanted(page):
+    page.emulate_media(reduced_motion="reduce")
+    moving = "getComputedStyle(document.querySelector('.frame img')).transitionDuration"
+    assert page.evaluate(moving) == "0s"
+
+
+def test_a_hostile_query_stays_text_in_a_blind_comparison(page, service):
+    service.examples = [HOSTILE]
+    page.reload()
+    page.wait_for_selector(".card")
+    page.click("#blind")
+    settled(page)
+    assert page.input_value("#query") == HOSTILE and page.query_selector("img[src=x]") is None
+
+
+def test_the_docs_page_draws_every_operation(page, address):
+    page.goto(f"{address}/docs")
+    page.wait_for_selector(".operation pre")
+    paths = set(texts(page, ".operation h2 code"))
+    assert {"/v1/search", "/v1/feedback", "/v1/images/{image_id}/why", "/v1/tastes", "/healthz"} <= paths
+    text = page.inner_text("#operations")
+    assert "at most 500 characters" in text
+    assert "Request, form 2: SearchesRequest" in text and "Answer, form 2: SearchesResponse" in text
+    assert "min_aesthetic" in text and "image_weight" in text
