@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -46,8 +45,8 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         query: Annotated[str, Query(min_length=1, max_length=MAX_QUERY_CHARS)],
         system: Annotated[str, Query(max_length=100, description="empty = the default")] = "",
     ) -> Heatmap:
-        about = partial(service.why, text=query, system=system or service.system_names[0])
-        return await asyncio.to_thread(_known, about, image_id)
+        chosen = system or service.system_names[0]
+        return await asyncio.to_thread(_known, lambda one: service.why(one, query, chosen), image_id)
 
     @app.delete(
         "/v1/images/{image_id}",
