@@ -100,7 +100,7 @@ class Retriever:
         then, without the images that were deleted since: such a page may be shorter than `k`.
 
         Raises:
-            Gone: there is no such version any more.
+            Gone: there is no such version, or it was cleaned up.
             UserError: a bad filter.
         """
         table = self.table if version is None else self._at(version)
@@ -132,13 +132,19 @@ class Retriever:
             return query.to_arrow()
         except ValueError as error:
             raise UserError(f"searching {self.table.name} with filter '{where}' failed: {error}") from error
+        except RuntimeError as error:
+            if "Not found" not in str(error):
+                raise
+            raise Gone(
+                f"The version of {self.table.name} that was open is cleaned up: search anew."
+            ) from error
 
     def _checked_out(self, version: int) -> Any:
         table = self._store.open(self.table.name)
         try:
             table.checkout(version)
         except ValueError as error:
-            raise Gone(f"{self.table.name} has no version {version} any more: search anew.") from error
+            raise Gone(f"{self.table.name} has no version {version} (any more): search anew.") from error
         return table
 
     def _without_deleted(self, results: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
