@@ -20,6 +20,8 @@ CHUNK = 256
 # neighbour in ten on 100,000 vectors.
 EF_PER_RESULT = 4
 NUM_VERSIONS_KEPT = 8
+# How far equal scores are followed: copies of a picture, not the whole table for a query that is like nothing.
+MOST_EQUAL = 1000
 
 
 class Gone(UserError):
@@ -174,13 +176,15 @@ def measured_effort(store: Store, fingerprint: str) -> Effort:
 def _ranked(ask: partial, vectors: np.ndarray, count: int) -> list[list[dict[str, Any]]]:
     """For each query its `count` nearest rows and perhaps more, in an order that depends on no `count`.
 
-    LanceDB cuts among equal scores as it likes, so it is asked for more until none are cut apart.
+    LanceDB cuts among equal scores as it likes, so it is asked for more until none are cut apart. (An ANN
+    index may still find other images for another `count`.)
     """
     limit = count + 1
     while True:
         results = _by_query(ask(vectors, limit), len(vectors))
         full = (rows for rows in results if len(rows) >= limit)
-        if all(rows[count - 1]["score"] > rows[limit - 1]["score"] for rows in full):
+        whole = all(rows[count - 1]["score"] > rows[limit - 1]["score"] for rows in full)
+        if whole or limit > count + MOST_EQUAL:
             return results
         limit *= 2
 

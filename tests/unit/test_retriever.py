@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from lancedb.index import HnswSq
 
+from actors import retriever as retriever_module
 from actors.encoder import vector_array
 from actors.retriever import Effort, Gone, Retriever
 from cluster.errors import UserError
@@ -54,6 +55,16 @@ def test_equal_scores_are_ordered_by_id_whatever_the_page_cuts(store):
     pages = [retriever.search(vectors[5:6], 3, offset=offset)[0] for offset in range(0, 21, 3)]
     found = [image_id for page in pages for image_id in ids_of(page)]
     assert found[:20] == sorted(ids[5:25])
+
+
+def test_a_query_that_is_like_nothing_does_not_read_the_whole_table(store, monkeypatch):
+    add(store, unit(600))
+    monkeypatch.setattr(retriever_module, "MOST_EQUAL", 50)
+    retriever, limits = Retriever(store, FINGERPRINT), []
+    ask = retriever._ask
+    monkeypatch.setattr(retriever, "_ask", lambda *given: limits.append(given[-1]) or ask(*given))
+    assert len(retriever.search(np.zeros((1, DIM), np.float32), 5)[0]) <= 5
+    assert max(limits) < 150
 
 
 def test_vectors_come_with_the_rows_if_wanted(store):
