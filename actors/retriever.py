@@ -20,7 +20,7 @@ CHUNK = 256
 # neighbour in ten on 100,000 vectors.
 EF_PER_RESULT = 4
 NUM_VERSIONS_KEPT = 8
-# How far equal scores are followed: copies of a picture, not the whole table for a query that is like nothing.
+# How far equal scores are followed: copies of a picture, not the table for a query that is like nothing.
 MOST_EQUAL = 1000
 
 
