@@ -20,6 +20,8 @@ CHUNK = 256
 # neighbour in ten on 100,000 vectors.
 EF_PER_RESULT = 4
 NUM_VERSIONS_KEPT = 8
+# How far equal scores are followed: copies of a picture, not the table for a query that is like nothing.
+MOST_EQUAL = 1000
 
 
 class Gone(UserError):
@@ -100,7 +102,7 @@ class Retriever:
         then, without the images that were deleted since: such a page may be shorter than `k`.
 
         Raises:
-            Gone: there is no such version any more.
+            Gone: there is no such version, or it was cleaned up.
             UserError: a bad filter.
         """
         table = self.table if version is None else self._at(version)
@@ -132,13 +134,19 @@ class Retriever:
             return query.to_arrow()
         except ValueError as error:
             raise UserError(f"searching {self.table.name} with filter '{where}' failed: {error}") from error
+        except RuntimeError as error:
+            if "Not found" not in str(error):
+                raise
+            raise Gone(
+                f"The version of {self.table.name} that was open is cleaned up: search anew."
+            ) from error
 
     def _checked_out(self, version: int) -> Any:
         table = self._store.open(self.table.name)
         try:
             table.checkout(version)
         except ValueError as error:
-            raise Gone(f"{self.table.name} has no version {version} any more: search anew.") from error
+            raise Gone(f"{self.table.name} has no version {version} (any more): search anew.") from error
         return table
 
     def _without_deleted(self, results: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
@@ -168,13 +176,15 @@ def measured_effort(store: Store, fingerprint: str) -> Effort:
 def _ranked(ask: partial, vectors: np.ndarray, count: int) -> list[list[dict[str, Any]]]:
     """For each query its `count` nearest rows and perhaps more, in an order that depends on no `count`.
 
-    LanceDB cuts among equal scores as it likes, so it is asked for more until none are cut apart.
+    LanceDB cuts among equal scores as it likes, so it is asked for more until none are cut apart. (An ANN
+    index may still find other images for another `count`.)
     """
     limit = count + 1
     while True:
         results = _by_query(ask(vectors, limit), len(vectors))
         full = (rows for rows in results if len(rows) >= limit)
-        if all(rows[count - 1]["score"] > rows[limit - 1]["score"] for rows in full):
+        whole = all(rows[count - 1]["score"] > rows[limit - 1]["score"] for rows in full)
+        if whole or limit > count + MOST_EQUAL:
             return results
         limit *= 2
 

@@ -1,5 +1,7 @@
 """Index and retriever with LanceDB: vectors for new encoders, exact and approximate search, refusals."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,10 +12,12 @@ from pictures import encoded, gradient, write_photos
 from actors import images
 from actors.encoder import Encoder, save_encoder, vector_array
 from actors.images import image_id
-from actors.retriever import Retriever
+from actors.retriever import Effort, Retriever, has_index
+from actors.scorers import PromptPairs
+from actors.vectors import vector_matrix
 from cluster.errors import UserError
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
-from jobs.index import IndexConfig, run
+from jobs.index import IndexConfig, ann, run
 
 DIM = 32
 
@@ -59,6 +63,7 @@ def fill(store: Store, fingerprint: str, vectors: np.ndarray) -> list[str]:
     rows = pa.table(columns)
     store.merge("images", rows, on=["image_id"])
     rows = rows.append_column("vector", vector_array(vectors, DIM))
+    rows = rows.append_column("aesthetic", pa.array([0.5] * len(ids), pa.float32()))
     store.merge(embeddings_table(fingerprint), rows.select(embeddings_schema(DIM).names), on=["image_id"])
     return ids
 
@@ -131,8 +136,87 @@ def test_a_large_table_gets_an_ann_index_with_measured_recall(store, profile, ti
     exact = retriever.search(queries, 10, exact=True)
     scores = queries @ random_vectors(3000).T
     assert [rows[0]["image_id"] for rows in exact] == [ids[best] for best in scores.argmax(axis=1)]
+    assert retriever.effort == Effort(*(report[name] for name in ("ef", "refine_factor", "nprobes")))
+    assert all(has_index(store.open(name), "image_id") for name in ("images", retriever.table.name))
     again = run(IndexConfig(profile=profile, store=store.uri))
-    assert again["index"] == "IVF_HNSW_SQ" and store.count("indexes") == 1
+    assert again["index"] == "IVF_HNSW_SQ" and store.count("indexes") == 2
+
+
+def test_the_settings_are_the_fastest_of_those_measured_that_reach_the_target(
+    store, profile, tiny_encoder_folder, encoder, tmp_path
+):
+    register(store, tiny_encoder_folder)
+    fill(store, encoder.fingerprint, random_vectors(1500))
+    for target in (0.0, 1.0):
+        values = yaml.safe_load(Path(profile).read_text())
+        values["index"] |= {"recall": target, "num_recall_queries": 10}
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(values))
+        report = run(IndexConfig(profile=str(tmp_path / "own.yaml"), store=store.uri))
+        chosen = {name: report[name] for name in ("ef", "refine_factor", "nprobes", "p50_ms")}
+        good = [row for row in report["sweep"] if row["recall_at_10"] >= target] or report["sweep"]
+        assert chosen | {"recall_at_10": report["recall@10"]} in good
+        assert report["target_reached"] == (report["recall@10"] >= target)
+        if report["target_reached"]:
+            assert report["p50_ms"] == min(row["p50_ms"] for row in good)
+        assert Retriever(store, encoder.fingerprint).effort.ef == report["ef"], "the newest row counts"
+
+
+def test_optimize_takes_new_rows_into_the_index_and_embeds_nothing(
+    store, profile, tiny_encoder_folder, encoder
+):
+    register(store, tiny_encoder_folder)
+    vectors = random_vectors(1300)
+    fill(store, encoder.fingerprint, vectors[:1200])
+    first = run(IndexConfig(profile=profile, store=store.uri))
+    assert first["num_unindexed_rows"] == {"before": 1200, "after": 0}
+    for count in (1220, 1240, 1260, 1280, 1300):
+        ids = fill(store, encoder.fingerprint, vectors[:count])
+    unembedded = image_id(b"another")
+    row = store.read("images", where=f"image_id = '{ids[0]}'").to_pylist()[0] | {"image_id": unembedded}
+    store.merge("images", pa.Table.from_pylist([row], SCHEMAS["images"]), on=["image_id"])
+    report = run(IndexConfig(profile=profile, store=store.uri, optimize=True))
+    assert report["num_unindexed_rows"] == {"before": 100, "after": 0}
+    assert (report["num_embedded"], report["num_copied"], report["num_rows"]) == (0, 0, 1300)
+    for name in ("images", embeddings_table(encoder.fingerprint)):
+        assert len(store.open(name).to_lance().get_fragments()) <= 2, "five small files have become one"
+        assert store.open(name).index_stats("image_id_idx").num_unindexed_rows == 0
+    found = Retriever(store, encoder.fingerprint).search(vectors[1200:], 1)
+    assert [rows[0]["image_id"] for rows in found] == ids[1200:]
+
+
+def test_an_index_of_many_graphs_is_built_anew(store, encoder):
+    name = embeddings_table(encoder.fingerprint)
+    vectors = random_vectors(1000)
+    fill(store, encoder.fingerprint, vectors[:600])
+    graphs = []
+    for count in range(600, 1000, 50):
+        ann.build_ann(store.open(name), 100)
+        graphs.append(store.open(name).index_stats("vector_idx").num_indices)
+        fill(store, encoder.fingerprint, vectors[:count])
+    assert max(graphs) == ann.MOST_GRAPHS and graphs.count(1) > 1
+
+
+def test_a_table_from_before_there_was_an_aesthetic_score_gets_it(
+    store, profile, tiny_encoder_folder, encoder
+):
+    register(store, tiny_encoder_folder)
+    vectors = random_vectors(1200)
+    ids = fill(store, encoder.fingerprint, vectors)
+    name = embeddings_table(encoder.fingerprint)
+    ann.build_ann(store.open(name), 100)
+    store.open(name).drop_columns(["aesthetic"])
+    run(IndexConfig(profile=profile, store=store.uri))
+    scores = PromptPairs.of(encoder.encode_texts, encoder.temperature).score(vectors)
+    rows = {
+        row["image_id"]: row["aesthetic"] for row in store.read(name, ["image_id", "aesthetic"]).to_pylist()
+    }
+    np.testing.assert_allclose([rows[one] for one in ids], scores, atol=1e-5)
+    retriever = Retriever(store, encoder.fingerprint)
+    assert "aesthetic" in retriever.filterable and retriever.approximate
+    middle = float(np.median(scores))
+    (found,) = retriever.search(vectors[:1], 1200, where=f"aesthetic >= {middle}", exact=True)
+    assert {row["image_id"] for row in found} == {one for one in ids if rows[one] >= middle}
+    assert fill(store, encoder.fingerprint, random_vectors(1201)) and store.count(name) == 1201
 
 
 def test_a_small_table_is_searched_exactly(store, profile, tiny_encoder_folder, encoder):
@@ -157,7 +241,11 @@ def test_an_encoder_with_the_same_image_side_takes_the_parents_vectors(
     report = run(IndexConfig(profile=profile, store=store.uri, encoder="candidate"))
     assert (report["num_copied"], report["num_embedded"], report["encoder"]) == (40, 0, fingerprint)
     copied = store.read(embeddings_table(fingerprint)).sort_by("image_id")
-    assert copied.equals(store.read(embeddings_table(parent)).sort_by("image_id"))
+    original = store.read(embeddings_table(parent)).sort_by("image_id")
+    assert copied.drop_columns("aesthetic").equals(original.drop_columns("aesthetic"))
+    scorer = PromptPairs.of(child.encode_texts, child.temperature)
+    expected = scorer.score(vector_matrix(copied["vector"]))
+    np.testing.assert_allclose(copied["aesthetic"].to_numpy(), expected, atol=1e-5)
 
 
 def test_a_new_encoder_embeds_files_that_are_there_and_previews_of_those_that_are_gone(

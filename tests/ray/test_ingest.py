@@ -19,6 +19,7 @@ from pyarrow import parquet
 from actors import images
 from actors.encoder import Encoder
 from actors.images import Fit, image_id
+from actors.scorers import PromptPairs
 from cluster.tables import Store, embeddings_table
 from jobs.ingest import IngestConfig, run, sources, stages
 from jobs.ingest.lookup import Lookup
@@ -89,9 +90,12 @@ def test_vectors_equal_direct_calls_of_the_encoder(ingested, folder, tiny_encode
     report, store = ingested
     encoder = Encoder.load(tiny_encoder_folder)
     files = {image_id(path.read_bytes()): path.read_bytes() for path in folder.iterdir()}
-    for row in store.read(embeddings_table(report["encoder"]), columns=["image_id", "vector"]).to_pylist():
+    scorer = PromptPairs.of(encoder.encode_texts, encoder.temperature)
+    columns = ["image_id", "vector", "aesthetic"]
+    for row in store.read(embeddings_table(report["encoder"]), columns=columns).to_pylist():
         direct = encoder.encode_images(encoder.pixels(images.decode(files[row["image_id"]]))[None])[0]
         np.testing.assert_allclose(row["vector"], direct, atol=1e-5)
+        assert row["aesthetic"] == pytest.approx(scorer.score(direct[None])[0], abs=1e-4)
 
 
 def test_the_first_encoder_is_registered_as_baseline_and_live(ingested, tiny_encoder_folder):

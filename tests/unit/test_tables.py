@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pyarrow as pa
 import pytest
+from lancedb.index import BTree
 
 from cluster.errors import UserError
 from cluster.schemas import KEY_POSITION, key_of
@@ -94,6 +95,7 @@ def test_embeddings_keep_their_vectors_and_filter_on_tags(store):
             "tags": [["split:train"], ["split:gallery"], []],
             "source": ["s"] * 3,
             "added_at": [now()] * 3,
+            "aesthetic": [0.2, 0.5, 0.8],
         }
     )
     name = embeddings_table(FINGERPRINT)
@@ -231,6 +233,14 @@ def test_processes_that_merge_the_same_new_keys_at_once_lose_and_double_none(sto
     uris = store.read("rejects", columns=["uri"])["uri"].to_pylist()
     assert len(uris) == len(set(uris)) == 12 * 10 + NUM_WRITERS * 12 * 10
     assert sum(inserted) == len(uris), "each new row is counted by the one writer that inserted it"
+
+
+def test_an_index_on_the_key_does_not_hide_other_writers(store, at_once):
+    store.merge("rejects", rejects([f"old-{number}" for number in range(500)]), on=["uri"])
+    store.open("rejects").create_index("uri", config=BTree())
+    inserted = at_once(merge_overlapping, store)
+    uris = store.read("rejects", columns=["uri"])["uri"].to_pylist()
+    assert len(uris) == len(set(uris)) == 500 + sum(inserted)
 
 
 def test_processes_that_move_an_alias_at_once_each_get_a_version_of_their_own(store, at_once):

@@ -1,0 +1,100 @@
+"""An image that is deleted is gone from every table, for those who have them open as well."""
+
+import json
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from actors.retriever import Retriever
+from cluster.errors import UserError
+from cluster.tables import SCHEMAS, Store, embeddings_schema, embeddings_table, now
+from jobs import delete
+from jobs.delete import DeleteConfig
+
+FIRST, SECOND = "1" * 16, "2" * 16
+IDS = [f"{number:064x}" for number in range(6)]
+
+
+def rows_of(name: str, rows: list[dict]) -> pa.Table:
+    return pa.Table.from_pylist(rows, SCHEMAS[name])
+
+
+def about(number: int) -> dict:
+    sizes = {"width_px": 640, "height_px": 480}
+    return {"image_id": IDS[number], "caption": f"photo {number}", "tags": [], "added_at": now(), **sizes}
+
+
+@pytest.fixture
+def filled(store) -> Store:
+    """Six images; two encoders of which the second lacks image 0; a preference each; two rankings."""
+    store.merge("images", rows_of("images", [about(number) for number in range(6)]), on=["image_id"])
+    vectors = np.eye(6, dtype=np.float32)
+    for fingerprint, first in ((FIRST, 0), (SECOND, 1)):
+        rows = [about(number) | {"vector": vectors[number]} for number in range(first, 6)]
+        rows = pa.Table.from_pylist(rows, embeddings_schema(6))
+        store.merge(embeddings_table(fingerprint), rows, on=["image_id"])
+    pairs = [(0, 1), (1, 2), (2, 3)]
+    preferences = [{"query": "q", "run_id": "r", "winner": IDS[a], "loser": IDS[b]} for a, b in pairs]
+    on = ["run_id", "query", "winner", "loser"]
+    store.merge("preferences", rows_of("preferences", preferences), on=on)
+    rankings = [
+        {"run_id": "r", "query": str(place), "image_ids": ids} for place, ids in enumerate((IDS, IDS[3:]))
+    ]
+    store.merge("rankings", rows_of("rankings", rankings), on=["run_id", "query"])
+    return store
+
+
+def test_an_image_is_removed_from_every_table(filled):
+    # images, two tables of vectors, the pairs that it won and lost, one ranking
+    assert filled.delete_image(IDS[1]) == 1 + 2 + 2 + 1
+    for name in ("images", embeddings_table(FIRST), embeddings_table(SECOND)):
+        assert IDS[1] not in filled.read(name)["image_id"].to_pylist()
+    assert filled.read("preferences")["winner"].to_pylist() == [IDS[2]]
+    assert filled.read("rankings")["query"].to_pylist() == ["1"]
+    with pytest.raises(KeyError):
+        filled.delete_image(IDS[1])
+
+
+def test_tables_that_are_missing_do_not_matter(store):
+    with pytest.raises(KeyError):
+        store.delete_image(IDS[0])
+    store.merge("images", rows_of("images", [about(0)]), on=["image_id"])
+    assert store.delete_image(IDS[0]) == 1
+
+
+@pytest.mark.parametrize("text", ["", "x' OR 'a' = 'a", "A" * 64, IDS[0] + "\n", f"{IDS[0]}' --"])
+def test_nothing_but_an_id_reaches_the_tables(filled, text):
+    with pytest.raises(KeyError):
+        filled.delete_image(text)
+    assert filled.count("images") == 6
+
+
+def test_a_fresh_store_sees_at_once_what_another_deletes(filled):
+    fresh, stale = Store(filled.uri, fresh=True), Store(filled.uri)
+    held, old = Retriever(fresh, FIRST), Retriever(stale, FIRST)
+    query, version = np.eye(6, dtype=np.float32)[1:2], held.version
+    assert held.search(query, 1)[0][0]["image_id"] == IDS[1]
+    filled.delete_image(IDS[1])
+    assert held.search(query, 1)[0][0]["image_id"] != IDS[1]
+    assert old.search(query, 1)[0][0]["image_id"] == IDS[1], "the default keeps the version it has opened"
+    assert held.version > version
+    (then,) = held.search(query, 6, version=version)
+    assert [row["image_id"] for row in then] == [IDS[0], *IDS[2:]], "no old version brings it back"
+
+
+def test_a_fresh_store_is_fresh_in_another_process_too(store):
+    assert pickle.loads(pickle.dumps(Store(store.uri, fresh=True))).fresh
+    assert not pickle.loads(pickle.dumps(store)).fresh
+
+
+def test_the_verb_says_what_it_removed_and_what_it_did_not_know(filled, capfd):
+    delete.main(["--store", filled.uri, "--image-ids", IDS[0], IDS[0], "f" * 64, "nonsense"])
+    report = json.loads(capfd.readouterr().out)
+    assert report == {"num_images": 1, "num_rows": 4, "unknown": ["f" * 64, "nonsense"]}
+
+
+def test_the_verb_needs_images(store):
+    with pytest.raises(UserError, match="kallos ingest"):
+        delete.run(DeleteConfig(store=store.uri, image_ids=(IDS[0],)))
