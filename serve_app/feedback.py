@@ -12,6 +12,7 @@ event, sent again, completes it, and the keys of both tables let nothing in twic
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -87,7 +88,7 @@ class Feedback:
     def _count(self, name: str) -> None:
         if not self._limiter.hit(self._limit, name):
             frees = self._limiter.get_window_stats(self._limit, name).reset_time
-            wait_s = max(1, round(frees - time.time() + 0.5))
+            wait_s = max(1, math.ceil(frees - time.time()))
             raise _later("too_many", f"No more than {self._limit.amount} events a minute.", wait_s)
 
 
@@ -99,8 +100,7 @@ def _later(code: str, message: str, wait_s: int) -> ApiError:
 
 def _check_fields(event: FeedbackRequest) -> None:
     """Each kind has its own fields."""
-    optional = {name for names in ALLOWED.values() for name in names}
-    for name in sorted(optional):
+    for name in sorted({name for names in ALLOWED.values() for name in names}):
         given = bool(getattr(event, name))
         if name in NEEDED[event.kind] and not given:
             raise ApiError(422, "missing_field", f"`{name}` is missing: {event.kind} needs it.", name)

@@ -118,7 +118,8 @@ def test_a_rollback_goes_back_to_what_was_live_and_a_second_one_forth_again(fill
     add_encoder(filled, BETTER)
     promote(filled)
     promote(filled, encoder=BETTER)
-    assert [promote(filled, rollback=True)[name] for name in ("live", "before")] == [GOOD, BETTER]
+    back = promote(filled, rollback=True)
+    assert (back["live"], back["before"], back["changed"]) == (GOOD, BETTER, True)
     assert promote(filled, rollback=True, dry_run=True)["live"] == BETTER
     assert filled.alias("live") == GOOD
     assert promote(filled, rollback=True)["live"] == filled.alias("live") == BETTER
