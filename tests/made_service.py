@@ -54,7 +54,7 @@ class MadeService:
             raise KeyError(image_id)
         return JPEG
 
-    def why(self, image_id, query, system):
+    def why(self, image_id, text, system):
         self._known(image_id)
         if system not in self.systems:
             raise ApiError(422, "unknown_system", "There is no such system.", "system")
@@ -67,10 +67,6 @@ class MadeService:
         if image_id not in IMAGE_IDS:
             raise KeyError(image_id)
         return 3
-
-    def _known(self, image_id):
-        if image_id not in IMAGE_IDS:
-            raise ApiError(404, "unknown_image", "There is no image of that id here.", "image_id")
 
 
 def made_app(service=None, **settings):
