@@ -26,8 +26,17 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _with(name: str, **rule: Any) -> dict[str, Any]:
+    """JSON Schema: the field is there, not null, and follows the rule."""
+    return {"required": [name], "properties": {name: rule}}
+
+
 class ImageInput(Body):
     """An image to search with: exactly one of the three."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [_with(name, type="string") for name in ("image_id", "data", "url")]}
+    )
 
     image_id: ImageId | None = Field(None, description="an image of the store")
     data: str | None = Field(None, description="an image file's bytes, base64")
@@ -71,6 +80,10 @@ class Diversity(Body):
 
 class SearchBase(Body):
     """A search. `k` and `system` join in `search_request`, where their bounds are known."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [_with("query", pattern=r"\S"), _with("image", type="object")]}
+    )
 
     query: str = Field(
         "",

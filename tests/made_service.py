@@ -55,7 +55,8 @@ class MadeService:
         return JPEG
 
     def why(self, image_id, text, system):
-        self._known(image_id)
+        if image_id not in IMAGE_IDS:
+            raise KeyError(image_id)
         if system not in self.systems:
             raise ApiError(422, "unknown_system", "There is no such system.", "system")
         return Heatmap(encoder="e" * 16, values=[[0.1, 0.2], [0.3, 0.4]])
