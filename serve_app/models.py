@@ -4,8 +4,17 @@ import datetime
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 MAX_QUERY_CHARS = 500
 MAX_SEARCHES = 16
@@ -18,6 +27,16 @@ ImageId = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="sha256 of 
 Words = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS)]
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Side = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def _no_number(value: Any) -> Any:
+    """pydantic would take a number for Unix time, which OpenAPI's `date-time` is not."""
+    if isinstance(value, int | float):
+        raise PydanticKnownError("string_type")
+    return value
+
+
+Moment = Annotated[datetime.datetime, BeforeValidator(_no_number), Field(strict=False)]
 
 
 class Body(BaseModel):
@@ -62,10 +81,8 @@ class Filters(Body):
     max_width_px: Side | None = Field(None, description="width of the original at most, pixels")
     min_height_px: Side | None = Field(None, description="height of the original at least, pixels")
     max_height_px: Side | None = Field(None, description="height of the original at most, pixels")
-    added_from: datetime.datetime | None = Field(
-        None, strict=False, description="added at this moment or later"
-    )
-    added_before: datetime.datetime | None = Field(None, strict=False, description="added before this moment")
+    added_from: Moment | None = Field(None, description="added at this moment or later")
+    added_before: Moment | None = Field(None, description="added before this moment")
     min_aesthetic: float | None = Field(
         None, ge=0, le=1, description="aesthetic score by prompt pairs at least, 0 to 1"
     )
