@@ -3,8 +3,8 @@
     kallos search "red sailboat at sunset" -k 6 --negatives people
     kallos search --image boat.jpg --server http://search.example:8000 --json
 
-An API key is read from the environment variable KALLOS_KEY. With --json the last line of stdout is one JSON
-object, the answer of /v1/search.
+An API key is best given in the environment variable KALLOS_KEY: other users of the machine can see --key.
+With --json the last line of stdout is one JSON object, the answer of /v1/search.
 """
 
 import io
@@ -40,6 +40,7 @@ class SearchArgs(BaseModel):
     k: Annotated[int | None, tyro.conf.arg(aliases=["-k"])] = Field(None, ge=1, description="images, a count")
     json_: Annotated[bool, tyro.conf.arg(name="json")] = Field(False, description="print the answer as JSON")
     server: str = Field("", description="address of the server, empty = that of the profile")
+    key: str = Field("", description="API key, empty = that of the environment variable KALLOS_KEY")
     profile: str = Field("mini", description="the profile whose host and port are asked")
 
 
@@ -60,7 +61,7 @@ def run(args: SearchArgs) -> None:
         UserError: nothing answers, the server refuses, or the image cannot be read.
     """
     address = args.server.rstrip("/") or address_of(args.profile)
-    with Client(address, os.environ.get("KALLOS_KEY", "")) as client:
+    with Client(address, args.key or os.environ.get("KALLOS_KEY", "")) as client:
         try:
             found = client.search(args.query, **fields(args))
             if args.json_:
