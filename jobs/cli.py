@@ -25,6 +25,7 @@ VERBS = {
     "evaluate": ("jobs.evaluate", "compare encoders: metrics and a report page"),
     "promote": ("jobs.promote", "let `live` name an encoder that passed its checks, or the one before"),
     "serve": ("serve_app", "answer searches over HTTP, with a page"),
+    "search": ("serve_app.search", "ask a running server"),
     "feedback": ("jobs.feedback", "tell what people chose, export their blind comparisons"),
     "demo": ("jobs.demo", "the whole loop on a small world"),
     "bench": (

@@ -76,7 +76,7 @@ def _parsed(url: str) -> httpx.URL:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, UnicodeError, ValueError):
         raise ApiError(422, "bad_url", "`image.url` is not a URL.", FIELD) from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not parsed.host or "%" in parsed.host:
         raise ApiError(422, "bad_url", "`image.url` must begin with http:// or https:// and a host.", FIELD)
     if parsed.userinfo or parsed.port not in PORTS:
         raise ApiError(422, "bad_url", "`image.url` may have no user and no port but 80 and 443.", FIELD)

@@ -4,8 +4,17 @@ import datetime
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 MAX_QUERY_CHARS = 500
 MAX_SEARCHES = 16
@@ -20,14 +29,33 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 Side = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
+def _no_number(value: Any) -> Any:
+    """pydantic would take a number for Unix time, which OpenAPI's `date-time` is not."""
+    if isinstance(value, int | float):
+        raise PydanticKnownError("string_type")
+    return value
+
+
+Moment = Annotated[datetime.datetime, BeforeValidator(_no_number), Field(strict=False)]
+
+
 class Body(BaseModel):
     """A request body: no unknown fields, no silent conversion."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _with(name: str, **rule: Any) -> dict[str, Any]:
+    """JSON Schema: the field is there, not null, and follows the rule."""
+    return {"required": [name], "properties": {name: rule}}
+
+
 class ImageInput(Body):
     """An image to search with: exactly one of the three."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [_with(name, type="string") for name in ("image_id", "data", "url")]}
+    )
 
     image_id: ImageId | None = Field(None, description="an image of the store")
     data: str | None = Field(None, description="an image file's bytes, base64")
@@ -53,10 +81,8 @@ class Filters(Body):
     max_width_px: Side | None = Field(None, description="width of the original at most, pixels")
     min_height_px: Side | None = Field(None, description="height of the original at least, pixels")
     max_height_px: Side | None = Field(None, description="height of the original at most, pixels")
-    added_from: datetime.datetime | None = Field(
-        None, strict=False, description="added at this moment or later"
-    )
-    added_before: datetime.datetime | None = Field(None, strict=False, description="added before this moment")
+    added_from: Moment | None = Field(None, description="added at this moment or later")
+    added_before: Moment | None = Field(None, description="added before this moment")
     min_aesthetic: float | None = Field(
         None, ge=0, le=1, description="aesthetic score by prompt pairs at least, 0 to 1"
     )
@@ -71,6 +97,10 @@ class Diversity(Body):
 
 class SearchBase(Body):
     """A search. `k` and `system` join in `search_request`, where their bounds are known."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [_with("query", pattern=r"\S"), _with("image", type="object")]}
+    )
 
     query: str = Field(
         "",

@@ -54,8 +54,9 @@ class MadeService:
             raise KeyError(image_id)
         return JPEG
 
-    def why(self, image_id, query, system):
-        self._known(image_id)
+    def why(self, image_id, text, system):
+        if image_id not in IMAGE_IDS:
+            raise KeyError(image_id)
         if system not in self.systems:
             raise ApiError(422, "unknown_system", "There is no such system.", "system")
         return Heatmap(encoder="e" * 16, values=[[0.1, 0.2], [0.3, 0.4]])
@@ -67,10 +68,6 @@ class MadeService:
         if image_id not in IMAGE_IDS:
             raise KeyError(image_id)
         return 3
-
-    def _known(self, image_id):
-        if image_id not in IMAGE_IDS:
-            raise ApiError(404, "unknown_image", "There is no image of that id here.", "image_id")
 
 
 def made_app(service=None, **settings):

@@ -1,7 +1,6 @@
 """The routes, by what they are about, and what they share."""
 
 import hashlib
-from typing import Any
 
 from fastapi import Request, Response
 
@@ -42,8 +41,3 @@ def cached(request: Request, content: bytes, media_type: str, cache_control: str
     if etag in held or "*" in held:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=media_type, headers=headers)
-
-
-def note(request: Request, **fields: Any) -> None:
-    """Add fields to the request's line in the log; `queries` is written only with `serve.log_queries`."""
-    request.state.log.update(fields)

@@ -13,7 +13,7 @@ def add(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/feedback",
         response_model=FeedbackResponse,
-        responses=refusals(400, 401, 403, 413, 415, 422, 429),
+        responses=refusals(400, 401, 408, 413, 415, 422, 429),
         dependencies=[Depends(require_json)],
         summary="Tell which image or which answer is better",
     )

@@ -26,7 +26,7 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
     @app.post(
         "/v1/search",
         response_model=SearchResponse | SearchesResponse,
-        responses=refusals(400, 401, 404, 410, 413, 415, 422, 429, 503),
+        responses=refusals(400, 401, 403, 404, 408, 410, 413, 415, 422, 429, 503),
         dependencies=[Depends(require_json)],
         summary="Find images for words, an image, or both",
     )
@@ -46,11 +46,21 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         answers = [answer(one, root) for one in found]
         return answers[0] if isinstance(body, request_type) else SearchesResponse(answers=answers)
 
-    @app.get("/v1/examples", response_model=Examples, summary="Queries worth a try on these images")
+    @app.get(
+        "/v1/examples",
+        response_model=Examples,
+        responses=refusals(401, 429),
+        summary="Queries worth a try on these images",
+    )
     async def examples() -> Examples:
         return Examples(queries=service.examples)
 
-    @app.get("/v1/tastes", response_model=Tastes, summary="Directions in which results can be leaned")
+    @app.get(
+        "/v1/tastes",
+        response_model=Tastes,
+        responses=refusals(401, 429),
+        summary="Directions in which results can be leaned",
+    )
     async def tastes() -> Tastes:
         return Tastes(tastes=[Taste(**named) for named in service.tastes])
 

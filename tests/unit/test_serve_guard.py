@@ -155,11 +155,12 @@ def test_the_command_line_is_refused_before_anything_starts(keys_file, tmp_path)
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cluster").rglob("*.yaml")), ids=lambda path: path.name)
 def test_nothing_that_is_shipped_opens_a_port_to_others(path):
+    """Nobody reaches Ray's dashboard from elsewhere, and the search only where it asks for a key."""
     text = path.read_text(encoding="utf-8")
-    assert re.search(r"0\.0\.0\.0|dashboard.host|include.dashboard|['\"]?::['\"]?\s*$", text, re.M) is None
+    assert re.search(r"dashboard.host|include.dashboard", text) is None
     values = yaml.safe_load(text)
-    if "http_options" in values:
-        assert is_loopback(values["http_options"]["host"])
+    if "http_options" in values and not is_loopback(values["http_options"]["host"]):
+        assert all(app["args"]["keys_file"] for app in values["applications"])
 
 
 def test_every_shipped_profile_listens_on_this_machine():

@@ -12,7 +12,6 @@ from starlette.testclient import TestClient
 
 from cluster.profile import ROOT
 from serve_app import logs
-from serve_app.routes import note
 
 KEY = "k" * 16
 
@@ -70,7 +69,7 @@ def add_noting(app):
 
     @app.get("/noting")
     async def noting(request: Request) -> dict:
-        note(request, systems=["live"], k=6, num_results=5, queries=["red boat"])
+        request.state.log |= {"systems": ["live"], "k": 6, "num_results": 5, "queries": ["red boat"]}
         return {}
 
     return app
