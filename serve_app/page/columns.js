@@ -78,10 +78,13 @@ export class Column {
     const parts = Object.entries(steps).map(([step, value]) => `${step} ${milliseconds(value)}`);
     this.element.querySelector(".timings").replaceChildren(
       make("b", milliseconds(total)), make("span", parts.length ? ` = ${parts.join(" + ")}` : ""));
-    if (answer.rephrased) this.element.querySelector(".encoder").textContent = `searched for “${answer.rephrased}”`;
-    if (answer.system === "candidate" && this.system !== "candidate") {
-      this.element.querySelector(".encoder").textContent = "answered by the candidate: an experiment";
-    }
+    this.element.querySelector(".encoder").textContent = this.#told(answer);
+  }
+
+  #told({ rephrased, system }) {
+    if (rephrased) return `searched for “${rephrased}”`;
+    if (system !== this.system) return `answered by the ${system}: an experiment`;
+    return this.#note(server.systems[system]?.encoder);
   }
 
   add(answer) {
@@ -95,6 +98,7 @@ export class Column {
   clear() {
     this.element.removeAttribute("aria-busy");
     this.element.querySelector(".said").hidden = true;
+    this.element.querySelector(".timings").replaceChildren();
     release(this.cards);
     this.cards.replaceChildren();
     this.results = [];
@@ -121,8 +125,6 @@ export class Column {
 }
 
 export let columns = [];
-
-export const columnOf = (element) => columns.find((column) => column.element === element?.closest(".column"));
 
 // The columns that are wanted now; those that stay keep their results until new ones come.
 export function layOut() {

@@ -13,7 +13,7 @@ function typeOf(schema) {
   if (schema.const !== undefined) return `"${schema.const}"`;
   if (schema.anyOf) return schema.anyOf.map(typeOf).join(" | ");
   if (schema.$ref) return nameOf(schema);
-  if (schema.type === "array") return `${typeOf(schema.items)}[]`;
+  if (schema.type === "array") return `list of ${typeOf(schema.items)}`;
   if (schema.additionalProperties) return `{name: ${typeOf(schema.additionalProperties)}}`;
   const bounds = [schema.minimum, schema.maximum].every((bound) => bound !== undefined) ? ` ${schema.minimum} to ${schema.maximum}` : "";
   const length = schema.maxLength ? `, at most ${schema.maxLength} characters` : "";

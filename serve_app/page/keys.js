@@ -23,7 +23,8 @@ const ON_PAGE = {
   Escape: prefer.stop,
 };
 
-const takesKeys = (element) => element.matches("input, select, textarea");
+// Into a slider or a choice nobody types.
+const takesKeys = (element) => element.matches("input:not([type=radio], [type=range]), select");
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;

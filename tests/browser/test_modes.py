@@ -64,15 +64,14 @@ def test_a_blind_vote_by_keyboard_needs_all_three_answers(page, service):
     page.focus("#verdict [name=accuracy][value=a]")
     page.keyboard.press("Space")
     page.keyboard.press("Enter")
-    assert service.events == []
-    page.keyboard.press("ArrowRight")  # tie
-    for _ in range(2):
-        page.keyboard.press("Tab")
-        page.keyboard.press("Space")
+    assert service.events == []  # the focus went to the first question without an answer
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
     page.keyboard.press("Enter")
     until(lambda: service.events)
     (event,) = service.events
-    assert (event.accuracy, event.aesthetics, event.diversity) == ("tie", "a", "a")
+    assert (event.accuracy, event.aesthetics, event.diversity) == ("a", "tie", "a")
     page.keyboard.press("b")
     page.wait_for_selector("[data-system=live] .card")
     assert "mode=blind" not in page.url
