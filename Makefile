@@ -65,7 +65,7 @@ lint: setup
 
 # Each prints one JSON object; progress goes to stderr.
 bench: setup
-	@for part in ingest label align; do $(OFFLINE) $(BIN)/kallos bench $$part $(ARGS); done
+	@for part in ingest label align serve index; do $(OFFLINE) $(BIN)/kallos bench $$part $(ARGS); done
 
 lock:
 	@$(MAKE) --no-print-directory .uv-at-hand

@@ -28,6 +28,8 @@ IMAGE_ID = re.compile("[0-9a-f]{64}")
 MENTIONS = {
     "preferences": "winner = '{0}' OR loser = '{0}'",
     "rankings": "array_contains(image_ids, '{0}')",
+    "feedback": "image_id = '{0}' OR over = '{0}' OR array_contains(image_ids, '{0}') "
+    "OR array_contains(other_image_ids, '{0}')",
 }
 
 # The verb that makes a table, for the error that says it is missing.
@@ -38,6 +40,7 @@ MADE_BY = {
     "rankings": "kallos label",
     "encoders": "kallos ingest",
     "aliases": "kallos ingest",
+    "feedback": "kallos serve",
 }
 
 

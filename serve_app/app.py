@@ -27,6 +27,7 @@ from cluster.tables import Store
 from serve_app import logs
 from serve_app.api import make_api
 from serve_app.args import ServeArgs, settings
+from serve_app.keys import check_exposure
 from serve_app.metrics import Metrics
 from serve_app.service import Service
 from serve_app.systems import Systems, opener
@@ -167,6 +168,7 @@ def _listen(config: Serve, free_port: bool) -> tuple[str, int]:
             f"Ray Serve listens on port {running[1]} of this cluster and cannot move to {config.port}: "
             f"use --port {running[1]}."
         )
+    check_exposure(running[0], config)
     return running
 
 

@@ -22,7 +22,7 @@ class Cursor(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     encoder: str = Field(max_length=16, description="fingerprint of the encoder that answers")
-    version: int = Field(ge=1, description="version of its table")
+    version: int = Field(ge=1, lt=1 << 62, description="version of its table")
     offset: int = Field(ge=0, le=1_000_000, description="results before the page")
     search: str = Field(max_length=16, description="digest of what is searched for")
 

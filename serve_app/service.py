@@ -174,7 +174,9 @@ class Service:
         rephrased: str = "",
     ) -> Found:
         ids = [row["image_id"] for row in rows]
-        ticket = self._tickets.issue(request.query, name, system.fingerprint, ids, time())
+        # A preference speaks about words: what more than words found says nothing about them.
+        words = "" if request.image or request.negatives or request.tastes else request.query
+        ticket = self._tickets.issue(words, name, system.fingerprint, ids, time())
         return Found(ticket, request.query, rephrased, name, system.fingerprint, rows, follows, clock.total())
 
     async def _find(self, system: System, vector: np.ndarray, asked: Asked) -> list[Row]:
