@@ -5,7 +5,6 @@ import io
 
 import pytest
 from browsing import image_id, picture, search, settled, shown, until
-from fastapi.responses import JSONResponse
 
 KEY = "open-sesame-open-sesame"
 WATCH_REVOKED = """
@@ -178,16 +177,8 @@ def test_a_file_that_is_too_large_or_no_image_is_never_sent(page, service):
 
 
 @pytest.fixture
-def keyed(config, tmp_path, api):
-    """A key is required: 401 without it."""
-    refusal = {"error": {"code": "key_wrong", "message": "This key is not known here.", "field": ""}}
-
-    @api.middleware("http")
-    async def check(request, call_next):
-        known = request.headers.get("authorization") == f"Bearer {KEY}"
-        if request.url.path.startswith("/v1/") and not known:
-            return JSONResponse(refusal, status_code=401)
-        return await call_next(request)
+def keyed():
+    """A key is required: see `config`."""
 
 
 @pytest.fixture
