@@ -20,7 +20,7 @@ def add_encoder(store, encoder: str, *, parent=BASELINE, recall=(0.98, 0.97), im
         EncoderRecord(encoder=encoder, parent=parent, checkpoint="none", dim=2, metrics=metrics)
     )
     if images:
-        rows = [{**image(identity), "vector": [1.0, 0.0]} for identity in images]
+        rows = [{**image(identity), "vector": [1.0, 0.0], "aesthetic": 0.5} for identity in images]
         schema = embeddings_schema(2)
         rows = [{name: row[name] for name in schema.names} for row in rows]
         store.merge(embeddings_table(encoder), pa.Table.from_pylist(rows, schema), on=["image_id"])
