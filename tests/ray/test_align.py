@@ -69,7 +69,8 @@ def image_row(place: int, identity: str, data: bytes) -> dict:
 
 
 def add_vectors(store: Store, encoder: Encoder, images: list[dict], vectors: np.ndarray) -> None:
-    rows = [{**image, "vector": vector} for image, vector in zip(images, vectors, strict=True)]
+    pairs = zip(images, vectors, strict=True)
+    rows = [{**image, "vector": vector, "aesthetic": 0.5} for image, vector in pairs]
     schema = embeddings_schema(encoder.dim)
     rows = [{name: row[name] for name in schema.names} for row in rows]
     store.merge(embeddings_table(encoder.fingerprint), pa.Table.from_pylist(rows, schema), on=["image_id"])

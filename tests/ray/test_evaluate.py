@@ -112,7 +112,8 @@ def embed(store, encoder, path, rows, arrays):
     pixels = np.stack([encoder.pixels(Image.fromarray(array)) for array in arrays])
     vectors = encoder.encode_images(pixels)
     schema = embeddings_schema(encoder.dim)
-    table = [{**row, "vector": vector} for row, vector in zip(rows, vectors, strict=True)]
+    pairs = zip(rows, vectors, strict=True)
+    table = [{**row, "vector": vector, "aesthetic": 0.5} for row, vector in pairs]
     table = [{name: row[name] for name in schema.names} for row in table]
     store.merge(embeddings_table(encoder.fingerprint), pa.Table.from_pylist(table, schema), on=["image_id"])
     store.register_encoder(EncoderRecord(encoder=encoder.fingerprint, checkpoint=path, dim=encoder.dim))

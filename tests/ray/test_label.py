@@ -66,7 +66,8 @@ def fill(store: Store, encoder_folder: str) -> None:
     store.merge("images", pa.Table.from_pylist(rows, SCHEMAS["images"]), on=["image_id"])
     vectors = encoder.encode_images(np.stack(pixels))
     schema = embeddings_schema(encoder.dim)
-    seen = [{**row, "vector": vector} for row, vector in zip(rows, vectors, strict=True)]
+    pairs = zip(rows, vectors, strict=True)
+    seen = [{**row, "vector": vector, "aesthetic": 0.5} for row, vector in pairs]
     table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in seen], schema)
     store.merge(embeddings_table(encoder.fingerprint), table, on=["image_id"])
     record = EncoderRecord(encoder=encoder.fingerprint, checkpoint=encoder_folder, dim=encoder.dim)
