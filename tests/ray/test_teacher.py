@@ -25,7 +25,9 @@ def server(tmp_path_factory):
     profile = folder / "profile.yaml"
     profile.write_text(yaml.safe_dump(values))
     common = {"profile": str(profile)}
-    write.run(write.StudioConfig(out=str(folder / "studio"), num_images=200, num_hpir=0, **common))
+    write.run(
+        write.StudioConfig(out=str(folder / "studio"), num_images=400, num_queries=8, num_hpir=0, **common)
+    )
     ingest.run(ingest.IngestConfig(source=str(folder / "studio"), **common))
     yield from running({"profile": str(profile), "folder": folder})
 
