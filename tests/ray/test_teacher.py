@@ -25,9 +25,8 @@ def server(tmp_path_factory):
     profile = folder / "profile.yaml"
     profile.write_text(yaml.safe_dump(values))
     common = {"profile": str(profile)}
-    write.run(
-        write.StudioConfig(out=str(folder / "studio"), num_images=400, num_queries=8, num_hpir=0, **common)
-    )
+    sizes = {"num_images": 400, "num_train_queries": 8, "num_heldout_queries": 8, "num_hpir": 0}
+    write.run(write.StudioConfig(out=str(folder / "studio"), **sizes, **common))
     ingest.run(ingest.IngestConfig(source=str(folder / "studio"), **common))
     yield from running({"profile": str(profile), "folder": folder})
 
