@@ -48,4 +48,4 @@ def vector_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Arrow fixed_size_list<float32>[D] -> float32 [N, D]."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)

@@ -10,6 +10,7 @@ from lancedb.index import HnswSq
 from actors import retriever as retriever_module
 from actors.encoder import vector_array
 from actors.retriever import Effort, Gone, Retriever
+from actors.vectors import vector_matrix
 from cluster.errors import UserError
 from cluster.tables import SCHEMAS, Store, embeddings_schema, embeddings_table, now
 
@@ -159,3 +160,8 @@ def test_a_score_can_be_filtered_on_where_it_is_there(store):
     assert {"aesthetic", "tags", "width_px"} <= retriever.filterable
     counts = [len(retriever.search(unit(1), 10, f"aesthetic >= {least}")[0]) for least in (0.4, 0.6)]
     assert counts == [10, 0]
+
+
+def test_no_rows_are_a_matrix_without_rows():
+    none = pa.chunked_array([], pa.list_(pa.float32(), 3))
+    assert vector_matrix(none).shape == (0, 3)
