@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
+from actors import judge
 from jobs import command
 from jobs.pretrain import judge_batch as jb
 from jobs.pretrain.judge_model import (
@@ -43,6 +44,7 @@ LOSS_WEIGHTS = {
     "aesthetics": 1.0,
     "accuracy": 1.0,
     "compare": 1.5,
+    "order": 2.0,
     "together": 1.0,
     "describe": 0.5,
     "caption": 0.3,
@@ -79,7 +81,7 @@ class JudgeTraining(BaseModel):
     steps: int = Field(1_800, ge=1, description="steps in which everything learns together")
     images_per_step: int = Field(32, ge=8, description="images of a batch, a multiple of 4")
     pairs_per_criterion: int = Field(
-        16, ge=1, description="pairs of a batch compared by each criterion, a count"
+        16, ge=1, description="pairs of a batch compared by accuracy, and overall, in both orders, a count"
     )
     learning_rate: float = Field(1.0e-3, gt=0, description="peak of the schedule, AdamW")
     weight_decay: float = Field(0.05, ge=0, description="decoupled, on matrices only")
@@ -229,6 +231,11 @@ class Trainer:
         if kind == "describe":
             return {kind: jb.description_loss(self.model, prompts, states)}
         losses = {kind: jb.answer_loss(self.model, prompts, states).mean()}
+        if kind == "compare":
+            answers = self.encoder.token_ids(judge.LETTERS)
+            losses["order"] = jb.order_loss(
+                jb.answer_probabilities(self.model, prompts, states, answers)[:, 0]
+            )
         if len(prompts.claims):
             losses[f"claim_{kind}"] = self.match_heads.claim_loss(prompts, states)
         if kind == "accuracy":

@@ -156,6 +156,14 @@ def word_loss(model: Qwen2_5_VLForConditionalGeneration, seen: Tensor, bags: Ten
     return -(bags * F.log_softmax(scores, dim=-1)).sum(-1).mean()
 
 
+def order_loss(p_first: Tensor) -> Tensor:
+    """How far two orders of the same pair contradict each other: mean of (P(A) + P'(A) - 1)^2, a scalar.
+
+    p_first: P(A), float32 [2 * pairs], a pair's two orders one after the other.
+    """
+    return (p_first.view(-1, 2).sum(-1) - 1).square().mean()
+
+
 def answer_probabilities(
     model: Qwen2_5_VLForConditionalGeneration, prompts: Prompts, states: Tensor, token_ids: Sequence[int]
 ) -> Tensor:

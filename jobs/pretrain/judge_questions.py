@@ -5,6 +5,7 @@ answer. Answers are soft: a rating of 3.7 is 30 % "3" and 70 % "4", a comparison
 difference in value.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -24,6 +25,8 @@ from jobs.studio.words import (
 )
 
 DESCRIBE = "Describe this picture."
+# Of the pairs of a batch, the share compared by beauty, which is learned long before the rest.
+AESTHETICS_SHARE = 0.25
 STOP_WORDS = frozenset(("a", "an", "at", "by", "in", "of", "on", "the", "under"))
 ATTRIBUTES = ("colour", "setting", "light", "count")
 ASKED = ("subject", *ATTRIBUTES)
@@ -143,23 +146,26 @@ def sample_questions(
 ) -> dict[str, list[Question]]:
     """Questions of each kind about a batch of scenes, prompts of one kind being of nearly one length.
 
-    Every image is rated for accuracy, every fourth for beauty, every eighth is described, `num_pairs` pairs
-    are compared by each criterion, and half as many rated together.
+    Every image is rated for accuracy, every fourth for beauty, every eighth is described. `num_pairs` pairs
+    are compared by accuracy and overall, fewer by beauty, each in both orders, one after the other; a quarter
+    of `num_pairs` questions rate one of two shown together.
     """
     positions = range(len(latents))
+    shares = {criterion: AESTHETICS_SHARE if criterion == "aesthetics" else 1 for criterion in judge.CRITERIA}
     return {
         "aesthetics": [rate_aesthetics(latents[i], i) for i in positions[::4]],
         "accuracy": sample_accuracy(rng, latents),
         "describe": [describe(rng, latents[i], i) for i in positions[1::8]],
         "compare": [
-            compare(rng, criterion, latents, *sample_pair(rng, len(latents)))
+            question
             for criterion in judge.CRITERIA
-            for _ in range(num_pairs)
+            for _ in range(math.ceil(num_pairs * shares[criterion]))
+            for question in both_orders(compare(rng, criterion, latents, *sample_pair(rng, len(latents))))
         ],
         "together": [
             rate_together(rng, criterion, latents, *sample_pair(rng, len(latents)))
             for criterion in judge.TOGETHER
-            for _ in range(num_pairs // 2)
+            for _ in range(num_pairs // 4)
         ],
     }
 
@@ -252,6 +258,14 @@ def compare(
     if criterion == "aesthetics":
         return Question(messages, (a, b), target)
     return Question(messages, (a, b), target, query=query, claims=claims(parts, shown))
+
+
+def both_orders(question: Question) -> tuple[Question, Question]:
+    """The comparison, and the same with its images in each other's place."""
+    a, b = question.images
+    answer = {"A": question.answer["B"], "B": question.answer["A"]}
+    turned = tuple((phrase, true[::-1]) for phrase, true in question.claims)
+    return question, replace(question, images=(b, a), answer=answer, claims=turned)
 
 
 def rate_together(

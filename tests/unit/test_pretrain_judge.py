@@ -65,10 +65,12 @@ def test_one_wrong_attribute_falls_below_the_middle():
 def test_questions_of_a_batch(scenes):
     questions = judge_questions.sample_questions(np.random.default_rng(0), scenes, num_pairs=5)
     assert len(questions["accuracy"]) == 40 and len(questions["aesthetics"]) == 10
-    assert len(questions["compare"]) == 5 * len(CRITERIA)
-    for question in questions["compare"]:
-        assert question.images[0] != question.images[1]
+    assert len(questions["compare"]) == 2 * (5 + 5 + 2) and len(CRITERIA) == 3  # fewer by beauty
+    for question, turned in zip(questions["compare"][::2], questions["compare"][1::2], strict=True):
+        assert question.images[0] != question.images[1] and turned.images == question.images[::-1]
         assert sum(question.answer.values()) == pytest.approx(1.0)
+        assert turned.answer == {"A": question.answer["B"], "B": question.answer["A"]}
+        assert [true for _, true in turned.claims] == [true[::-1] for _, true in question.claims]
     assert all(q.text and not q.answer for q in questions["describe"])
 
 
@@ -116,6 +118,11 @@ def test_losses_look_at_the_answer_alone(tokenizer, model, scenes):
     assert judge_batch.answer_loss(model, prompts, states).item() == pytest.approx(flat.item())
 
 
+def test_orders_that_contradict_each_other_cost():
+    loss = judge_batch.order_loss(torch.tensor([0.9, 0.1, 0.9, 0.6]))
+    assert loss.item() == pytest.approx((0.0 + 0.25) / 2)
+
+
 def test_descriptions_are_learned_word_by_word(tokenizer, scenes):
     question = judge_questions.describe(np.random.default_rng(0), scenes[0], 0)
     prompts = judge_batch.PromptEncoder(tokenizer).encode([question])
@@ -136,7 +143,7 @@ def test_a_fitting_query_is_learned_as_a_caption(tokenizer, scenes):
 
 @pytest.mark.parametrize("kind", ["accuracy", "compare", "together"])
 def test_every_claim_is_told_where_its_phrase_ends(tokenizer, scenes, kind):
-    questions = judge_questions.sample_questions(np.random.default_rng(0), scenes, num_pairs=24)[kind]
+    questions = judge_questions.sample_questions(np.random.default_rng(0), scenes, num_pairs=48)[kind]
     prompts = judge_batch.PromptEncoder(tokenizer).encode(questions)
     told = [(row, *claim) for row, question in enumerate(questions) for claim in question.claims]
     assert len(told) == len(prompts.claims) > 8
