@@ -1,6 +1,7 @@
 """Load on a search endpoint: so many requests, so many at a time, over connections that stay open."""
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,9 +59,11 @@ async def post(session: aiohttp.ClientSession, url: str, body: dict) -> Answer:
     begun = time.monotonic()
     try:
         async with session.post(url, json=body) as response:
-            told = await response.json(content_type=None)
-            return Answer(response.status, begun, time.monotonic() - begun, told)
-    except (aiohttp.ClientError, TimeoutError, ValueError):
+            told = await response.read()
+            seconds = time.monotonic() - begun
+            is_json = response.content_type == "application/json"
+            return Answer(response.status, begun, seconds, json.loads(told) if is_json else None)
+    except (aiohttp.ClientError, TimeoutError):
         return Answer(0, begun, time.monotonic() - begun, None)
 
 
