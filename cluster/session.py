@@ -30,15 +30,6 @@ START_ATTEMPTS = 3
 # What worker processes on other nodes do not need of the repository.
 EXCLUDES = [".git", ".venv", "runs", "build", "dist", "tests", "**/__pycache__", "*.egg-info"]
 
-# How Ray Serve answers on a cluster started here. HAProxy, which comes with Ray, passes requests straight to the
-# replicas: half the latency and twice the requests of Serve's own proxy. It repeats what a replica that died
-# left unanswered, which is safe since every route is idempotent. A cluster joined has its own environment.
-SERVE_ENVIRONMENT = {
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-}
-
 Resources = Mapping[str, float]
 
 # The autoscaler's bounds that the profile of the last `connect` declares.
@@ -155,8 +146,6 @@ def _start(config: profiles.Ray) -> None:
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # its advice is taken above
-    for name, value in SERVE_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     for attempts_left in reversed(range(START_ATTEMPTS)):
         try:
             return _start_once(config)
@@ -170,6 +159,7 @@ def _start_once(config: profiles.Ray) -> None:
     # The path is short because Ray puts sockets below it, whose names may have 107 characters.
     folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
     atexit.register(_end, folder)
+    os.environ.update(_serve_environment(folder))
     ray.init(
         address="local",
         num_cpus=config.num_cpus or None,
@@ -178,6 +168,38 @@ def _start_once(config: profiles.Ray) -> None:
         log_to_driver=config.log_to_driver,
         _temp_dir=folder,
     )
+
+
+def _serve_environment(folder: str) -> dict[str, str]:
+    """How Ray Serve answers on a cluster started here; one that is joined has its own environment.
+
+    HAProxy, which comes with Ray, passes requests straight to the replicas: less latency and twice the
+    requests of Serve's own proxy. It repeats what a replica that died left unanswered, for every route is
+    idempotent.
+    """
+    files = {
+        "CONFIG_FILE_LOC": "haproxy.cfg",
+        "SOCKET_PATH": "admin.sock",
+        "METRICS_SOCKET_PATH": "metrics.sock",
+    }
+    files |= {"SERVER_STATE_BASE": "", "SERVER_STATE_FILE": "server-state"}
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.unavailable:middlewares",
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        **{f"RAY_SERVE_HAPROXY_{name}": os.path.join(folder, file) for name, file in files.items()},
+        # Two clusters on one machine would fight for the ports that they take otherwise.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+        **{f"RAY_SERVE_HAPROXY_{name}_PORT": str(_free_port()) for name in ("METRICS", "STATS")},
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
 
 
 def _end(folder: str) -> None:

@@ -15,10 +15,12 @@ import socket
 import threading
 import time
 
+import httpx
 import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Profile, Serve
@@ -36,6 +38,7 @@ from serve_app.tickets import Tickets
 
 logger = logging.getLogger(__name__)
 APP = "kallos"
+READY_S = 60
 QUIET = {"log_level": "WARNING", "enable_access_log": False}
 
 
@@ -137,7 +140,20 @@ def deploy(args: ServeArgs) -> str:
     connect(profile)
     host, port = _listen(profile.serve, free_port=args.port == 0)
     serve.run(build_app(args), name=APP, route_prefix="/", logging_config=QUIET)
-    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    _wait_until_ready(address)
+    return address
+
+
+@retry(
+    retry=retry_if_exception_type(httpx.HTTPError),
+    stop=stop_after_delay(READY_S),
+    wait=wait_fixed(0.1),
+    reraise=True,
+)
+def _wait_until_ready(address: str) -> None:
+    """A replica that runs is answered by only when HAProxy has seen that it does."""
+    httpx.get(f"{address}/readyz").raise_for_status()
 
 
 def shutdown() -> None:

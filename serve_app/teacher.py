@@ -13,6 +13,8 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError
 
 from actors.cascade import cascade_order, encoder_ratings
 from actors.engine import make_engine
@@ -120,7 +122,7 @@ class Teacher:
             )
         await self.wake()
         begun = perf_counter()
-        rephrased, error = await self._engines["rephraser"].rephrase.remote(request.query)
+        rephrased, error = await self._ask("rephraser", "rephrase", request.query)
         if error:
             raise ApiError(503, "teacher_failed", f"The language model gave no usable answer: {error}.")
         begun = clock.step("rephrase", begun)
@@ -135,7 +137,7 @@ class Teacher:
             return Ranked(rephrased, [])
         by_judge = self._label.semantic == "judge"
         previews = await asyncio.to_thread(lambda: [preview(row["image_id"]) for row in rows])
-        ratings = await self._engines["judge"].rate.remote(request.query if by_judge else "", previews)
+        ratings = await self._ask("judge", "rate", request.query if by_judge else "", previews)
         clock.step("judge", begun)
         if by_judge:
             accuracy = ratings[1]
@@ -156,16 +158,27 @@ class Teacher:
                 self._pings[name] = asyncio.create_task(_ping(handle))
         _, starting = await asyncio.wait(self._pings.values(), timeout=AWAKE_S)
         if starting:
-            raise ApiError(
-                503,
-                "teacher_starting",
-                "The teacher's engines are starting: ask again in a few seconds.",
-                "system",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            )
+            raise _starting()
         for name, ping in self._pings.items():
             if error := ping.exception():
                 raise ApiError(503, "teacher_failed", f"The {name} does not start: {type(error).__name__}.")
+
+    async def _ask(self, name: str, method: str, *args: object) -> Any:
+        """What an engine's method returns. Raises ApiError (503) when the engine goes down meanwhile."""
+        try:
+            return await getattr(self._engines[name], method).remote(*args)
+        except (RayActorError, DeploymentUnavailableError):
+            raise _starting() from None
+
+
+def _starting() -> ApiError:
+    return ApiError(
+        503,
+        "teacher_starting",
+        "The teacher's engines are starting: ask again in a few seconds.",
+        "system",
+        headers={"Retry-After": str(RETRY_AFTER_S)},
+    )
 
 
 async def _ping(handle: Handle) -> None:

@@ -5,11 +5,13 @@ import hashlib
 import io
 import time
 
+import httpx
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 from PIL import Image
-from served import HEX_64, MAX_K, ask, ids, make_world, read_back, running
+from served import HEX_64, MAX_K, START_TIMEOUT_S, ask, ids, make_world, read_back, running
 
 from actors.images import preview_jpeg
 from cluster.tables import SCHEMAS, embeddings_schema, embeddings_table, now
@@ -181,3 +183,22 @@ def test_a_promotion_is_followed_without_a_mixed_answer(server, world):
         assert second["encoder"] == before  # a search goes on with the encoder that it began with
     finally:
         store.set_alias("live", before)
+
+
+def test_a_replica_that_dies_is_told_by_a_503_and_comes_back(server):
+    for process in psutil.Process().children(recursive=True):
+        if "ServeReplica:kallos:Search" in "".join(process.cmdline()):
+            process.kill()
+    end, told = time.monotonic() + START_TIMEOUT_S, None
+    while time.monotonic() < end:
+        try:
+            answer = server.post("/v1/search", json={"query": "a dog"})
+        except httpx.TransportError:  # it was on its way when the replica died
+            continue
+        if answer.status_code == 200 and told:
+            return
+        if answer.status_code != 200:
+            told = answer.json()["error"]["code"]
+            assert (answer.status_code, told) == (503, "no_replica") and answer.headers["retry-after"]
+        time.sleep(0.1)
+    raise AssertionError(f"the replica did not come back, the last error was {told}")

@@ -3,6 +3,7 @@
 import time
 
 import httpx
+import psutil
 import pytest
 import yaml
 from served import ask, ids, running
@@ -12,6 +13,7 @@ from jobs import ingest
 from jobs.studio import write
 
 GIVE_UP_S = 400
+IDLE_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,7 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
     values["store"] = str(folder / "store")
+    values["serve"]["teacher_idle_s"] = IDLE_S
     profile = folder / "profile.yaml"
     profile.write_text(yaml.safe_dump(values))
     common = {"profile": str(profile)}
@@ -55,3 +58,31 @@ def test_it_rephrases_and_orders_by_beauty(server):
     scores = [row["score"] for row in answer["results"]]
     assert len(scores) == 20 and all(1 <= score <= 5 for score in scores)
     assert ids(answer) != ids(ask(server, query="a castle", k=20, system="baseline"))
+
+
+def test_a_filter_that_nothing_passes_finds_nothing(server):
+    answer = wait_for_teacher(server, k=5, filters={"min_width_px": 100_000})
+    assert answer["results"] == [] and answer["rephrased"]
+
+
+def test_it_takes_words_alone(server):
+    answer = server.post("/v1/search", json={"query": "a castle", "negatives": ["fog"], "system": "teacher"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "teacher_takes_words")
+
+
+def test_engines_that_nobody_asks_end_and_come_back(server):
+    wait_for_teacher(server, k=1)
+    assert engines()
+    end = time.monotonic() + GIVE_UP_S
+    while engines() and time.monotonic() < end:
+        time.sleep(1)
+    assert not engines()
+    answer = server.post("/v1/search", json={"query": "a castle", "system": "teacher"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "teacher_starting")
+    assert wait_for_teacher(server, k=1)["results"]
+
+
+def engines() -> list[str]:
+    """The processes of the server that hold the teacher's models."""
+    names = ["".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    return [name for name in names if "RephraserEngine" in name or "JudgeEngine" in name]
