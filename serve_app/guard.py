@@ -43,8 +43,13 @@ def path_of(scope: Scope) -> str:
 
 
 def is_open(path: str) -> bool:
-    """Whether the path is answered without a key and without a limit."""
+    """Whether the path is answered without a key."""
     return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+
+
+def is_counted(path: str) -> bool:
+    """Whether the path falls under the rate limit: not the previews, which a page shows by the dozen."""
+    return not is_open(path) and not (path.startswith("/v1/images/") and path.endswith("/preview"))
 
 
 class SecurityHeaders:
@@ -96,7 +101,7 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         who = _who(scope)
-        if scope["type"] != "http" or is_open(path_of(scope)) or self.window.hit(self.limit, who):
+        if scope["type"] != "http" or not is_counted(path_of(scope)) or self.window.hit(self.limit, who):
             await self.app(scope, receive, send)
             return
         reset = self.window.get_window_stats(self.limit, who).reset_time

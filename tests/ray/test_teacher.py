@@ -35,7 +35,8 @@ def server(tmp_path_factory):
 def wait_for_teacher(server: httpx.Client, **body: object) -> dict:
     end = time.monotonic() + GIVE_UP_S
     while time.monotonic() < end:
-        answer = server.post("/v1/search", json={"query": "a castle", "system": "teacher", **body})
+        body = {"query": "a castle", "system": "teacher", **body}
+        answer = server.post("/v1/search", json=body, timeout=GIVE_UP_S)
         if answer.status_code == 200:
             return answer.json()
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "teacher_starting"), answer.text

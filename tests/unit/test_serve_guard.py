@@ -182,6 +182,13 @@ def test_too_many_requests_are_refused_until_the_window_moves_on():
     assert all(limited.get(path).status_code == 200 for path in OPEN)
 
 
+def test_previews_are_not_counted():
+    limited = client(requests_per_minute=1)
+    preview = f"/v1/images/{IMAGE_IDS[0]}/preview"
+    assert [limited.get(preview).status_code for _ in "abc"] == [200, 200, 200]
+    assert [limited.get("/v1/examples").status_code for _ in "ab"] == [200, 429]
+
+
 def test_each_key_has_its_own_limit(keys_file):
     limited = client(keys_file=keys_file, requests_per_minute=1)
     assert limited.get("/v1/examples", headers=bearer("x" * 16)).status_code == 401
