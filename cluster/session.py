@@ -5,6 +5,7 @@ require({"embed": profile.encoder.stage, "judge": profile.judge.stage})
 """
 
 import atexit
+import contextlib
 import importlib
 import logging
 import math
@@ -27,6 +28,7 @@ MARGIN_CPUS = 1.0
 CONNECT_TIMEOUT_S = 5.0
 # Ray gives a node 30 s to start, which a busy machine may miss.
 START_ATTEMPTS = 3
+FREE_PORTS = range(20_000, 30_000)
 # What worker processes on other nodes do not need of the repository.
 EXCLUDES = [".git", ".venv", "runs", "build", "dist", "tests", "**/__pycache__", "*.egg-info"]
 
@@ -197,9 +199,12 @@ def _serve_environment(folder: str) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+    """One that nobody takes until Serve starts: below those that systems hand out, beside those of Ray."""
+    while True:
+        port = FREE_PORTS[secrets.randbelow(len(FREE_PORTS))]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 def _end(folder: str) -> None:

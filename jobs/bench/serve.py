@@ -223,7 +223,7 @@ def soak(config: BenchServeConfig, server: Server, world: World, rng: np.random.
         "searches": len(searched),
         "feedback_answered": sum(answer.status == 200 for answer in told),
         "feedback_lost": sum(answer.body["event_id"] not in kept for answer in told if answer.status == 200),
-        "failed_by_status": dict(Counter(str(answer.status) for answer in failed)),
+        "failed_by_status": dict(Counter(str(answer.status or "no answer") for answer in failed)),
         "longest_outage_s": round(_outage(failed), 1),
     }
 
