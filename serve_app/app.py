@@ -20,7 +20,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Profile, Serve
@@ -132,7 +132,8 @@ def deploy(args: ServeArgs) -> str:
     """Start Ray and Serve where they do not run yet, deploy, wait until it answers; returns the address.
 
     Raises:
-        UserError: the port is taken, an index or checkpoint is missing, or encoder and index differ.
+        UserError: the port is taken, an index or checkpoint is missing, encoder and index differ, or nothing
+            answers at the address within a minute.
     """
     args = ServeArgs.model_validate(args)
     profile = settings(args)
@@ -145,15 +146,16 @@ def deploy(args: ServeArgs) -> str:
     return address
 
 
-@retry(
-    retry=retry_if_exception_type(httpx.HTTPError),
-    stop=stop_after_delay(READY_S),
-    wait=wait_fixed(0.1),
-    reraise=True,
-)
 def _wait_until_ready(address: str) -> None:
-    """A replica that runs is answered by only when HAProxy has seen that it does."""
-    httpx.get(f"{address}/readyz").raise_for_status()
+    """A replica that runs is asked only when the proxy has seen that it does."""
+    patient = Retrying(
+        retry=retry_if_exception_type(httpx.HTTPError), stop=stop_after_delay(READY_S), wait=wait_fixed(0.1)
+    )
+    try:
+        patient(lambda: httpx.get(f"{address}/readyz").raise_for_status())
+    except RetryError as error:
+        last = error.last_attempt.exception()
+        raise UserError(f"The search is deployed, but {address}/readyz does not answer: {last}.") from None
 
 
 def shutdown() -> None:
