@@ -75,7 +75,7 @@ def evaluation(truth, *, with_text=False):
     """
     captions = inputs.Captions(("x", "y"), {IDS[0]: 0, IDS[1]: 1, IDS[2]: 1}, "caption", 3, 2)
     row = Row("q", (IDS[0],), (IDS[1],), {"accuracy": Votes(3, 0), "aesthetic": Votes(1, 4)})
-    votes = inputs.VoteTable("folder/votes.parquet", (row,), 1)
+    votes = inputs.VoteTable("folder/votes.parquet", (row,), 1, 0)
     scores = {votes.name: np.array([[0.9, 0.1]])}
     asked = Asked(QUERIES, captions, [votes], [], truth, frozenset(IDS))
     answers = {

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from cluster.errors import UserError
 from jobs import command
 
 SYSTEMS = ("baseline", "teacher", "aligned", "text")  # in the order of every table
@@ -17,6 +18,21 @@ CHALLENGERS = ("aligned", "text")  # what is compared with the baseline
 TOP_K = 5  # results of one query that are judged and shown; it stands in the names precision@5, aesthetic@5
 DIVERSITY_K = 10  # results of one query whose diversity is measured; it stands in the name vendi@10
 RECALLS = (1, 5, 10)
+
+# What a suite settles for each studio: given beside one they would be overruled, or miss in its report.
+SETTLED_BY_SUITE = (
+    "baseline",
+    "aligned",
+    "text",
+    "queries",
+    "truth",
+    "hpir",
+    "pairs",
+    "where",
+    "teacher",
+    "win_rate",
+    "protocols",
+)
 
 
 class EvaluateConfig(command.JobConfig):
@@ -78,7 +94,8 @@ class EvaluateConfig(command.JobConfig):
         "",
         description="full = draw studios, label, align in both modes and measure everything, from the "
         "profile's checkpoints alone; objectives = compare the preference losses too, in the place of the "
-        "ablations; the options above on what is compared do not matter then",
+        "ablations; either settles itself which encoders, queries, votes and systems are compared, and "
+        "refuses to be told",
     )
     num_seeds: int = Field(
         3,
@@ -110,10 +127,20 @@ def run(config: EvaluateConfig) -> dict:
     if config.suite:
         from jobs.evaluate import suite
 
+        check_suite(config)
         return suite.redraw(config) if config.report else suite.suite(config)
     from jobs.evaluate.compare import compare, redraw
 
     return redraw(config) if config.report else compare(config)
+
+
+def check_suite(config: EvaluateConfig) -> None:
+    """Raises UserError for options that a suite settles itself."""
+    fields = EvaluateConfig.model_fields
+    told = [name for name in SETTLED_BY_SUITE if getattr(config, name) != fields[name].default]
+    if told:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in told)
+        raise UserError(f"--suite {config.suite} settles {options} itself: leave out what was said of it.")
 
 
 def main(argv: list[str] | None = None) -> None:

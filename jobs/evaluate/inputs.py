@@ -29,11 +29,16 @@ class Captions:
 
 @dataclass(frozen=True)
 class VoteTable:
-    """People's votes in image_ids, named by path; rows with an image the store lacks are only counted."""
+    """People's votes in image_ids, named by path.
+
+    Rows with an image that the store lacks are only counted (`num_left_out`), and so are those on a query
+    that was labelled (`num_learned`): alignment may have learned from it.
+    """
 
     name: str
     rows: tuple[hpir.Row, ...]
     num_left_out: int
+    num_learned: int
 
 
 def draw(items: Sequence, num: int, seed: int) -> list:
@@ -104,11 +109,14 @@ def load_votes(
     uris = dict(zip(table["image_id"].to_pylist(), table["uri"].to_pylist(), strict=True))
     uris = {image_id: uri for image_id, uri in uris.items() if image_id in known}
     readers = [(path, hpir.read_hpir) for path in config.hpir] + [(p, hpir.read_pairs) for p in config.pairs]
-    tables = [_vote_table(path, reader(path), uris, config) for path, reader in readers]
+    labelled = store.read("rankings", ["query"])["query"].to_pylist() if store.exists("rankings") else []
+    tables = [_vote_table(path, reader(path), uris, frozenset(labelled), config) for path, reader in readers]
     return tables[: len(config.hpir)], tables[len(config.hpir) :]
 
 
-def _vote_table(path: str, rows: list[hpir.Row], uris: dict[str, str], config: EvaluateConfig) -> VoteTable:
+def _vote_table(
+    path: str, rows: list[hpir.Row], uris: dict[str, str], labelled: frozenset[str], config: EvaluateConfig
+) -> VoteTable:
     names = (name for row in rows for name in (*row.group_a, *row.group_b))
     kept = hpir.with_image_ids(rows, hpir.match_images(names, uris, Path(path).parent))
     if not kept:
@@ -116,5 +124,8 @@ def _vote_table(path: str, rows: list[hpir.Row], uris: dict[str, str], config: E
             f"no row of {path!r} names images that every compared encoder has embedded: "
             f"`kallos ingest` them, then `kallos index --encoder {config.aligned}`"
         )
-    drawn = draw(kept, config.num_votes, config.seed)
-    return VoteTable(path, tuple(drawn), len(rows) - len(kept))
+    unseen = [row for row in kept if row.query not in labelled]
+    if not unseen:
+        raise UserError(f"every row of {path!r} is on a query that was labelled: ask people about others")
+    drawn = draw(unseen, config.num_votes, config.seed)
+    return VoteTable(path, tuple(drawn), len(rows) - len(kept), len(kept) - len(unseen))

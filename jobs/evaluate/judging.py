@@ -5,15 +5,19 @@ once per (query, image), preference once per pair (both orders).
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import ray
+import ray.data
+from ray.exceptions import RayError
 
 from actors.engine import make_engine, model_path
 from actors.images import decode
 from actors.judge import Judge
+from actors.pool import through, user_error_in
 from actors.rephraser import Rephrase
 from cluster import session
 from cluster.profile import LanguageModel, Profile, Stage
@@ -153,21 +157,18 @@ def rephrase(profile: Profile, texts: Sequence[str]) -> tuple[dict[str, str], in
 
 
 def through_pool(
-    profile: Profile, actor: Callable, table: pa.Table, stage: Stage, arguments: dict, batch_format: str
+    profile: Profile, actor: type, table: pa.Table, stage: Stage, arguments: dict, batch_format: str
 ) -> pa.Table:
-    """The table through a pool of `actor`, whose stage says how many and how large; rows in any order."""
-    import ray.data
+    """The table through a pool of `actor`, whose stage says how many and how large; rows in any order.
 
+    Raises UserError when the cluster can never hold the pool, and for the user's mistake inside an actor.
+    """
     session.connect(profile)
     session.require({actor.__name__: stage})
     num_blocks = math.ceil(table.num_rows / stage.batch_size)
-    done = ray.data.from_arrow(table, override_num_blocks=num_blocks).map_batches(
-        actor,
-        fn_constructor_kwargs=arguments,
-        batch_format=batch_format,
-        batch_size=stage.batch_size,
-        compute=ray.data.ActorPoolStrategy(min_size=stage.min_actors, max_size=stage.max_actors),
-        num_cpus=stage.num_cpus,
-        num_gpus=stage.num_gpus,
-    )
-    return pa.concat_tables(ray.get(done.to_arrow_refs()))
+    rows = ray.data.from_arrow(table, override_num_blocks=num_blocks)
+    try:
+        done = through(rows, actor, arguments, stage, batch_format=batch_format)
+        return pa.concat_tables(ray.get(done.to_arrow_refs()))
+    except RayError as error:
+        raise user_error_in(error) or error from None

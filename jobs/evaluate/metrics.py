@@ -84,7 +84,7 @@ def vendi_score(vectors: np.ndarray) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def resample_counts(num_queries: int, *, num_resamples: int, seed: int) -> np.ndarray:
+def resample_counts(num_queries: int, *, num_resamples: int, seed: int | Sequence[int]) -> np.ndarray:
     """How often each query is drawn in each resample, float [R, Q]; each row sums to Q.
 
     Drawing Q queries with replacement R times is one multinomial draw, and a resampled sum is a matrix
@@ -114,7 +114,7 @@ def estimate(
 
 
 def resampled_means(
-    values: np.ndarray, weights: np.ndarray | None = None, *, num_resamples: int, seed: int
+    values: np.ndarray, weights: np.ndarray | None = None, *, num_resamples: int, seed: int | Sequence[int]
 ) -> np.ndarray:
     """Weighted means of `num_resamples` resamples of the queries, float [R]; the same seed draws the same
     queries, so that systems can be compared resample by resample.
@@ -131,6 +131,17 @@ def interval_of(value: float, resamples: np.ndarray, num_queries: int) -> Estima
     return Estimate(float(value), float(low), float(high), num_queries)
 
 
+def resampled_over_seeds(
+    groups: Sequence[tuple[np.ndarray, np.ndarray]], *, num_resamples: int, seed: int
+) -> np.ndarray:
+    """Mean over seeds of the resampled weighted means of each, float [R]; each seed is drawn on its own."""
+    drawn = [
+        resampled_means(values, weights, num_resamples=num_resamples, seed=(seed, place))
+        for place, (values, weights) in enumerate(groups)
+    ]
+    return np.mean(drawn, axis=0)
+
+
 def over_seeds(groups: Sequence[tuple[np.ndarray, np.ndarray]], *, num_resamples: int, seed: int) -> Estimate:
     """Mean over seeds of each seed's weighted mean, with its bootstrap interval over the seeds' queries.
 
@@ -138,8 +149,7 @@ def over_seeds(groups: Sequence[tuple[np.ndarray, np.ndarray]], *, num_resamples
     interval tells how sure these worlds are, not how far another world could lie.
     """
     means = [float(np.asarray(values) @ weights / np.sum(weights)) for values, weights in groups]
-    sampling = {"num_resamples": num_resamples, "seed": seed}
-    resamples = np.mean([resampled_means(values, weights, **sampling) for values, weights in groups], axis=0)
+    resamples = resampled_over_seeds(groups, num_resamples=num_resamples, seed=seed)
     return interval_of(float(np.mean(means)), resamples, sum(len(values) for values, _ in groups))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from jobs.evaluate import TOP_K
 from jobs.evaluate.judging import Verdicts
-from jobs.evaluate.metrics import estimate
+from jobs.evaluate.metrics import by_query, estimate
 from jobs.evaluate.winrate import TIE, Duel, outcomes
 
 PROTOCOLS = ("ranker", "scorer", "cp_scorer")
@@ -66,33 +66,41 @@ def _gated(accuracy: np.ndarray, beauty: np.ndarray, threshold: float) -> np.nda
 
 
 def table(
-    margin_of: Mapping[str, np.ndarray], people: np.ndarray | None, *, num_resamples: int, seed: int
+    queries: Sequence[str],
+    margin_of: Mapping[str, np.ndarray],
+    people: np.ndarray | None,
+    *,
+    num_resamples: int,
+    seed: int,
 ) -> list[dict]:
     """The judge table: a row per protocol, with and without order consistency.
 
     Args:
-        margin_of: protocol -> float [Q, 2] of the rows that differ.
-        people: 1, 0, -1 by the majority of people, int [Q], or None where nobody voted.
+        queries: whose rows of results, N; a query that stands for several is drawn with all of them.
+        margin_of: protocol -> float [N, 2] of the rows that differ.
+        people: 1, 0, -1 by the majority of people, int [N], or None where nobody voted.
 
     Returns:
         {"protocol", "order_consistency", "win_rate", "decided", "agreement"}: the last two are the share of
         rows that the judge decides, and its agreement with people where they decided (a tie counts half).
     """
-    sampling = {"num_resamples": num_resamples, "seed": seed}
-    found = []
+
+    def share(values: np.ndarray, weights: np.ndarray) -> dict:
+        found = estimate(*by_query(queries, values, weights), num_resamples=num_resamples, seed=seed)
+        return found.as_dict()
+
+    all_rows, found = np.ones(len(queries)), []
     for protocol, margin in margin_of.items():
         for consistent in (True, False):
             judged = outcomes(margin, consistent=consistent, seed=seed)
             row = {
                 "protocol": protocol,
                 "order_consistency": consistent,
-                "win_rate": estimate((judged + 1) / 2, **sampling).as_dict(),
-                "decided": estimate((judged != TIE).astype(float), **sampling).as_dict(),
+                "win_rate": share((judged + 1) / 2, all_rows),
+                "decided": share((judged != TIE).astype(float), all_rows),
                 "agreement": None,
             }
             if people is not None:
-                voted = people != TIE
-                agrees = 0.5 + 0.5 * judged[voted] * people[voted]
-                row["agreement"] = estimate(agrees, **sampling).as_dict()
+                row["agreement"] = share(0.5 + 0.5 * judged * people, (people != TIE).astype(float))
             found.append(row)
     return found

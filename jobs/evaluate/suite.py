@@ -142,37 +142,46 @@ def _once(config: EvaluateConfig) -> dict:
 def _sweeps(config: EvaluateConfig, loop: Loop, world: dict) -> dict:
     for mode in ("both", "text"):
         path = loop.folder / f"sweep_{mode}.parquet"
-        if not path.is_file():
+        made_of = {"encoder": world[mode]["encoder"]}
+        if not is_made_of(path, made_of):
             stands = world[mode]["wise_ft_alpha"]
             found = sweep(config, "baseline", world[mode]["encoder"], ALPHAS, child_alpha=stands)
-            write_series({str(alpha): series for alpha, series in found.items()}, path)
+            write_series({str(alpha): series for alpha, series in found.items()}, path, made_of)
     return {}
 
 
-def write_series(series: dict[str, dict[str, figures.Series]], path: Path) -> None:
+def write_series(series: dict[str, dict[str, figures.Series]], path: Path, made_of: dict) -> None:
     """Values by query of several systems, as `series.parquet` of an evaluation has them."""
     parquet.write_table(pa.Table.from_pylist(saved.series_rows(series), saved.SERIES), path)
+    path.with_suffix(".made_of").write_text(command.to_json(made_of), encoding="utf-8")
+
+
+def is_made_of(path: Path, made_of: dict) -> bool:
+    """Whether the table is there and was made of the same: a suite that goes on mixes no old with new."""
+    mark = path.with_suffix(".made_of")
+    return path.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == command.to_json(made_of)
 
 
 def compare_styles(config: EvaluateConfig, loop: Loop) -> None:
     """`styles.parquet` and `styles.json`: what the baseline finds with each rephrasing style."""
     path = loop.folder / f"{STYLES}.parquet"
-    if path.is_file():
+    made_of = {"run_id": _world(loop)["label"]["run_id"]}
+    if is_made_of(path, made_of):
         return
     own = evaluation_of(config, loop)
     found = loop.stages.run("styles", "six ways to rephrase, without alignment", lambda: styles.measure(own))
     told = {style: {k: v for k, v in of.items() if k != "series"} for style, of in found.items()}
     path.with_suffix(".json").write_text(command.to_json(told) + "\n", encoding="utf-8")
-    write_series({style: of["series"] for style, of in found.items()}, path)
+    write_series({style: of["series"] for style, of in found.items()}, path, made_of)
 
 
 def compare_variants(config: EvaluateConfig, loop: Loop, variants: tuple[Variant, ...], name: str) -> None:
     """`<name>.parquet` and `<name>.json`: a text tower aligned once for each variant."""
-    path = loop.folder / f"{name}.parquet"
-    if path.is_file():
+    path, world = loop.folder / f"{name}.parquet", _world(loop)
+    made_of = {"run_id": world["label"]["run_id"], "encoder": world["text"]["encoder"]}
+    if is_made_of(path, made_of):
         return
     own, series, told = evaluation_of(config, loop), {}, {}
-    world = json.loads((loop.folder / WORLD).read_text())
     for variant in variants:
         aligned, labelled = world["text"], world["label"]  # the profile's own
         if variant.label:
@@ -183,4 +192,8 @@ def compare_variants(config: EvaluateConfig, loop: Loop, variants: tuple[Variant
         series[variant.name] = sweep(own, "baseline", aligned["encoder"], (1.0,))[1.0]
         told[variant.name] = {"table": variant.table, "num_preferences": labelled["num_preferences"]}
     path.with_suffix(".json").write_text(command.to_json(told) + "\n", encoding="utf-8")
-    write_series(series, path)
+    write_series(series, path, made_of)
+
+
+def _world(loop: Loop) -> dict:
+    return json.loads((loop.folder / WORLD).read_text(encoding="utf-8"))

@@ -90,9 +90,8 @@ def difference(after: Worlds, before: Worlds, metric: str, sampling: Mapping[str
 def gains(of: Mapping[str, Worlds], sampling: Mapping[str, int]) -> dict:
     """What the teacher gains on the baseline in aesthetic@k, relative, and each challenger's share of it."""
     drawn = {
-        system: np.mean(
-            [metrics.resampled_means(w[AESTHETIC].values, w[AESTHETIC].weights, **sampling) for w in worlds],
-            axis=0,
+        system: metrics.resampled_over_seeds(
+            [(world[AESTHETIC].values, world[AESTHETIC].weights) for world in worlds], **sampling
         )
         for system, worlds in of.items()
     }
@@ -138,11 +137,16 @@ def judge_table(found: Sequence[Saved], sampling: Mapping[str, int]) -> list[dic
     """How each protocol judges the rows that differ, all seeds' and challengers' together."""
     kept = [np.flatnonzero(saved.rows["differs"].to_numpy(zero_copy_only=False)) for saved in found]
     people = np.concatenate([s.rows["people"].to_numpy()[rows] for s, rows in zip(found, kept, strict=True)])
+    queries = [
+        f"{number} {query}"  # the same words in two studios are two queries
+        for number, (s, rows) in enumerate(zip(found, kept, strict=True))
+        for query in s.rows["query"].take(rows).to_pylist()
+    ]
     margins = {
         protocol: np.concatenate([s.margins(protocol)[rows] for s, rows in zip(found, kept, strict=True)])
         for protocol in protocols.PROTOCOLS
     }
-    return protocols.table(margins, people, **sampling)
+    return protocols.table(queries, margins, people, **sampling)
 
 
 def table(

@@ -170,7 +170,8 @@ def _judge_table(evaluation: Evaluation, config: EvaluateConfig, sampling: dict)
     if evaluation.asked.truth is not None:
         voted = [evaluation.people(name, sampling["seed"])[rows] for name, rows in differ.items()]
         people = np.concatenate(voted)
-    return protocols.table(margins, people, **sampling)
+    queries = [evaluation.asked.queries[row] for rows in differ.values() for row in np.flatnonzero(rows)]
+    return protocols.table(queries, margins, people, **sampling)
 
 
 def _judged(evaluation: Evaluation, sampling: dict) -> dict:
@@ -230,7 +231,11 @@ def _captions(evaluation: Evaluation) -> dict:
 
 def _votes(evaluation: Evaluation, table: VoteTable, sampling: dict) -> dict:
     """Agreement of every system with one table of votes."""
-    found: dict = {"num_rows": len(table.rows), "num_left_out": table.num_left_out}
+    found: dict = {
+        "num_rows": len(table.rows),
+        "num_left_out": table.num_left_out,
+        "num_learned": table.num_learned,
+    }
     for system, answers in evaluation.answers.items():
         series = figures.agreement_series(table, answers.votes[table.name])
         found[system] = figures.estimates(series, tuple(series), **sampling)

@@ -1,7 +1,8 @@
 """Quality against ordinary retrieval between an encoder and its parent: the curve of WiSE-FT.
 
 The weights (1 - a) theta_ref + a theta (arXiv 2109.01903) are measured for several a. Nothing is written to
-the tables: the gallery is embedded in memory, from the stored previews as the index does it.
+the tables: the gallery is embedded in memory, from the stored previews (the index takes the originals), so
+that the curve of both towers starts a little beside what the tables give.
 """
 
 import os

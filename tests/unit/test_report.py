@@ -106,7 +106,7 @@ def test_protocols_by_hand():
     assert found["ranker"][0] == pytest.approx(np.array([0.4, -0.3]) / TOP_K)
     assert found["scorer"][0] == pytest.approx(np.array([-0.5 + 0.5, -0.5 + 0.5]) / TOP_K)
     assert found["cp_scorer"][0] == pytest.approx(np.array([-0.5 + 1.0, -0.5 + 0.0]) / TOP_K)
-    rows = protocols.table(found, np.array([1]), num_resamples=100, seed=0)
+    rows = protocols.table(["a dog"], found, np.array([1]), num_resamples=100, seed=0)
     assert [(row["protocol"], row["order_consistency"]) for row in rows][:2] == [
         ("ranker", True),
         ("ranker", False),

@@ -53,14 +53,14 @@ def folder(tmp_path_factory):
             for a in (0.0, 1.0)
         }
         for mode in ("both", "text"):
-            suite.write_series(curve, world / f"sweep_{mode}.parquet")
+            suite.write_series(curve, world / f"sweep_{mode}.parquet", {})
     first = made / f"seed{SEEDS[0]}"
     styles = {"original": constant(precision_at_5=0.7, aesthetic_at_5=0.4, aesthetics_of_accurate=0.6)}
-    suite.write_series(styles, first / "styles.parquet")
+    suite.write_series(styles, first / "styles.parquet", {})
     (first / "styles.json").write_text(
         json.dumps({"original": {"num_failed": 0, "example": "<b>a boat</b>"}})
     )
-    suite.write_series({"lmm_pair": constant(aesthetic_at_5=0.5)}, first / "ablations.parquet")
+    suite.write_series({"lmm_pair": constant(aesthetic_at_5=0.5)}, first / "ablations.parquet", {})
     (first / "ablations.json").write_text(json.dumps({"lmm_pair": {"table": "source", "num_preferences": 9}}))
     return made
 
@@ -78,11 +78,19 @@ def test_figures_are_means_over_seeds_with_each_seeds_own(document):
     assert document["metrics"]["baseline"]["zero_shot"]["value"] == 0.5
 
 
-def test_the_interval_over_two_equal_seeds_is_that_of_one():
-    values, weights = np.array([0.0, 0.2, 1.0, 0.4]), np.array([1.0, 2.0, 1.0, 0.5])
-    one = metrics.estimate(values, weights, num_resamples=300, seed=1)
-    both = metrics.over_seeds([(values, weights)] * 2, num_resamples=300, seed=1)
-    assert (both.value, both.low, both.high) == pytest.approx((one.value, one.low, one.high))
+def test_seeds_are_drawn_apart_so_their_mean_is_surer_than_one():
+    values, weights = np.random.default_rng(0).random(200), np.ones(200)
+    one = metrics.estimate(values, weights, num_resamples=2000, seed=1)
+    four = metrics.over_seeds([(values, weights)] * 4, num_resamples=2000, seed=1)
+    assert four.value == pytest.approx(one.value)
+    assert (four.high - four.low) / (one.high - one.low) == pytest.approx(0.5, rel=0.1)
+
+
+def test_a_table_is_made_again_when_it_was_made_of_something_else(tmp_path):
+    path = tmp_path / "sweep_both.parquet"
+    assert not suite.is_made_of(path, {"encoder": "a"})
+    suite.write_series({"0.0": constant(recall_at_1=0.5)}, path, {"encoder": "a"})
+    assert suite.is_made_of(path, {"encoder": "a"}) and not suite.is_made_of(path, {"encoder": "b"})
 
 
 def test_the_teacher_equals_after_so_all_of_its_gain_is_kept(document):
@@ -97,7 +105,7 @@ def test_win_rates_and_judge_table_pool_the_seeds(document):
     assert (rate["judge"]["wins"], rate["judge"]["ties"], rate["judge"]["losses"]) == (4, 2, 0)
     assert (rate["people"]["wins"], rate["people"]["ties"], rate["people"]["losses"]) == (2, 2, 2)
     rows = document["judge_table"]
-    assert len(rows) == 6 and rows[0]["win_rate"]["num_queries"] == 8  # 2 rows differ, 2 seeds, 2 challengers
+    assert len(rows) == 6 and rows[0]["win_rate"]["num_queries"] == 4  # 2 differ, in each of 2 seeds
     # People value accuracy: the judge that looks at it agrees with them, the one of this test does not.
     by_name = {(row["protocol"], row["order_consistency"]): row["agreement"]["value"] for row in rows}
     assert by_name["ranker", True] == 0.5 and by_name["scorer", True] == 1.0
