@@ -176,8 +176,34 @@ def preference_rows(row: Mapping[str, Any], clicked: Collection[str] = ()) -> li
     return [{**about, "loser": loser, "loser_cell": [0, rank[loser]]} for loser in losers]
 
 
-def keep(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[FeedbackResponse]:
-    """Write those rows of `feedback` that are not there yet, with what follows from them; tells of each."""
+def keep(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[FeedbackResponse | ApiError]:
+    """Write those rows of `feedback` that are not there yet, with what follows from them; tells of each.
+
+    A row that shows an image which was deleted meanwhile is refused: nobody could learn from it.
+    """
+    present = _present(store, rows)
+    allowed = [row for row in rows if _shown(row) <= present]
+    told = iter(_write(store, allowed) if allowed else [])
+    return [next(told) if _shown(row) <= present else _deleted() for row in rows]
+
+
+def _shown(row: Mapping[str, Any]) -> set[str]:
+    """The images of the answers that a row of `feedback` is about."""
+    return {*row["image_ids"], *row["other_image_ids"]}
+
+
+def _present(store: Store, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Those of the images that the rows are about which the store still holds."""
+    where = _any_of("image_id", set().union(*map(_shown, rows)))
+    return set(store.read("images", ["image_id"], where)["image_id"].to_pylist())
+
+
+def _deleted() -> ApiError:
+    told = "An image of this answer was deleted: search again."
+    return ApiError(422, "unknown_result", told, "results")
+
+
+def _write(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[FeedbackResponse]:
     earlier = _about_the_same_answers(store, rows)
     known = {row["event_id"] for row in earlier}
     clicks = [row for row in earlier if row["kind"] == "click"]

@@ -15,6 +15,7 @@ from cluster.schemas import FEEDBACK_RUN, HUMAN
 from cluster.tables import Store, embeddings_table
 from jobs.align.batches import Corpus, flat, group_pairs
 from jobs.align.guard import CaptionPairs
+from jobs.align.progress import progress
 
 EncodeTexts = Callable[[list[str]], np.ndarray]
 
@@ -23,7 +24,8 @@ def read_pairs(store: Store, run_id: str, parent: str) -> pa.Table:
     """Preference rows: `query`, `winner`, `loser`, `p_winner`, `consistent`, `source`.
 
     `run_id` names a run, or several separated by commas; "" takes all, and `feedback` is what people chose.
-    Raises UserError when one of them has none, or when another encoder than `parent` retrieved its images.
+    Pairs of images that were deleted are left out. Raises UserError when a run has no pairs or all images are
+    gone, or when another encoder than `parent` retrieved them.
     """
     names = [name for name in run_id.split(",") if name]
     where = " OR ".join(_is_of(name) for name in names) or None
@@ -38,7 +40,22 @@ def read_pairs(store: Store, run_id: str, parent: str) -> pa.Table:
             f"{', '.join(known) or 'none'}; `kallos label` makes one."
         )
     _check_encoder(store, where, parent)
-    return pairs.drop_columns("run_id")
+    return _with_images(store, pairs.drop_columns("run_id"))
+
+
+def _with_images(store: Store, pairs: pa.Table) -> pa.Table:
+    """The pairs whose images are there: a deletion may have missed a pair that was written meanwhile."""
+    present = store.open("images").to_lance().to_table(columns=["image_id"])["image_id"].combine_chunks()
+    there = (pc.is_in(pairs[side], present) for side in ("winner", "loser"))
+    kept = pairs.filter(pc.and_(*there))
+    if not kept.num_rows:
+        raise UserError(
+            f"The images of all {pairs.num_rows} preferences are missing from table images of {store.uri}: "
+            "run `kallos ingest` on them, or `kallos label` anew."
+        )
+    if num_gone := pairs.num_rows - kept.num_rows:
+        progress(f"{num_gone} of {pairs.num_rows} preferences are left out: their images are gone")
+    return kept
 
 
 def _is_of(name: str) -> str:

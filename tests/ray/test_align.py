@@ -308,9 +308,9 @@ def test_mistakes_are_named(ray_cluster, tmp_path, tiny_encoder_folder):
     with pytest.raises(UserError, match=f"made with encoder ffffffffffffffff, but the parent is {parent}"):
         run(plain)
     store.open("rankings").update(values={"encoder": parent})
-    store.open("images").delete(f"image_id = '{store.read('preferences')['winner'][0]}'")
-    with pytest.raises(UserError, match=r"1 of \d+ images .* missing from table images"):
-        run(plain)
     store.open(embeddings_table(parent)).delete("height_px = 100")
     with pytest.raises(UserError, match=f"missing from table embeddings_{parent}"):
         run(plain.model_copy(update={"seed": 5}))
+    store.open("images").delete("true")
+    with pytest.raises(UserError, match=r"images of all \d+ preferences are missing from table images"):
+        run(plain)

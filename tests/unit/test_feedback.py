@@ -7,9 +7,11 @@ import sys
 import textwrap
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
 from cluster.profile import ROOT
+from cluster.tables import SCHEMAS
 from serve_app import feedback as module
 from serve_app.errors import ApiError
 from serve_app.feedback import Feedback, keep
@@ -35,6 +37,14 @@ def event(
 
 def click(place: int, **fields) -> FeedbackRequest:
     return event("click", image_id=SHOWN[place], **fields)
+
+
+@pytest.fixture
+def store(store):
+    """The store with the images of both answers."""
+    images = [{"image_id": image_id} for image_id in {*SHOWN, *OTHERS}]
+    store.merge("images", pa.Table.from_pylist(images, SCHEMAS["images"]), on=["image_id"])
+    return store
 
 
 @pytest.fixture
@@ -169,6 +179,32 @@ def test_small_files_are_joined(taker, store, monkeypatch):
         taker(click(3, query=f"query {number}"))
     assert len(store.open("feedback").to_lance().get_fragments()) <= 4
     assert store.count("feedback") == 6 and store.count("preferences") == 18
+
+
+@pytest.mark.parametrize("deleted", [SHOWN[1], SHOWN[7]], ids=["above the click", "below it"])
+def test_an_answer_of_which_an_image_was_deleted_is_refused_and_not_kept(taker, store, deleted):
+    taker(click(6), client="ada")
+    store.delete_image(deleted)
+    for sent in (click(6), event("prefer", image_id=SHOWN[5], over=SHOWN[2]), blind(accuracy="a")):
+        with pytest.raises(ApiError) as caught:
+            taker(sent, client="ada")
+        assert (caught.value.status_code, caught.value.code) == (422, "unknown_result")
+        assert caught.value.field == "results"
+    assert store.count("feedback") == 0
+    named = store.read("preferences").select(["winner", "loser"]).to_pydict()
+    assert deleted not in {*named["winner"], *named["loser"]}
+
+
+def test_others_in_the_same_batch_are_kept(store):
+    store.delete_image(OTHERS[-1])  # shown by the comparison alone
+    sent = [click(1), blind(accuracy="a"), click(2)]
+    other = TICKETS.read(sent[1].other_search_id, OTHERS, ANSWERED + 60)
+    ticket = TICKETS.read(sent[0].search_id, SHOWN, ANSWERED + 60)
+    rows = [module.event_row(one, "ada", ticket, other if one.kind == "blind" else None) for one in sent]
+    first, refused, last = keep(store, rows)
+    assert (first.event_id, last.event_id) == (rows[0]["event_id"], rows[2]["event_id"])
+    assert first.new and last.new and isinstance(refused, ApiError)
+    assert store.count("feedback") == 2
 
 
 UNKNOWN = "f" * 64

@@ -34,6 +34,8 @@ def filled(store):
     ]
     table = pa.Table.from_pylist(rankings, SCHEMAS["rankings"])
     store.merge("rankings", table, on=["run_id", "query"])
+    images = pa.Table.from_pylist([{"image_id": image_id} for image_id in "abcdz"], SCHEMAS["images"])
+    store.merge("images", images, on=["image_id"])
     return store
 
 
@@ -57,3 +59,17 @@ def test_a_run_whose_images_another_encoder_retrieved_is_refused(filled, run_id)
 def test_a_run_without_preferences_is_named_beside_those_that_exist(filled, run_id):
     with pytest.raises(UserError, match=r"of run 'three' .* the runs feedback, one, two;"):
         read_pairs(filled, run_id, PARENT)
+
+
+def test_pairs_whose_images_were_deleted_are_left_out_and_told(filled, capfd):
+    filled.open("images").delete("image_id = 'a'")
+    assert sorted(read_pairs(filled, "one,feedback", PARENT)["winner"].to_pylist()) == list("bdd")
+    assert "1 of 4 preferences are left out: their images are gone" in capfd.readouterr().err
+    read_pairs(filled, "feedback", PARENT)
+    assert "left out" not in capfd.readouterr().err
+
+
+def test_where_the_images_of_all_pairs_are_gone_it_is_refused(filled):
+    filled.open("images").delete("image_id = 'z'")
+    with pytest.raises(UserError, match="images of all 2 preferences are missing from table images"):
+        read_pairs(filled, "one", PARENT)
