@@ -20,7 +20,8 @@ from rich.table import Table
 
 from cluster.errors import UserError
 from jobs import evaluate
-from jobs.command import JobConfig, save_config, settings
+from jobs import promote as promotion
+from jobs.command import JobConfig, save_config
 from jobs.command import main as run_job
 from jobs.loop import Loop, Stages, split
 
@@ -92,16 +93,15 @@ def all_stages(config: DemoConfig, loop: Loop) -> dict[str, dict]:
     return {"label": labelled, "align": aligned, "evaluate": report}
 
 
-def promote(config: DemoConfig, metrics: dict) -> str:
-    """Move `live` to the candidate unless ordinary retrieval fell too far; returns what was decided."""
-    profile, store = settings(config)
-    drop = metrics["baseline"]["recall@10"] - metrics["aligned"]["recall@10"]
-    limit = profile.guard.max_recall_drop
-    moved = f"recall@10 moved by {-100 * drop:+.1f} points, the limit is {-100 * limit:+.1f}"
-    if drop > limit:
-        return f"not promoted: {moved}"
-    store.set_alias("live", store.alias("candidate"))
-    return f"promoted to live: {moved}"
+def promote(config: DemoConfig) -> str:
+    """Let `live` name the candidate unless `kallos promote` refuses; returns what was decided."""
+    try:
+        told = promotion.run(promotion.PromoteConfig(profile=config.profile, store=config.store))
+    except UserError as error:
+        return f"not promoted: {error}"
+    drop = told["recall_drop"]
+    moved = "" if drop is None else f": recall@10 of the guard set moved by {-100 * drop:+.1f} points"
+    return f"promoted to live{moved}"
 
 
 def show(report: dict, console: Console) -> None:
@@ -174,7 +174,7 @@ def summary(config: DemoConfig, results: dict[str, dict], seconds: dict[str, flo
         "encoders": {"baseline": results["align"]["parent"], "aligned": results["align"]["encoder"]},
         "metrics": metrics,
         "win_rate": {"aligned_vs_baseline": evaluation["win_rate"]["aligned_vs_baseline"]},
-        "promotion": promote(config, metrics),
+        "promotion": promote(config),
         "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         "versions": evaluation["versions"],
     }

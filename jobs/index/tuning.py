@@ -101,14 +101,31 @@ def recall_queries(retriever: Retriever, encoder: Encoder, num_queries: int) -> 
 
 
 def keep(store: Store, row: dict[str, Any]) -> None:
-    """Add a measurement to `indexes`, whose newest row of an encoder is the one that counts."""
+    """Add a measurement to `indexes`, whose newest row of an encoder is the one that counts.
+
+    One that only says again what that row says is not added.
+    """
     schema = SCHEMAS["indexes"]
     rows = pa.Table.from_pylist([row | {"measured_at": now()}], schema)
+    if _figures(rows) == _figures(_newest(store, row["encoder"])):
+        return
     if store.exists("indexes") and key_of(store.open("indexes").schema) != KEY:
         # Written before settings were chosen: made anew, once, with the old rows.
         rows = pa.concat_tables([pa.Table.from_pylist(store.read("indexes").to_pylist(), schema), rows])
         store.database.drop_table("indexes")
     store.merge("indexes", rows, on=KEY)
+
+
+def _newest(store: Store, encoder: str) -> pa.Table:
+    """The row of `indexes` that counts for an encoder; empty where there is none."""
+    if not store.exists("indexes"):
+        return SCHEMAS["indexes"].empty_table()
+    return store.read("indexes", where=f"encoder = '{encoder}'").sort_by([("measured_at", "descending")])[:1]
+
+
+def _figures(rows: pa.Table) -> list[dict[str, Any]]:
+    """What was measured, without the time of it; as the table rounds it."""
+    return rows.drop_columns("measured_at").to_pylist()
 
 
 def _ids(rows: list[dict]) -> set[str]:

@@ -7,6 +7,7 @@ import yaml
 from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table, now
+from jobs import demo
 from jobs.promote import PromoteConfig, run
 
 BASELINE, GOOD, BETTER = "b" * 16, "c" * 16, "d" * 16
@@ -60,6 +61,17 @@ def test_the_candidate_goes_live_in_the_place_of_the_baseline(filled):
     assert promote(filled) == {**told, "changed": True, "dry_run": False}
     assert filled.alias("live") == GOOD
     assert promote(filled) == {**told, "before": GOOD, "changed": False, "dry_run": False}
+
+
+def test_the_demo_promotes_by_the_same_checks(filled):
+    config = demo.DemoConfig(store=filled.uri)
+    assert demo.promote(config) == "promoted to live: recall@10 of the guard set moved by -1.0 points"
+    assert filled.alias("live") == GOOD
+    add_encoder(filled, BETTER, images=["1"])
+    filled.set_alias("candidate", BETTER)
+    told = demo.promote(config)
+    assert told.startswith("not promoted: ") and "lacks 2 of the 3 images" in told
+    assert filled.alias("live") == GOOD
 
 
 def test_a_dry_run_checks_and_changes_nothing(filled):

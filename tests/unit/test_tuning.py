@@ -51,6 +51,17 @@ def test_every_measurement_is_kept(store):
     assert [{name: row[name] for name in SETTINGS} for row in rows] == [SETTINGS] * 2
 
 
+def test_a_measurement_that_says_the_same_again_adds_nothing(store):
+    exact = {"kind": ann.EXACT, "num_rows": 5, "recall_at_10": 1.0, "num_queries": 0}
+    approximate = {"kind": ann.ANN, "num_rows": 9, "recall_at_10": 0.93, "num_queries": 2} | SETTINGS
+    for figures in (exact, exact, approximate, approximate):
+        for encoder in ("a", "b"):
+            tuning.keep(store, {"encoder": encoder} | figures)
+    assert store.count("indexes") == 4
+    tuning.keep(store, {"encoder": "a"} | exact)
+    assert store.count("indexes") == 5, "the newest row counts, and it says something else"
+
+
 def test_measurements_from_before_there_were_settings_stay(store):
     old = pa.schema([field for field in SCHEMAS["indexes"] if field.name not in SETTINGS])
     row = {"encoder": "a", "kind": ann.ANN, "num_rows": 5, "recall_at_10": 0.5, "num_queries": 2}
