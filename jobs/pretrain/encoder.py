@@ -42,7 +42,7 @@ class PretrainEncoderConfig(JobConfig):
     learning_rate: float = Field(1.2e-3, gt=0, description="peak of the one-cycle schedule")
     weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled decay")
     max_minutes: float = Field(
-        120.0, gt=0, description="stop, with the schedule finished early, after so long"
+        120.0, gt=0, description="stop after the epoch that passes this, the schedule left unfinished"
     )
 
 
@@ -209,6 +209,16 @@ def train(
     model.eval()
 
 
+def own_ranks(captions: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """How many other images stand before each caption's own, int [N]; float32 [N, D] both, row i is a pair.
+
+    Ties count against the encoder, and so do NaNs. Own scores are taken from the same product as the others:
+    computed apart they round differently, and an own image would be its own rival.
+    """
+    scores = captions @ images.T
+    return (~(scores < np.diagonal(scores)[:, None])).sum(axis=1) - 1
+
+
 def measure(folder: Path, config: PretrainEncoderConfig) -> dict[str, float]:
     """Figures on scenes never trained on: caption recall, then precision and true aesthetics of the top five,
     with and without words of quality behind the query (the paper's figure 3)."""
@@ -219,8 +229,7 @@ def measure(folder: Path, config: PretrainEncoderConfig) -> dict[str, float]:
     pixels = draw_scenes(HELD_OUT_STREAM, config.num_held_out, encoder.image_size_px).transpose(0, 3, 1, 2)
     images = np.concatenate([encoder.encode_images(pixels[i : i + 256]) for i in range(0, len(pixels), 256)])
     captions = encoder.encode_texts([detailed_caption(scene_latents) for scene_latents in latents])
-    own = np.sum(captions * images, axis=1, keepdims=True)
-    rank = (captions @ images.T > own).sum(axis=1)
+    rank = own_ranks(captions, images)
     figures = {f"recall@{k}": float((rank < k).mean()) for k in (1, 5, 10)}
     queries = sample_queries(np.random.default_rng(HELD_OUT_STREAM), 200)
     beauty = np.array([true_aesthetics(scene_latents) for scene_latents in latents])

@@ -61,7 +61,7 @@ PARTS = ("model", "heads", "match_heads", "optimizer")
 
 
 class JudgeTraining(BaseModel):
-    """What one training run is; the defaults make the shipped judge on two cores."""
+    """What one training run is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from actors.engine import make_engine
 from actors.judge import CRITERIA, Criterion, Judge
-from cluster.profile import LanguageModel, Stage
+from cluster.profile import load_profile
 from jobs.pretrain.judge_model import IMAGE_PX
 from jobs.pretrain.judge_questions import (
     accuracy_value,
@@ -84,21 +84,12 @@ NAMES = {
 
 
 def measure(folder: str | Path, scenes: Scenes, seed: int) -> dict[str, float]:
-    """Figures of the judge in `folder` on scenes it was not trained on; the names are those of `NAMES`."""
-    settings = LanguageModel(
-        model=str(folder),
-        engine_args={
-            "enforce_eager": True,
-            "distributed_executor_backend": "uni",
-            "max_model_len": 512,
-            "max_num_seqs": 128,
-            "limit_mm_per_prompt": {"image": 2, "video": 0},
-        },
-        max_tokens=1,
-        image_px=IMAGE_PX,
-        stage=Stage(),
-    )
-    judge = Judge(make_engine(settings), image_px=IMAGE_PX)
+    """Figures of the judge in `folder` on scenes it was not trained on; the names are those of `NAMES`.
+
+    It is hosted as the `mini` profile hosts its judge.
+    """
+    settings = load_profile("mini").judge.model_copy(update={"model": str(folder)})
+    judge = Judge(make_engine(settings), settings.image_px)
     images = [Image.fromarray(pixels) for pixels in scenes.pixels]
     rng = np.random.default_rng(seed)
     figures = {

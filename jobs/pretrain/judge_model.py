@@ -156,9 +156,7 @@ def save(
     folder = Path(folder)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     weights.pop("lm_head.weight", None)  # tied to the token embeddings
-    kept_dtype, model.config.dtype = model.config.dtype, torch.bfloat16
     model.save_pretrained(folder, state_dict=weights)
-    model.config.dtype = kept_dtype
     processor.save_pretrained(folder)
     return folder
 

@@ -125,7 +125,7 @@ def copies(step: int, config: Config) -> bool:
 
 
 def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: Config) -> float:
-    """Trains in place; returns the mean loss of the last 50 steps, nats per token."""
+    """Trains in place; returns the mean loss of the last 25 steps that answered chats, nats per token."""
     batches = Batches(tokenizer, batch_size=config.batch_size, seed=config.seed + BATCHES_SEED)
     rng = np.random.default_rng(config.seed + 2)
     optimizer = torch.optim.AdamW(

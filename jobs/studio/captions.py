@@ -91,7 +91,7 @@ def detailed_caption(latents: Latents) -> str:
 
 
 def training_caption(latents: Latents, rng: np.random.Generator) -> str:
-    """One in four training captions is the careful kind; the others are the web's."""
+    """Three in ten training captions are the careful kind; the others are the web's."""
     return detailed_caption(latents) if _some(rng, 0.3) else web_caption(latents, rng)
 
 
