@@ -54,6 +54,7 @@ MESSAGES = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
+    "year": "must lie in the years {first} to {last}",
 }
 TAGS = ("one", "many")  # how pydantic names the two forms of a search's body
 GENERAL_CODES = {

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,8 +12,19 @@ from cluster.errors import UserError
 Row = dict[str, Any]
 
 
+class Page(NamedTuple):
+    """What one search finds, best first, and the version of the table that it looked at."""
+
+    rows: list[Row]
+    version: int
+
+
 class Searcher(Protocol):
     """What searches one index: an `actors.retriever.Retriever`."""
+
+    @property
+    def version(self) -> int:
+        """The table's version now."""
 
     def search(
         self,
@@ -41,33 +53,43 @@ class Asked:
 
 def find(
     searcher: Searcher, columns: Sequence[str], items: Sequence[tuple[np.ndarray, Asked]]
-) -> list[list[Row] | UserError]:
-    """The rows for each (vector float32 [D], what is asked), or why there are none.
+) -> list[Page | UserError]:
+    """The page for each (vector float32 [D], what is asked), or why there is none.
 
     Equal wishes share one call, and a mistake among them stays theirs.
     """
     groups: dict[Asked, list[int]] = {}
     for place, (_, asked) in enumerate(items):
         groups.setdefault(asked, []).append(place)
-    results: list[list[Row] | UserError] = [[] for _ in items]
+    results: list[Page | UserError] = [Page([], 0)] * len(items)
     for asked, places in groups.items():
         vectors = np.stack([items[place][0] for place in places])
         try:
             found = _search(searcher, columns, vectors, asked)
         except UserError as error:
             found = [error] * len(places)
-        for place, rows in zip(places, found, strict=True):
-            results[place] = rows
+        for place, page in zip(places, found, strict=True):
+            results[place] = page
     return results
 
 
-def _search(searcher: Searcher, columns: Sequence[str], vectors: np.ndarray, asked: Asked) -> list[list[Row]]:
-    return searcher.search(
+def _search(searcher: Searcher, columns: Sequence[str], vectors: np.ndarray, asked: Asked) -> list[Page]:
+    search = partial(
+        searcher.search,
         vectors,
         asked.k,
         asked.where,
         columns,
         offset=asked.offset,
-        version=asked.version,
         with_vectors=asked.with_vectors,
     )
+    version = asked.version
+    if version is not None:
+        found = search(version=version)
+    else:
+        before = searcher.version
+        found = search()
+        version = searcher.version
+        if version != before:  # somebody wrote meanwhile: the rows may be of any version in between
+            found = search(version=version)
+    return [Page(rows, version) for rows in found]

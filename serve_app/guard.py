@@ -92,7 +92,10 @@ class KeyCheck:
 
 
 class RateLimit:
-    """At most so many requests of one key, or else of one address, within any minute; in this process."""
+    """At most so many requests of one key, or else of one address, within any minute; in this process.
+
+    Behind a proxy the address is the proxy's: without keys all its clients count together.
+    """
 
     def __init__(self, app: ASGIApp, per_minute: int) -> None:
         self.app = app

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +23,7 @@ MAX_NEGATIVES = 8
 MAX_NAMES = 32
 DEFAULT_K = 12
 MAX_CANDIDATES = 500
+FIRST_YEAR, LAST_YEAR = 1001, 9998
 
 ImageId = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="sha256 of the file's bytes, 64 hex")]
 Words = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS)]
@@ -36,7 +38,17 @@ def _no_number(value: Any) -> Any:
     return value
 
 
-Moment = Annotated[datetime.datetime, BeforeValidator(_no_number), Field(strict=False)]
+def _in_years(value: datetime.datetime) -> datetime.datetime:
+    """Four digits in every time zone: Python has no year 10,000, and SQL reads no year 999."""
+    if not FIRST_YEAR <= value.year <= LAST_YEAR:
+        years = {"first": FIRST_YEAR, "last": LAST_YEAR}
+        raise PydanticCustomError("year", "not in the years {first} to {last}", years)
+    return value
+
+
+Moment = Annotated[
+    datetime.datetime, BeforeValidator(_no_number), AfterValidator(_in_years), Field(strict=False)
+]
 
 
 class Body(BaseModel):
@@ -188,7 +200,7 @@ class SystemHealth(BaseModel):
 
     encoder: str = Field(description="fingerprint of its encoder")
     parent: str = Field(description="fingerprint of the encoder it was aligned from, empty for a root")
-    num_rows: int = Field(description="images in its index")
+    num_rows: int | None = Field(description="images in its index, null = the store does not answer")
     recall_at_10: float | None = Field(
         description="recall@10 of its index against exact search, null = not measured"
     )

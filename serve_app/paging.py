@@ -14,6 +14,8 @@ from serve_app.models import SearchBase
 
 # What may differ from page to page of one search.
 OWN_TO_A_PAGE = {"cursor", "k"}
+# A search that begins further down costs all that stands above it, and nobody looks there.
+MAX_OFFSET = 10_000
 
 
 class Cursor(BaseModel):
@@ -23,7 +25,7 @@ class Cursor(BaseModel):
 
     encoder: str = Field(max_length=16, description="fingerprint of the encoder that answers")
     version: int = Field(ge=1, lt=1 << 62, description="version of its table")
-    offset: int = Field(ge=0, le=1_000_000, description="results before the page")
+    offset: int = Field(ge=0, le=MAX_OFFSET, description="results before the page")
     search: str = Field(max_length=16, description="digest of what is searched for")
 
     def encode(self) -> str:

@@ -21,7 +21,7 @@ from serve_app.diversity import mmr
 from serve_app.errors import ApiError
 from serve_app.experiment import assigned
 from serve_app.feedback import Feedback
-from serve_app.finding import Asked, Row
+from serve_app.finding import Asked, Page, Row
 from serve_app.metrics import Metrics
 from serve_app.models import FeedbackRequest, FeedbackResponse, Heatmap, SearchBase
 from serve_app.systems import CANDIDATE, System, Systems
@@ -103,7 +103,6 @@ class Service:
     async def search(self, request: SearchBase, client: str) -> Found:
         """The answer to one search; `client` is who asks. Raises ApiError for what cannot be answered."""
         name, system, cursor = self._choose(request, client)
-        self._metrics.search(name)
         if name == TEACHER:
             return await self._ask_teacher(request, system)
         return await self._ask_encoder(request, name, system, cursor)
@@ -111,21 +110,27 @@ class Service:
     def _choose(self, request: SearchBase, client: str) -> tuple[str, System, paging.Cursor | None]:
         """Who answers: a next page's own encoder, the candidate for the experiment's share of `live`."""
         cursor = paging.read(request)
-        name = request.system
-        own = "baseline" if name == TEACHER else name
-        if name == "live" and self._config.experiment_share and CANDIDATE in self._systems.by_alias:
-            candidate = self._systems.get(CANDIDATE)
-            chosen = assigned(client, self._config.experiment_share, candidate.fingerprint)
-            self._metrics.experiment(CANDIDATE if chosen else "live")
-            name = own = CANDIDATE if chosen else name
         if cursor is None:
-            return name, self._systems.get(own), None
+            name = self._drawn(request.system, client)
+            return name, self._systems.get("baseline" if name == TEACHER else name), None
         system = self._systems.by_encoder(cursor.encoder)
         if system is None:
             raise ApiError(
                 410, "page_expired", "Another encoder answers by now: search again from the start.", "cursor"
             )
-        return name, system, cursor
+        named = [alias for alias, one in self._systems.by_alias.items() if one.fingerprint == cursor.encoder]
+        if request.system == TEACHER or request.system in named or not named:
+            return request.system, system, cursor
+        return named[0], system, cursor
+
+    def _drawn(self, name: str, client: str) -> str:
+        """`name`, or the candidate's where the experiment draws this client for it."""
+        if name != "live" or not self._config.experiment_share or CANDIDATE not in self._systems.by_alias:
+            return name
+        candidate = self._systems.get(CANDIDATE)
+        chosen = assigned(client, self._config.experiment_share, candidate.fingerprint)
+        self._metrics.experiment(CANDIDATE if chosen else "live")
+        return CANDIDATE if chosen else name
 
     async def _ask_encoder(
         self, request: SearchBase, name: str, system: System, cursor: paging.Cursor | None
@@ -133,27 +138,26 @@ class Service:
         clock = Clock(self._metrics, name)
         vector = await query.vector(request, system, self._config, clock)
         offset = cursor.offset if cursor else 0
-        version = cursor.version if cursor else system.retriever.version
         begun = perf_counter()
         if request.diversity is None:
             asked = Asked(request.k + 1, query.condition(request, system), offset, cursor and cursor.version)
-            rows = await self._find(system, vector, asked)
+            rows, version = await self._find(system, vector, asked)
         else:
             wanted = max(request.diversity.num_candidates, request.k)
             asked = Asked(wanted, query.condition(request, system), 0, cursor and cursor.version, True)
-            rows = await self._find(system, vector, asked)
+            rows, version = await self._find(system, vector, asked)
             begun = clock.step("search", begun)
             rows = _diverse(rows, offset + request.k + 1, request.diversity.weight)[offset:]
         clock.step("search" if request.diversity is None else "diversify", begun)
-        more = len(rows) > request.k
-        rows = rows[: request.k]
-        follows = paging.Cursor(
-            encoder=system.fingerprint,
-            version=version,
-            offset=offset + request.k,
-            search=paging.digest(request),
-        )
-        return self._answer(request, name, system, rows, clock, follows.encode() if more else "")
+        follows = ""
+        if len(rows) > request.k and offset + request.k <= paging.MAX_OFFSET:
+            follows = paging.Cursor(
+                encoder=system.fingerprint,
+                version=version,
+                offset=offset + request.k,
+                search=paging.digest(request),
+            ).encode()
+        return self._answer(request, name, system, rows[: request.k], clock, follows)
 
     async def _ask_teacher(self, request: SearchBase, system: System) -> Found:
         assert self._teacher is not None
@@ -173,13 +177,14 @@ class Service:
         follows: str = "",
         rephrased: str = "",
     ) -> Found:
+        self._metrics.search(name)
         ids = [row["image_id"] for row in rows]
         # A preference speaks about words: what more than words found says nothing about them.
         words = "" if request.image or request.negatives or request.tastes else request.query
         ticket = self._tickets.issue(words, name, system.fingerprint, ids, time())
         return Found(ticket, request.query, rephrased, name, system.fingerprint, rows, follows, clock.total())
 
-    async def _find(self, system: System, vector: np.ndarray, asked: Asked) -> list[Row]:
+    async def _find(self, system: System, vector: np.ndarray, asked: Asked) -> Page:
         try:
             return await system.find((vector, asked))
         except Gone:

@@ -128,7 +128,7 @@ class Teacher:
         begun = clock.step("rephrase", begun)
         asked, told = await asyncio.gather(system.encode(request.query), system.encode(rephrased))
         begun = clock.step("encode", begun)
-        rows, nearest = await asyncio.gather(
+        (rows, _), (nearest, _) = await asyncio.gather(
             system.find((told, Asked(NUM_CANDIDATES, where, with_vectors=True))),
             system.find((asked, Asked(1, where))),
         )

@@ -8,18 +8,19 @@ from serve_app.errors import ApiError
 from serve_app.models import Health, Ready, SystemHealth
 from serve_app.routes import refusals
 from serve_app.service import Service
+from serve_app.systems import System
 
 
 def add(app: FastAPI, service: Service, config: Serve) -> None:
     """Add the routes to the app."""
 
     @app.get("/healthz", response_model=Health, summary="Whether the server lives, and with which encoders")
-    async def healthz() -> JSONResponse:
+    def healthz() -> JSONResponse:
         systems = {
             alias: SystemHealth(
                 encoder=system.record.encoder,
                 parent=system.record.parent,
-                num_rows=system.num_rows,
+                num_rows=_num_rows(system),
                 recall_at_10=system.recall_at_10,
             )
             for alias, system in service.systems.items()
@@ -43,3 +44,11 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         if fault := service.fault():
             raise ApiError(503, "not_ready", fault)
         return Ready()
+
+
+def _num_rows(system: System) -> int | None:
+    """The process lives also while its store is away: `readyz` tells of that."""
+    try:
+        return system.num_rows
+    except Exception:  # the store's own, as in `Service.fault`
+        return None

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_service import made_app
 from PIL import Image
+from starlette.testclient import TestClient
 
 from cluster.errors import UserError
 from serve_app import filters, paging, tastes
@@ -90,6 +92,8 @@ def table(tmp_path_factory):
         ({"min_height_px": 20, "max_height_px": 50}, [0, 2]),
         ({"added_from": DAY + datetime.timedelta(days=1)}, [1, 2, 3]),
         ({"added_before": (DAY + datetime.timedelta(days=1)).replace(tzinfo=None)}, [0]),
+        ({"added_from": "1001-01-01T00:00:00+23:59"}, [0, 1, 2, 3]),
+        ({"added_before": "9998-12-31T23:59:59-23:59"}, [0, 1, 2, 3]),
         ({"min_aesthetic": 0.8}, [1, 3]),
         ({"tags_all": ["' OR 1=1 --"]}, []),
         ({"sources": ["\\' OR true) --"]}, []),
@@ -99,6 +103,18 @@ def test_filters_keep_what_they_say(table, given, kept):
     condition = filters.where(Filters(**given))
     query = table.search().where(condition) if condition else table.search()
     assert sorted(query.select(["id"]).to_arrow()["id"].to_pylist()) == kept
+
+
+@pytest.mark.parametrize("name", ["added_from", "added_before"])
+@pytest.mark.parametrize(
+    "moment",
+    ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "1000-12-31T23:59:59", "0999-01-01T00:00:00Z"],
+)
+def test_moments_that_sql_or_another_time_zone_cannot_write_are_refused(name, moment):
+    answer = TestClient(made_app()).post("/v1/search", json={"query": "a boat", "filters": {name: moment}})
+    message = f"`filters.{name}` must lie in the years 1001 to 9998."
+    assert answer.status_code == 422
+    assert answer.json()["error"] == {"code": "invalid_value", "message": message, "field": f"filters.{name}"}
 
 
 # ---- diversity
@@ -174,13 +190,22 @@ def test_images_that_all_look_alike_give_no_taste():
 
 
 class Index:
-    """A `Searcher` that answers each vector with its own sum, and knows no version 7."""
+    """A `Searcher` that answers each vector with its own sum, and knows no version 7.
 
-    def __init__(self):
-        self.calls = []
+    `versions`: what it is at, one for each time that it is asked; the last one stays.
+    """
+
+    def __init__(self, *versions):
+        self.calls, self.asked_at = [], []
+        self.versions = list(versions or [3])
+
+    @property
+    def version(self):
+        return self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
 
     def search(self, vectors, k, where="", columns=(), *, offset=0, version=None, with_vectors=False):
         self.calls.append((len(vectors), k, where))
+        self.asked_at.append(version)
         if version == 7:
             raise UserError("version 7 is gone")
         return [[{"image_id": str(vector.sum()), "k": k}] for vector in vectors]
@@ -192,10 +217,20 @@ def test_equal_wishes_share_a_call_and_mistakes_stay_with_their_own():
     items = [(np.full(2, number, np.float32), wish) for number, wish in enumerate(wishes)]
     found = find(index, ("caption",), items)
     assert sorted(index.calls) == [(1, 5, ""), (1, 9, ""), (3, 5, "")]
-    assert [rows[0]["image_id"] for place, rows in enumerate(found) if place != 3] == [
-        "0.0",
-        "2.0",
-        "4.0",
-        "8.0",
-    ]
+    pages = [page for place, page in enumerate(found) if place != 3]
+    assert [page.rows[0]["image_id"] for page in pages] == ["0.0", "2.0", "4.0", "8.0"]
     assert isinstance(found[3], UserError)
+
+
+@pytest.mark.parametrize(
+    ("versions", "asked", "searched", "told"),
+    [
+        ((4, 4), Asked(5), [None], 4),
+        ((4, 5), Asked(5), [None, 5], 5),  # somebody wrote between the two
+        ((4, 5), Asked(5, version=2), [2], 2),
+    ],
+)
+def test_a_page_tells_the_version_that_it_is_of(versions, asked, searched, told):
+    index = Index(*versions)
+    (page,) = find(index, (), [(np.zeros(2, np.float32), asked)])
+    assert (page.version, index.asked_at) == (told, searched)
