@@ -38,17 +38,23 @@ export function parse(text) {
 // ---- the request
 
 const list = (text) => text.split(",").map((name) => name.trim()).filter(Boolean);
+const areNames = (text) => list(text).length > 0;
+const within = (low, high) => (text) => text.trim() !== "" && Number(text) >= low && Number(text) <= high;
+const isSide = (text) => within(1, 1_000_000)(text) && Number.isInteger(Number(text));
+// The days that the server takes in every time zone; the inputs have the same bounds.
+const isDay = (text) =>
+  /^\d{4}-\d\d-\d\d$/.test(text) && text >= "1001-01-02" && text <= "9998-12-30" && !Number.isNaN(Date.parse(`${text}T00:00`));
 const midnight = (day) => new Date(`${day}T00:00`).toISOString(); // of the person's own time zone
 
-// name in the address and of the input -> field of the request, value of that field
+// name in the address and of the input -> field of the request, value of that field, whether a text is one
 export const FILTERS = {
-  tags: ["tags_any", list],
-  source: ["sources", list],
-  width: ["min_width_px", Number],
-  height: ["min_height_px", Number],
-  from: ["added_from", midnight],
-  before: ["added_before", midnight],
-  beauty: ["min_aesthetic", Number],
+  tags: ["tags_any", list, areNames],
+  source: ["sources", list, areNames],
+  width: ["min_width_px", Number, isSide],
+  height: ["min_height_px", Number, isSide],
+  from: ["added_from", midnight, isDay],
+  before: ["added_before", midnight, isDay],
+  beauty: ["min_aesthetic", Number, within(0, 1)],
 };
 
 export const isFiltered = () => Object.keys(asked.filters).length > 0;
@@ -110,14 +116,15 @@ export function followAddress({ counts, tastes, systems, blind }) {
   state.words = wanted.get("q") ?? "";
   const nearest = counts.includes(START.k) ? START.k : counts.at(-1);
   state.k = counts.includes(Number(wanted.get("k"))) ? Number(wanted.get("k")) : nearest;
-  const id = wanted.get("image_id");
+  const id = /^[0-9a-f]{64}$/.test(wanted.get("image_id")) && wanted.get("image_id");
   state.image = uploads[history.state?.upload] ?? (id ? { id } : null);
-  if (wanted.has("weight")) state.weight = clamp(wanted.get("weight"), 0, 1);
+  const weight = wanted.get("weight") ?? "";
+  if (within(0, 1)(weight)) state.weight = Number(weight);
   for (const { name } of tastes) {
     const value = clamp(wanted.get(`taste.${name}`), -1, 1);
     if (value) state.tastes[name] = value;
   }
-  for (const name of Object.keys(FILTERS)) if (wanted.get(name)) state.filters[name] = wanted.get(name);
+  for (const [name, [, , fits]] of Object.entries(FILTERS)) if (fits(wanted.get(name) ?? "")) state.filters[name] = wanted.get(name);
   state.diverse = wanted.has("varied");
   state.teacher = wanted.has("teacher") && systems.includes("teacher");
   state.blind = blind && wanted.get("mode") === "blind";

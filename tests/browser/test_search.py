@@ -4,6 +4,8 @@ import time
 
 from browsing import HOSTILE, NUM_IMAGES, image_id, search, settled, shown, texts, until
 
+from serve_app.models import Filters
+
 
 def type_in(page, words):
     page.fill("#query", "")
@@ -203,6 +205,16 @@ def test_filters_and_variety_are_sent_and_kept_in_the_address(page, service):
     page.click("#filters-reset")
     until(lambda: service.asked[-1].filters.min_width_px is None)
     assert page.is_hidden("#filters-button .count")
+
+
+def test_what_the_address_names_wrongly_is_left_out(page, service, address):
+    wrong = (
+        "from=abc&before=0001-01-01&width=wide&height=0&beauty=7&tags=,&weight=x&image_id=none&taste.light=x"
+    )
+    page.goto(f"{address}/?q=a+boat&{wrong}&source=alps")
+    shown(page, "a boat")
+    assert service.asked[-1].filters == Filters(sources=["alps"]) and service.asked[-1].image is None
+    assert page.inner_text("#filters-button .count") == "1"
 
 
 def test_tastes_are_sent_kept_and_reset(page, service, address):
