@@ -20,6 +20,7 @@ import ray.data
 from pydantic import Field
 
 from actors.engine import Request, conversation, make_engine
+from actors.pool import through
 from actors.rephraser import MODEL_STYLES, Rephrase, prompt, schema
 from cluster import session
 from cluster.errors import UserError
@@ -28,7 +29,6 @@ from jobs import command
 from jobs.bench.judging import judge_side
 from jobs.bench.report import comparison
 from jobs.bench.side import Side
-from jobs.label.job import through
 from jobs.machine import machine
 from jobs.pretrain.rephraser_data import draw_query
 
@@ -79,11 +79,19 @@ def stage_seconds(side: Side, rows: pa.Table) -> float:
     return arrivals[-1] - arrivals[0]
 
 
+def warm_up_rows(side: Side, seed: int) -> pa.Table:
+    """Rows of exactly one call: one fewer, and the first call would take a row whose requests are counted."""
+    per_row = len(side.requests(side.rows(seed, 1)))
+    rows = side.rows(seed, side.batch_size * per_row)
+    assert rows.num_rows == side.batch_size, f"{rows.num_rows} rows, a call takes {side.batch_size}"
+    return rows
+
+
 def measure(side: Side, num_requests: int, num_runs: int, seed: int) -> dict[str, list[float]]:
     """Requests per second of both sides, turn by turn."""
     stage = side.model.stage
     bare = ray.remote(num_cpus=stage.num_cpus, num_gpus=stage.num_gpus)(BareVllm).remote(side.model)
-    warm_up = side.rows(seed, stage.batch_size).slice(0, side.batch_size)
+    warm_up = warm_up_rows(side, seed)
     ray.get(bare.chat.remote(side.requests(warm_up)))
     rates: dict[str, list[float]] = {"kallos": [], "vllm": []}
     for turn in range(num_runs):

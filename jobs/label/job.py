@@ -15,8 +15,9 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from actors.engine import ENGINE_ACTOR, model_path
+from actors.engine import model_path
 from actors.judge import identity as prompts_identity
+from actors.pool import through, user_error_in
 from actors.rephraser import MODEL_STYLES, Rephrase
 from actors.scorers import LinearHead, PromptPairs, RankAxis, Scorer
 from cluster import session
@@ -129,8 +130,9 @@ def make_plan(config: LabelConfig) -> Plan:
     determines = {
         "encoder": encoder.encoder,
         "style": style,
-        "rephraser": model_identity(profile.rephraser) if style in MODEL_STYLES else "",
+        "rephraser": rephrased_by(profile.rephraser) if style in MODEL_STYLES else [],
         "judge": judge,
+        "image_px": profile.judge.image_px if order.needs_judge else 0,
         "prompts": prompts_identity(),
         "order": asdict(order),
         "scorer": [config.scorer, _digest_file(config.ratings)] if source == "scorer" else [],
@@ -139,6 +141,11 @@ def make_plan(config: LabelConfig) -> Plan:
     }
     run = Run(run_id=short_hash(determines), style=style, source=source, judge=judge, encoder=encoder.encoder)
     return Plan(profile, store, encoder, style, order, top_k, config.where, config.queries_per_call, run)
+
+
+def rephrased_by(model: LanguageModel) -> list[Any]:
+    """The rephraser, and how it is sampled: with either changed its texts are others."""
+    return [model_identity(model), model.temperature, model.max_tokens]
 
 
 def judged_by(profile: Profile, order: Order, scorer: str) -> str:
@@ -227,28 +234,6 @@ def pipeline(plan: Plan, queries: list[str], scorer: Scorer | None) -> ray.data.
     return through(rows, Write, write, resources["write"], batch_size=plan.queries_per_call)
 
 
-def through(
-    rows: ray.data.Dataset,
-    actor: type,
-    arguments: dict[str, Any],
-    stage: Stage,
-    *,
-    batch_format: str = "pyarrow",
-    batch_size: int = 0,
-) -> ray.data.Dataset:
-    """The rows after one stage of the pipeline: a pool of that actor, of the size that `stage` says."""
-    return rows.map_batches(
-        actor,
-        fn_constructor_kwargs=arguments,
-        batch_format=batch_format,
-        batch_size=batch_size or stage.batch_size,
-        compute=ray.data.ActorPoolStrategy(min_size=stage.min_actors, max_size=stage.max_actors),
-        num_cpus=stage.num_cpus,
-        num_gpus=stage.num_gpus,
-        **ENGINE_ACTOR,
-    )
-
-
 def make_scorer(config: LabelConfig, plan: Plan) -> Scorer | None:
     """The scorer that `source: scorer` asks for, fitted or encoded; None for the others."""
     if plan.order.source != "scorer":
@@ -288,15 +273,6 @@ def _check_scorer(config: LabelConfig, source: str) -> None:
         raise UserError(
             f"scorer {config.scorer!r} is fitted on ratings, and there is no file {config.ratings!r}."
         )
-
-
-def user_error_in(error: BaseException | None) -> UserError | None:
-    """The user's mistake that lies below an error of Ray, or None."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return UserError(str(error).strip().splitlines()[-1])
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
 
 
 def model_identity(model: LanguageModel) -> str:

@@ -234,7 +234,7 @@ class Previews:
         images = {image: self.ready[image] for image in wanted}
         for image in wanted:
             self.ready.move_to_end(image)
-        while len(self.ready) > max(MAX_CACHED_IMAGES, 0):
+        while len(self.ready) > MAX_CACHED_IMAGES:
             self.ready.popitem(last=False)
         return images
 

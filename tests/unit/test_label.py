@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 
 from cluster.errors import UserError
-from cluster.tables import SCHEMAS
+from cluster.profile import PROFILES
+from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table
 from jobs.label import LabelConfig
 from jobs.label.job import _check_grid, make_plan, short_hash
 from jobs.label.pairs import Grid, preferences
@@ -60,6 +62,41 @@ def test_a_grid_that_top_k_cannot_fill_is_refused():
 def test_an_empty_store_is_told_before_any_work(tmp_path):
     with pytest.raises(UserError, match="kallos ingest"):
         make_plan(LabelConfig(store=str(tmp_path / "store")))
+
+
+@pytest.fixture
+def plan_of(store, tmp_path):
+    """A function from settings of `mini` that change, by group, and fields of the config to a plan."""
+    encoder = "e" * 16
+    store.register_encoder(EncoderRecord(encoder=encoder, checkpoint="none", dim=2))
+    store.set_alias("baseline", encoder)
+    store.merge(embeddings_table(encoder), embeddings_schema(2).empty_table(), on=["image_id"])
+
+    def plan(changes: dict, **fields):
+        values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
+        for group, changed in changes.items():
+            values[group] |= changed
+        profile = tmp_path / "own.yaml"
+        profile.write_text(yaml.safe_dump(values))
+        return make_plan(LabelConfig(store=store.uri, encoder="baseline", profile=str(profile), **fields))
+
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields", "matters"),
+    [
+        ({}, {}, False),
+        ({"judge": {"image_px": 56}}, {}, True),
+        ({"judge": {"image_px": 56}}, {"source": "scorer"}, False),
+        ({"rephraser": {"temperature": 0.7}}, {}, True),
+        ({"rephraser": {"max_tokens": 48}}, {}, True),
+        ({"rephraser": {"max_tokens": 48}}, {"style": "original"}, False),
+        ({"align": {"epochs": 9}}, {}, False),
+    ],
+)
+def test_whatever_changes_answers_makes_another_run(plan_of, changes, fields, matters):
+    assert (plan_of(changes, **fields).run.run_id != plan_of({}, **fields).run.run_id) == matters
 
 
 def test_row_pairs_stay_inside_rows():
