@@ -7,7 +7,8 @@ a promotion under load never mixes two encoders in one answer.
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 
 import numpy as np
@@ -44,6 +45,7 @@ class System:
     retriever: Retriever
     axes: Mapping[str, np.ndarray] = field(default_factory=dict)
     recall_at_10: float | None = None
+    measured_at: datetime | None = None  # when `kallos index` had measured it last, as it was opened
 
     @property
     def fingerprint(self) -> str:
@@ -55,10 +57,14 @@ class System:
         return self.retriever.table.count_rows()
 
 
-class Systems:
-    """The systems by alias; `refresh` follows the aliases."""
+# (fingerprint, `measured_at` of its index, the system whose encoder is used again) -> the system
+Opener = Callable[[str, datetime | None, System | None], System]
 
-    def __init__(self, store: Store, required: Sequence[str], open_system: Callable[[str], System]) -> None:
+
+class Systems:
+    """The systems by alias; `refresh` follows the aliases and what `kallos index` makes of their indexes."""
+
+    def __init__(self, store: Store, required: Sequence[str], open_system: Opener) -> None:
         """Open what the aliases `required` name, the default first. Raises UserError for what is missing."""
         if "://" not in store.uri and not os.path.isdir(store.uri):  # LanceDB would make the folder
             raise UserError(
@@ -67,6 +73,7 @@ class Systems:
         self._store = store
         self._open = open_system
         self._opened: dict[str, System] = {}
+        self._retired: list[str] = []  # fingerprints that no alias names any more, the latest last
         self.required = tuple(required)
         self.names = tuple(dict.fromkeys((*required, CANDIDATE)))
         self.by_alias: dict[str, System] = {}
@@ -90,7 +97,8 @@ class Systems:
     def refresh(self) -> None:
         """Follow the aliases: what they name anew is opened first and then takes over at once.
 
-        A new encoder that cannot be opened is logged, and the one before goes on.
+        An index that was measured anew is opened again: it may have been half made before. What cannot be
+        opened is logged, and what was open before goes on.
         """
         before = dict(self.refused)
         self._follow()
@@ -99,7 +107,8 @@ class Systems:
                 logger.error("alias %s is not followed: %s", alias, reason)
 
     def _follow(self) -> None:
-        named = self._store.aliases()
+        # Read before anything is opened: what is measured meanwhile shows at the next look.
+        named, measured = self._store.aliases(), _measured(self._store)
         current, refused = dict(self.by_alias), {}
         for alias in self.names:
             try:
@@ -107,13 +116,15 @@ class Systems:
                 if fingerprint is None:
                     current.pop(alias, None)
                     continue
-                if fingerprint not in self._opened:
-                    self._opened[fingerprint] = self._open(fingerprint)
-                current[alias] = self._opened[fingerprint]
+                system, newest = self._opened.get(fingerprint), measured.get(fingerprint)
+                if system is None or system.measured_at != newest:
+                    system = self._opened[fingerprint] = self._open(fingerprint, newest, system)
+                current[alias] = system
             except UserError as error:
                 refused[alias] = str(error)
+        before = [system.fingerprint for system in self.by_alias.values()]
         self.by_alias, self.refused = current, refused
-        self._retire({system.fingerprint for system in current.values()})
+        self._retire(before, {system.fingerprint for system in current.values()})
 
     def _resolve(self, named: Mapping[str, str], alias: str) -> str | None:
         """The fingerprint behind an alias. Until something is promoted, `live` is the baseline."""
@@ -123,25 +134,47 @@ class Systems:
             return named[alias]
         return None if alias == CANDIDATE else self._store.encoder(alias).encoder
 
-    def _retire(self, used: set[str]) -> None:
-        unused = [fingerprint for fingerprint in self._opened if fingerprint not in used]
-        for fingerprint in unused[: max(0, len(unused) - NUM_RETIRED)]:
+    def _retire(self, before: Sequence[str], used: set[str]) -> None:
+        """Keep those that lost their alias last; of several at once, those of the first aliases."""
+        known = (*self._retired, *reversed(before))
+        unused = list(dict.fromkeys(fingerprint for fingerprint in known if fingerprint not in used))
+        self._retired = unused[-NUM_RETIRED:]
+        for fingerprint in unused[:-NUM_RETIRED]:
             del self._opened[fingerprint]
 
 
-def opener(profile: Profile, store: Store, metrics: Metrics) -> Callable[[str], System]:
-    """How systems of that profile and store are opened, by fingerprint."""
+def opener(profile: Profile, store: Store, metrics: Metrics) -> Opener:
+    """How systems of that profile and store are opened."""
     return partial(open_system, profile, store, metrics)
 
 
-def open_system(profile: Profile, store: Store, metrics: Metrics, fingerprint: str) -> System:
-    """Load an encoder and its index. Raises UserError when a table or checkpoint is missing or another's."""
+def open_system(
+    profile: Profile,
+    store: Store,
+    metrics: Metrics,
+    fingerprint: str,
+    measured_at: datetime | None = None,
+    before: System | None = None,
+) -> System:
+    """Load an encoder and its index; only the index where `before` is a system of the same encoder.
+
+    Raises UserError when a table or checkpoint is missing or another's.
+    """
     record = store.encoder(fingerprint)
-    encoder = _load(record, profile.encoder)
-    retriever = Retriever(store, fingerprint, encoder)
+    retriever = Retriever(store, fingerprint)  # first: an index that is missing costs no loading of weights
+    encoder = before.encoder if before else _load(record, profile.encoder)
     vector = encoder.encode_texts(["warm-up"])  # the first call of everything is slow: not for a user
     retriever.search(vector, 1, columns=COLUMNS)
     batched = partial(Batcher, max_batch_size=profile.serve.max_batch_size)
+    index = {
+        "find": batched(partial(find, retriever, COLUMNS), told=partial(metrics.batch, "search")),
+        "retriever": retriever,
+        "axes": _axes(store, retriever),
+        "recall_at_10": _recall(store, retriever),
+        "measured_at": measured_at,
+    }
+    if before:
+        return replace(before, **index)
     wait_s = profile.serve.batch_wait_s
     return System(
         record=record,
@@ -150,11 +183,16 @@ def open_system(profile: Profile, store: Store, metrics: Metrics, fingerprint: s
         see=batched(
             lambda images: encoder.encode_images(np.stack(images)), told=partial(metrics.batch, "image")
         ),
-        find=batched(partial(find, retriever, COLUMNS), told=partial(metrics.batch, "search")),
-        retriever=retriever,
-        axes=_axes(store, retriever),
-        recall_at_10=_recall(store, retriever),
+        **index,
     )
+
+
+def _measured(store: Store) -> dict[str, datetime]:
+    """When `kallos index` measured each encoder's index last, by fingerprint."""
+    if not store.exists("indexes"):
+        return {}
+    rows = store.read("indexes", ["encoder", "measured_at"]).sort_by("measured_at")
+    return dict(zip(rows["encoder"].to_pylist(), rows["measured_at"].to_pylist(), strict=True))
 
 
 def _axes(store: Store, retriever: Retriever) -> dict[str, np.ndarray]:

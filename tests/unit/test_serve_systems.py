@@ -1,0 +1,116 @@
+"""How the systems follow aliases and indexes: over a real store, with encoders that are made up."""
+
+import pyarrow as pa
+import pytest
+from served import add_gallery
+from tiny_encoder import write_tiny_encoder
+
+from actors.encoder import Encoder
+from cluster.errors import UserError
+from cluster.profile import load_profile
+from cluster.tables import SCHEMAS, EncoderRecord, Store, now
+from serve_app import systems as systems_module
+from serve_app.metrics import Metrics
+from serve_app.systems import Systems, opener
+
+DIM = 32
+NAMES = ("a" * 16, "b" * 16, "c" * 16, "d" * 16)
+
+
+class MadeSystem:
+    def __init__(self, fingerprint, measured_at):
+        self.fingerprint, self.measured_at = fingerprint, measured_at
+
+
+@pytest.fixture
+def made(store):
+    """A store with four encoders, the first of them `live` and `baseline`, and how often each was opened."""
+    for name in NAMES:
+        store.register_encoder(EncoderRecord(encoder=name, checkpoint="nowhere", dim=DIM))
+    for alias in ("baseline", "live"):
+        store.set_alias(alias, NAMES[0])
+    opened = []
+
+    def open_system(fingerprint, measured_at, before):
+        opened.append((fingerprint, before))
+        return MadeSystem(fingerprint, measured_at)
+
+    return store, Systems(store, ("live", "baseline"), open_system), opened
+
+
+def measure(store, fingerprint, recall_at_10=1.0, ef=200):
+    row = {"encoder": fingerprint, "kind": "exact", "num_rows": DIM, "recall_at_10": recall_at_10}
+    rows = pa.Table.from_pylist(
+        [row | {"num_queries": 0, "ef": ef, "measured_at": now()}], SCHEMAS["indexes"]
+    )
+    store.merge("indexes", rows, on=["encoder", "measured_at"])
+
+
+def test_the_encoder_that_was_live_last_is_the_one_that_is_kept(made):
+    store, systems, _ = made
+    store.set_alias("baseline", NAMES[3])
+    for name in (NAMES[1], NAMES[2], NAMES[0], NAMES[1]):  # promoted one after the other, then back
+        before = systems.get("live").fingerprint
+        store.set_alias("live", name)
+        systems.refresh()
+        kept = {name for name in NAMES if systems.by_encoder(name)}
+        assert kept == {name, before, NAMES[3]}
+
+
+def test_of_two_that_lose_their_alias_at_once_the_default_is_kept(made):
+    store, systems, _ = made
+    store.set_alias("candidate", NAMES[1])
+    systems.refresh()
+    for alias, name in (("live", NAMES[2]), ("baseline", NAMES[2]), ("candidate", NAMES[3])):
+        store.set_alias(alias, name)
+    systems.refresh()
+    assert {name for name in NAMES if systems.by_encoder(name)} == {NAMES[0], NAMES[2], NAMES[3]}
+
+
+def test_an_index_that_is_measured_anew_is_opened_again_once_with_the_encoder_it_had(made):
+    store, systems, opened = made
+    taken = systems.get("live")
+    systems.refresh()
+    assert opened == [(NAMES[0], None)]
+    for name in (NAMES[1], NAMES[0]):  # that of an encoder which does not answer matters to nobody
+        measure(store, name)
+        systems.refresh()
+        systems.refresh()
+    assert opened == [(NAMES[0], None), (NAMES[0], taken)]
+    assert systems.get("live") is systems.get("baseline") is systems.by_encoder(NAMES[0])
+    assert systems.get("live") is not taken
+
+
+@pytest.fixture
+def world(tmp_path):
+    """A profile, a store whose `baseline` is a tiny encoder without an index, and that encoder."""
+    store = Store(str(tmp_path / "store"), fresh=True)
+    checkpoint = write_tiny_encoder(tmp_path / "tiny")
+    encoder = Encoder.load(checkpoint)
+    store.register_encoder(EncoderRecord(encoder=encoder.fingerprint, checkpoint=checkpoint, dim=encoder.dim))
+    store.set_alias("baseline", encoder.fingerprint)
+    return load_profile("mini", store=store.uri), store, encoder
+
+
+def test_a_system_takes_over_what_the_index_became_and_loads_no_weights_for_it(world, monkeypatch):
+    profile, store, encoder = world
+    add_gallery(store, encoder.dim, encoder.fingerprint, range(1))
+    systems = Systems(store, ("baseline",), opener(profile, store, Metrics()))
+    first = systems.get("baseline")
+    assert first.axes == {} and first.retriever.effort.ef == 200
+    add_gallery(store, encoder.dim, encoder.fingerprint, range(encoder.dim))
+    measure(store, encoder.fingerprint, ef=400)
+    monkeypatch.setattr(systems_module, "_load", None)
+    systems.refresh()
+    second = systems.get("baseline")
+    assert "brightness" in second.axes and second.retriever.effort.ef == 400
+    assert second.encoder is first.encoder and second.encode is first.encode
+    assert second.find is not first.find
+    assert first.axes == {} and first.retriever.effort.ef == 200, "who took the first one keeps it"
+
+
+def test_a_missing_index_is_met_before_the_weights_are_loaded(world, monkeypatch):
+    profile, store, encoder = world
+    monkeypatch.setattr(systems_module, "_load", None)
+    with pytest.raises(UserError, match=f"kallos index --encoder {encoder.fingerprint}"):
+        Systems(store, ("baseline",), opener(profile, store, Metrics()))
