@@ -4,12 +4,15 @@ HAProxy passes requests to the replicas, and to Serve's own proxy behind it only
 Serve puts what `middlewares` returns before that proxy (`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`).
 """
 
+import os
+
 from ray import serve
 from ray.serve.exceptions import RayServeException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app import errors
+from serve_app.guard import SECURITY_HEADERS
 
 RETRY_AFTER_S = 2
 SERVES_OWN = "/-/"  # health checks of HAProxy
@@ -29,13 +32,18 @@ class Unavailable:
             503,
             "no_replica",
             f"The search is starting: ask again in {RETRY_AFTER_S} s.",
-            headers={"Retry-After": str(RETRY_AFTER_S)},
+            headers={"Retry-After": str(RETRY_AFTER_S), **SECURITY_HEADERS},
         )
         await refusal(scope, receive, send)
 
 
 def middlewares() -> list[Middleware]:
-    """`Unavailable` in a proxy, nothing in a replica, whose HTTP server asks too."""
+    """`Unavailable` in the proxy behind HAProxy, nothing in a replica, whose HTTP server asks too.
+
+    Without HAProxy Serve's own proxy is the one that answers: it must not refuse.
+    """
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+        return []
     try:
         serve.get_replica_context()
     except RayServeException:
