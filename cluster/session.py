@@ -29,6 +29,9 @@ CONNECT_TIMEOUT_S = 5.0
 # Ray gives a node 30 s to start, which a busy machine may miss.
 START_ATTEMPTS = 3
 FREE_PORTS = range(20_000, 30_000)
+# Where the search listens behind HAProxy: it asks the replicas, which listen there too, at 127.0.0.1, and for
+# `::` it would listen on IPv4 alone.
+HAPROXY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 # What worker processes on other nodes do not need of the repository.
 EXCLUDES = [".git", ".venv", "runs", "build", "dist", "tests", "**/__pycache__", "*.egg-info"]
 
@@ -55,7 +58,7 @@ def connect(profile: Profile) -> None:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(address="auto", log_to_driver=profile.ray.log_to_driver)
     elif profile.ray.address == "local":
-        _start(profile.ray)
+        _start(profile)
     else:
         _join(profile.ray)
 
@@ -143,25 +146,25 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message="lancedb fork support", category=RuntimeWarning)
 
 
-def _start(config: profiles.Ray) -> None:
+def _start(profile: Profile) -> None:
     # Anyone who reaches a cluster's ports may run code in it: a token of this process keeps others out.
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # its advice is taken above
     for attempts_left in reversed(range(START_ATTEMPTS)):
         try:
-            return _start_once(config)
+            return _start_once(profile.ray, profile.serve.host)
         except Exception as error:  # Ray raises no narrower one
             ray.shutdown()
             if not attempts_left or "timed out" not in str(error):
                 raise
 
 
-def _start_once(config: profiles.Ray) -> None:
+def _start_once(config: profiles.Ray, serve_host: str) -> None:
     # The path is short because Ray puts sockets below it, whose names may have 107 characters.
     folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
     atexit.register(_end, folder)
-    os.environ.update(_serve_environment(folder))
+    os.environ.update(_serve_environment(folder, serve_host))
     ray.init(
         address="local",
         num_cpus=config.num_cpus or None,
@@ -172,24 +175,33 @@ def _start_once(config: profiles.Ray) -> None:
     )
 
 
-def _serve_environment(folder: str) -> dict[str, str]:
-    """How Ray Serve answers on a cluster started here; one that is joined has its own environment.
+def _serve_environment(folder: str, host: str) -> dict[str, str]:
+    """How Ray Serve answers at `host` on a cluster started here; one that is joined has its own environment.
 
     HAProxy, which comes with Ray, passes requests straight to the replicas: less latency and twice the
-    requests of Serve's own proxy. It repeats what a replica that died left unanswered, for every route is
-    idempotent.
+    requests of Serve's own proxy, which answers where HAProxy cannot. It repeats what a replica that died
+    left unanswered, for every route is idempotent.
     """
+    common = {
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        # No address that a client calls its own is believed, unless somebody has named proxies to trust.
+        "FORWARDED_ALLOW_IPS": os.environ.get("FORWARDED_ALLOW_IPS", ""),
+    }
+    if host not in HAPROXY_HOSTS:
+        return common | {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
     files = {
+        # Nobody listens there: what HAProxy logs of each request has the words of queries in it.
+        "LOG_TARGET": "no-log.sock",
         "CONFIG_FILE_LOC": "haproxy.cfg",
         "SOCKET_PATH": "admin.sock",
         "METRICS_SOCKET_PATH": "metrics.sock",
     }
     files |= {"SERVER_STATE_BASE": "", "SERVER_STATE_FILE": "server-state"}
     return {
+        **common,
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.unavailable:middlewares",
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         **{f"RAY_SERVE_HAPROXY_{name}": os.path.join(folder, file) for name, file in files.items()},
         # Two clusters on one machine would fight for the ports that they take otherwise.

@@ -57,6 +57,9 @@ class Search:
         self, profile: Profile, args: ServeArgs, secret: bytes, engines: dict[str, DeploymentHandle]
     ) -> None:
         logs.configure()
+        # `serve deploy` and `serve run` take the host from elsewhere than the profile that was checked.
+        if running := _running_proxy():
+            check_exposure(running[0], profile.serve)
         store = Store(profile.store, fresh=True)
         self._config, self._metrics = profile.serve, Metrics()
         self._systems = Systems(store, args.systems, opener(profile, store, self._metrics))
@@ -123,6 +126,7 @@ def _engine(engine: type, profile: Profile, model: LanguageModel) -> serve.Deplo
             "look_back_period_s": 2,
         },
         ray_actor_options={"num_cpus": model.stage.num_cpus, "num_gpus": model.stage.num_gpus},
+        max_ongoing_requests=256,  # pings must reach an engine that works, or it would seem to be starting
         max_constructor_retry_count=1,
         logging_config=QUIET,
     )
@@ -141,9 +145,16 @@ def deploy(args: ServeArgs) -> str:
     connect(profile)
     host, port = _listen(profile.serve, free_port=args.port == 0)
     serve.run(build_app(args), name=APP, route_prefix="/", logging_config=QUIET)
-    address = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    address = _address(host, port)
     _wait_until_ready(address)
     return address
+
+
+def _address(host: str, port: int) -> str:
+    """Where this machine reaches what listens there."""
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _wait_until_ready(address: str) -> None:
@@ -167,7 +178,9 @@ def shutdown() -> None:
 
 def _check(profile: Profile, args: ServeArgs) -> None:
     """What every replica checks as it starts, here first: a refusal comes at once, and as one sentence."""
-    here = profile.encoder.model_copy(update={"num_threads": 0})  # torch's threads are the caller's business
+    stage = profile.encoder.stage.model_copy(update={"num_gpus": 0.0})  # the replicas' GPU stays theirs
+    # torch's threads are the caller's business
+    here = profile.encoder.model_copy(update={"num_threads": 0, "stage": stage})
     store = Store(profile.store)
     Systems(store, args.systems, opener(profile.model_copy(update={"encoder": here}), store, Metrics()))
 
