@@ -189,7 +189,10 @@ class Serve(Settings):
         "", description="file of API keys, `name:key` a line; needed to listen beyond this machine"
     )
     requests_per_minute: int = Field(
-        0, ge=0, description="requests of one key or client a minute and replica, 0 = no limit"
+        0,
+        ge=0,
+        description="requests of one key a minute and replica, 0 = no limit; without keys those of one "
+        "address, and behind HAProxy all have the same",
     )
     log_queries: bool = Field(False, description="write the words of queries into the log")
 
