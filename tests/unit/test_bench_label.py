@@ -16,7 +16,7 @@ def side(requests_per_row: int, rows_per_call: int, most_rows: int = 1000) -> Si
     def requests(table: pa.Table) -> list:
         return [None] * (table.num_rows * requests_per_row)
 
-    model = LanguageModel(model="none", stage=Stage(batch_size=256))
+    model = LanguageModel(model="none", max_tokens=1, stage=Stage(batch_size=256))
     return Side(model, object, {}, rows, requests, rows_per_call)
 
 
