@@ -41,7 +41,7 @@ class System:
     encoder: Encoder
     encode: Batcher  # text -> float32 [D]
     see: Batcher  # uint8 [3, H, W] -> float32 [D]
-    find: Batcher  # (float32 [D], finding.Asked) -> rows
+    find: Batcher  # (float32 [D], finding.Asked) -> finding.Page
     retriever: Retriever
     axes: Mapping[str, np.ndarray] = field(default_factory=dict)
     recall_at_10: float | None = None
