@@ -55,15 +55,19 @@ def test_every_system_and_table_is_measured(measured):
 
 
 def test_the_curve_goes_through_before_and_after(measured):
-    """Embedded in memory from the previews, and from the tables: the same figures."""
-    for mode, after in (("both", "aligned"), ("text", "text")):
-        curve = measured["sweep"][mode]
-        assert curve[2]["name"] == "0.5"  # where the profile puts what is shipped
-        for row, system in ((curve[0], "baseline"), (curve[2], after)):
-            for metric in ("recall@1", "aesthetic@5", "hpir_aesthetic"):
-                assert row[metric]["value"] == pytest.approx(
-                    measured["metrics"][system][metric]["value"], abs=0.03
-                )
+    """Where the image tower stands still the same vectors give the same figures; else previews, not
+    originals, are embedded, and the few votes of so small a studio may turn.
+    """
+    where = {row["name"]: row for row in measured["sweep"]["text"]}
+    moved = {row["name"]: row for row in measured["sweep"]["both"]}
+    own = str(measured["wise_ft_alpha"])
+    for name, system in (("0.0", "baseline"), (own, "text")):
+        for metric in ("recall@1", "aesthetic@5", "hpir_aesthetic"):
+            found = measured["metrics"][system][metric]["value"]
+            assert where[name][metric]["value"] == pytest.approx(found, abs=0.03)
+    for metric, most in (("recall@1", 0.05), ("aesthetic@5", 0.05), ("hpir_aesthetic", 0.12)):
+        found = measured["metrics"]["aligned"][metric]["value"]
+        assert moved[own][metric]["value"] == pytest.approx(found, abs=most)
 
 
 def test_started_again_it_does_nothing_anew(config, measured, monkeypatch):
