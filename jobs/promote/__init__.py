@@ -1,6 +1,6 @@
 """Lets `live` name an encoder that passed its checks, or what it named before.
 
-    kallos promote                        # the candidate
+    kallos promote                        # the candidate, or the encoder that is named
     kallos promote --rollback             # back; a second time, forth again
 
 Promoted is an encoder whose table holds every image, and whose alignment cost no more of recall@10 than the
@@ -8,6 +8,7 @@ profile's guard.max_recall_drop. Until something is promoted, `live` is the base
 is false where `live` names the encoder already; with --dry-run it tells what would be.
 """
 
+import tyro
 from pydantic import Field
 
 from jobs import command
@@ -16,8 +17,10 @@ from jobs import command
 class PromoteConfig(command.JobConfig):
     """Which encoder becomes `live`."""
 
-    encoder: str = Field("candidate", description="alias or fingerprint of the encoder to promote")
-    rollback: bool = Field(False, description="let `live` name what it named before, whatever --encoder says")
+    encoder: tyro.conf.Positional[str] = Field(
+        "candidate", description="alias or fingerprint of the encoder to promote"
+    )
+    rollback: bool = Field(False, description="let `live` name what it named before, whatever is given")
     dry_run: bool = Field(False, description="check and tell, and change nothing")
 
 
