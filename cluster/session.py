@@ -5,7 +5,6 @@ require({"embed": profile.encoder.stage, "judge": profile.judge.stage})
 """
 
 import atexit
-import contextlib
 import importlib
 import logging
 import math
@@ -22,16 +21,13 @@ import ray
 from cluster import profile as profiles
 from cluster.errors import UserError
 from cluster.profile import Profile, Stage
+from cluster.proxy import serve_environment
 
 # Ray Data reads, shuffles and writes in tasks of one CPU beside the actors that a pipeline holds.
 MARGIN_CPUS = 1.0
 CONNECT_TIMEOUT_S = 5.0
 # Ray gives a node 30 s to start, which a busy machine may miss.
 START_ATTEMPTS = 3
-FREE_PORTS = range(20_000, 30_000)
-# Where the search listens behind HAProxy: it asks the replicas, which listen there too, at 127.0.0.1, and for
-# `::` it would listen on IPv4 alone.
-HAPROXY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 # What worker processes on other nodes do not need of the repository.
 EXCLUDES = [".git", ".venv", "runs", "build", "dist", "tests", "**/__pycache__", "*.egg-info"]
 
@@ -164,7 +160,7 @@ def _start_once(config: profiles.Ray, serve_host: str) -> None:
     # The path is short because Ray puts sockets below it, whose names may have 107 characters.
     folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
     atexit.register(_end, folder)
-    os.environ.update(_serve_environment(folder, serve_host))
+    os.environ.update(serve_environment(folder, serve_host))
     ray.init(
         address="local",
         num_cpus=config.num_cpus or None,
@@ -173,50 +169,6 @@ def _start_once(config: profiles.Ray, serve_host: str) -> None:
         log_to_driver=config.log_to_driver,
         _temp_dir=folder,
     )
-
-
-def _serve_environment(folder: str, host: str) -> dict[str, str]:
-    """How Ray Serve answers at `host` on a cluster started here; one that is joined has its own environment.
-
-    HAProxy, which comes with Ray, passes requests straight to the replicas: less latency and twice the
-    requests of Serve's own proxy, which answers where HAProxy cannot. It repeats what a replica that died
-    left unanswered, for every route is idempotent.
-    """
-    common = {
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-        # No address that a client calls its own is believed, unless somebody has named proxies to trust.
-        "FORWARDED_ALLOW_IPS": os.environ.get("FORWARDED_ALLOW_IPS", ""),
-    }
-    if host not in HAPROXY_HOSTS:
-        return common | {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
-    files = {
-        # Nobody listens there: what HAProxy logs of each request has the words of queries in it.
-        "LOG_TARGET": "no-log.sock",
-        "CONFIG_FILE_LOC": "haproxy.cfg",
-        "SOCKET_PATH": "admin.sock",
-        "METRICS_SOCKET_PATH": "metrics.sock",
-    }
-    files |= {"SERVER_STATE_BASE": "", "SERVER_STATE_FILE": "server-state"}
-    return {
-        **common,
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.unavailable:middlewares",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        **{f"RAY_SERVE_HAPROXY_{name}": os.path.join(folder, file) for name, file in files.items()},
-        # Two clusters on one machine would fight for the ports that they take otherwise.
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
-        **{f"RAY_SERVE_HAPROXY_{name}_PORT": str(_free_port()) for name in ("METRICS", "STATS")},
-    }
-
-
-def _free_port() -> int:
-    """One that nobody takes until Serve starts: below those that systems hand out, beside those of Ray."""
-    while True:
-        port = FREE_PORTS[secrets.randbelow(len(FREE_PORTS))]
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", port))
-            return port
 
 
 def _end(folder: str) -> None:

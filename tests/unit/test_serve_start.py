@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import uvicorn
 
-from cluster import session
+from cluster import proxy
 from cluster.errors import UserError
 from cluster.profile import load_profile
 from serve_app import app
@@ -20,27 +20,27 @@ from serve_app.args import ServeArgs
     ],
 )  # fmt: skip
 def test_haproxy_stands_before_hosts_at_which_it_finds_the_replicas(host, proxied, tmp_path):
-    environment = session._serve_environment(str(tmp_path), host)
+    environment = proxy.serve_environment(str(tmp_path), host)
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == proxied
     assert ("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in environment) == (proxied == "1")
 
 
 def test_the_log_of_haproxy_goes_where_nobody_listens():
     folder = "/tmp/kallos-12345678"
-    target = session._serve_environment(folder, "127.0.0.1")["RAY_SERVE_HAPROXY_LOG_TARGET"]
+    target = proxy.serve_environment(folder, "127.0.0.1")["RAY_SERVE_HAPROXY_LOG_TARGET"]
     assert target.startswith(f"{folder}/") and len(target) <= 97  # what HAProxy takes
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.7"])
 def test_an_address_that_a_client_calls_its_own_is_not_believed(host, tmp_path, monkeypatch):
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
-    environment = session._serve_environment(str(tmp_path), host)
+    environment = proxy.serve_environment(str(tmp_path), host)
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", environment["FORWARDED_ALLOW_IPS"])
     config = uvicorn.Config(lambda scope: None, log_config=None)
     config.load()
     assert "127.0.0.1" not in config.loaded_app.trusted_hosts
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.1")  # a proxy that somebody trusts stays trusted
-    assert session._serve_environment(str(tmp_path), host)["FORWARDED_ALLOW_IPS"] == "10.0.0.1"
+    assert proxy.serve_environment(str(tmp_path), host)["FORWARDED_ALLOW_IPS"] == "10.0.0.1"
 
 
 @pytest.mark.parametrize(
