@@ -3,6 +3,9 @@
 A model is a folder in open_clip's local form (`open_clip_config.json`, weights, tokenizer files), a hub name
 (`hf-hub:laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K`), or a built-in architecture with its pretrained tag
 (`ViT-L-14/datacomp_xl_s13b_b90k`).
+
+open_clip is imported where it is used: it takes five seconds, which most of Ray's processes, those that only
+name an encoder, need not spend.
 """
 
 import hashlib
@@ -12,9 +15,9 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import open_clip
 import pyarrow as pa
 import torch
 from PIL import Image
@@ -25,6 +28,9 @@ from torch.nn import functional
 from actors.images import Fit, pixels
 from cluster.errors import UserError
 from cluster.profile import repo_path
+
+if TYPE_CHECKING:
+    from cluster.tables import EncoderRecord  # an actor that embeds needs no LanceDB
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -66,6 +72,8 @@ class Encoder:
             raise UserError(f"encoder precision '{precision}' is unknown; allowed: {', '.join(PRECISIONS)}.")
         if num_threads:
             torch.set_num_threads(num_threads)
+        import open_clip
+
         name, weights = open_clip_name(model)
         try:
             network = open_clip.create_model(name, pretrained=weights, device=device, require_pretrained=True)
@@ -140,12 +148,29 @@ class Encoder:
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=dtype != torch.float32)
 
 
+def load_registered(record: "EncoderRecord", **options: Any) -> Encoder:
+    """The encoder of a record; `options` are those of `Encoder.load`.
+
+    Raises UserError when its checkpoint cannot be loaded, or holds another encoder by now.
+    """
+    encoder = Encoder.load(record.checkpoint, **options)
+    if encoder.fingerprint != record.encoder:
+        raise UserError(
+            f"The checkpoint {record.checkpoint!r} holds encoder {encoder.fingerprint}, no longer "
+            f"{record.encoder}: put the old checkpoint back, or run `kallos index --encoder "
+            f"{encoder.fingerprint}` and let the alias name it."
+        )
+    return encoder
+
+
 def encode_text(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     """open_clip's `encode_text`, int64 [B, context] -> [B, dim], without the padding behind the longest text.
 
     Attention is causal and the text's last token is read, so what follows changes nothing: a query of eight
     tokens costs a tenth of a context of 77. A text tower that looks both ways is asked as it is.
     """
+    import open_clip
+
     causal = isinstance(model, open_clip.CLIP) and model.attn_mask is not None
     if not causal or model.text_pool_type not in ("eos", "argmax") or not len(tokens):
         return model.encode_text(tokens)
@@ -164,6 +189,8 @@ def encode_text(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 def open_clip_name(model: str) -> tuple[str, str | None]:
     """A profile's model name -> open_clip's (name, pretrained). Raises UserError for an unknown one."""
+    import open_clip
+
     if model.startswith(("hf-hub:", "local-dir:")):
         return model, None
     folder = Path(repo_path(model))
@@ -211,6 +238,8 @@ def _write_config_and_tokenizer(model: nn.Module, source: str, folder: Path) -> 
         unwanted = shutil.ignore_patterns(*(f"*{suffix}" for suffix in WEIGHT_SUFFIXES), "*.md")
         shutil.copytree(name.removeprefix("local-dir:"), folder, ignore=unwanted)
         return
+    import open_clip
+
     folder.mkdir()
     preprocess = {key: value for key, value in model.visual.preprocess_cfg.items() if key != "size"}
     config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": preprocess}

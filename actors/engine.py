@@ -276,7 +276,7 @@ def model_path(model: str) -> str:
     is_hub_name = model.count("/") == 1 and not model.startswith((".", "/", "~", "models/"))
     if not is_hub_name:
         raise UserError(
-            f"the model folder {model!r} does not exist: train it with `kallos pretrain`, "
+            f"the model folder {model!r} does not exist: train it with `kallos pretrain` and --out {model}, "
             "or name a folder or hub model in the profile."
         )
     return model

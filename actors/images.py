@@ -4,8 +4,10 @@ The same functions serve the batch job and the search endpoint, so that both see
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,8 @@ MAX_ASPECT = 50
 PREVIEW_QUALITY = 85
 # A JPEG may be decoded smaller while its shorter side stays this long, and this many times what is needed.
 LEAST_SIDE_PX, OVERSAMPLING = 512, 2
+# The columns of `images` that `read_stored` looks at.
+STORED = ("image_id", "uri", "preview", "width_px", "height_px")
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -82,8 +86,37 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> 
 
 def read_for(data: bytes, fit: "Fit", *, max_pixels: int = MAX_PIXELS, preview_px: int = 0) -> Decoded:
     """Decode for an encoder and a preview: a large JPEG no larger than scaling down well needs."""
-    needed = max(LEAST_SIDE_PX, OVERSAMPLING * max(fit.height_px, fit.width_px, preview_px))
-    return read(data, max_pixels=max_pixels, min_side_px=needed)
+    needed_px = max(fit.height_px, fit.width_px, preview_px)
+    return read(data, max_pixels=max_pixels, min_side_px=_least_side_px(needed_px))
+
+
+def _least_side_px(needed_px: int) -> int:
+    return max(LEAST_SIDE_PX, OVERSAMPLING * needed_px)
+
+
+def read_stored(row: Mapping[str, Any], *, shorter_px: int = 0, longer_px: int = 0) -> Image.Image:
+    """An image of the store whose sides are that long, where the file's own are; `row`: columns `STORED`.
+
+    The preview where it is large enough or as large as the file, else the file. Where that is gone, has
+    changed or cannot be decoded, the preview all the same, as in the index. Raises UnusableImage when the
+    preview cannot be read.
+    """
+    preview = decode(row["preview"])
+    large_enough = min(preview.size) >= shorter_px and max(preview.size) >= longer_px
+    if large_enough or max(preview.size) >= max(row["width_px"], row["height_px"]):
+        return preview
+    try:
+        return read(read_original(row), min_side_px=_least_side_px(max(shorter_px, longer_px))).image
+    except UnusableImage:
+        return preview
+
+
+def read_original(row: Mapping[str, Any]) -> bytes:
+    """The file of a row of `images` (`image_id`, `uri`). Raises UnusableImage when it is gone or changed."""
+    data = read_uri(row["uri"])
+    if image_id(data) != row["image_id"]:
+        raise UnusableImage("the file is no longer the one that was ingested")
+    return data
 
 
 def read_uri(uri: str) -> bytes:
@@ -142,14 +175,14 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
 
 
 def preview_jpeg(image: Image.Image, longer_side_px: int = 256) -> bytes:
-    """A JPEG whose longer side is at most `longer_side_px`; a smaller image keeps its size."""
+    """A JPEG without metadata, its longer side at most `longer_side_px`; a smaller image keeps its size."""
     preview = image
     if max(image.size) > longer_side_px:
         scale = longer_side_px / max(image.size)
         size = tuple(max(1, round(side * scale)) for side in image.size)
         preview = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = BytesIO()
-    preview.save(buffer, "JPEG", quality=PREVIEW_QUALITY)
+    preview.save(buffer, "JPEG", quality=PREVIEW_QUALITY, comment=b"")  # else Pillow keeps the file's own
     return buffer.getvalue()
 
 

@@ -10,7 +10,8 @@ Qwen2.5-VL reads them as they are.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -18,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from actors.engine import Engine, Reply, Request, generate_or_exit
+from actors.images import read_stored
 
 Criterion = Literal["accuracy", "aesthetics", "overall"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -60,6 +62,8 @@ TOGETHER: dict[Literal["accuracy", "aesthetics"], str] = {
 }
 
 Messages = list[dict[str, Any]]
+
+NUM_READERS = 8  # images read side by side: files may lie in an object store
 
 
 @dataclass(frozen=True)
@@ -226,3 +230,18 @@ def shrink(image: Image.Image, longer_px: int) -> Image.Image:
         return image
     size = tuple(max(1, round(side * longer_px / longer)) for side in image.size)
     return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def stored_images(rows: Iterable[Mapping[str, Any]], image_px: int) -> dict[str, Image.Image]:
+    """Rows of `images` (columns `actors.images.STORED`) -> the images as the judge sees them, by image_id.
+
+    `image_px` as for `Judge`. Where the preview's longer side falls short of it, the file is read. Raises
+    UnusableImage when a preview cannot be read.
+    """
+
+    def seen(row: Mapping[str, Any]) -> tuple[str, Image.Image]:
+        longer_px = image_px or max(row["width_px"], row["height_px"])
+        return row["image_id"], shrink(read_stored(row, longer_px=longer_px), image_px)
+
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        return dict(pool.map(seen, rows))

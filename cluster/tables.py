@@ -210,17 +210,23 @@ class Store:
         bytes when `kallos index --optimize` has rewritten them and the versions before are a week old.
 
         Raises:
-            KeyError: `images` has no such image, or this is no image id (64 hex).
+            KeyError: neither `images` nor a table of vectors has it, or this is no image id (64 hex).
         """
-        where = f"image_id = '{image_id}'"
-        known = IMAGE_ID.fullmatch(image_id) and self.exists("images") and self.count("images", where)
-        if not known:
+        if not IMAGE_ID.fullmatch(image_id):
             raise KeyError(image_id)
-        embeddings = [name for name in self.names() if name.startswith(EMBEDDINGS)]
+        where = f"image_id = '{image_id}'"
+        # Vectors are written before their image: an ingest that was killed leaves them alone.
+        holders = [*(name for name in self.names() if name.startswith(EMBEDDINGS)), "images"]
+        if not any(self._holds(name, where) for name in holders):
+            raise KeyError(image_id)
         wheres = {name: mention.format(image_id) for name, mention in MENTIONS.items()}
         # `images` comes last: what was stopped half way can be called again.
-        wheres |= dict.fromkeys([*embeddings, "images"], where)
+        wheres |= dict.fromkeys(holders, where)
         return sum(self._delete(name, condition) for name, condition in wheres.items())
+
+    def _holds(self, name: str, where: str) -> bool:
+        table = self._find(name)
+        return table is not None and table.count_rows(where) > 0
 
     @_until_it_is_our_turn
     def _delete(self, name: str, where: str) -> int:

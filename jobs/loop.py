@@ -5,9 +5,10 @@ stopped. A loop's folder holds `studio/`, the tables in `store/`, and the encode
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -36,6 +37,17 @@ class Stages:
 def split(name: str) -> str:
     """SQL filter for one split of the studio."""
     return f"array_contains(tags, 'split:{name}')"
+
+
+def kept_epochs(training: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(epoch, the weights that learned, as trained) of the checkpoints that an alignment kept, in order.
+
+    training: what `kallos align` reports under that name.
+    """
+    from jobs.align.train import kept_states  # Ray Train is needed for this alone
+
+    for epoch, state in kept_states(Path(training)):
+        yield epoch, state["learned"]
 
 
 @dataclass(frozen=True)

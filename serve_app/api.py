@@ -4,7 +4,15 @@ from fastapi import FastAPI
 
 from cluster.profile import Serve
 from serve_app import errors
-from serve_app.guard import BodyLimit, KeyCheck, RateLimit, SecurityHeaders, document_keys
+from serve_app.guard import (
+    BodyLimit,
+    HostCheck,
+    KeyCheck,
+    RateLimit,
+    SecurityHeaders,
+    document_host,
+    document_keys,
+)
 from serve_app.keys import Keyring, read_keys
 from serve_app.logs import RequestLog
 from serve_app.metrics import Metrics
@@ -53,7 +61,7 @@ def make_api(
 
 
 def _guard(app: FastAPI, config: Serve) -> None:
-    """What stands before the routes; added last, asked first: keys, then the rate limit, then the body's."""
+    """What stands before the routes; added last, asked first: keys or host, rate limit, the body's."""
     # An image comes as base64: four bytes for three.
     app.add_middleware(BodyLimit, max_bytes=config.max_upload_bytes * 4 // 3 + JSON_BYTES)
     if config.requests_per_minute:
@@ -61,3 +69,6 @@ def _guard(app: FastAPI, config: Serve) -> None:
     if config.keys_file:
         app.add_middleware(KeyCheck, keyring=Keyring(read_keys(config.keys_file)))
         document_keys(app)
+    else:
+        app.add_middleware(HostCheck)
+        document_host(app)

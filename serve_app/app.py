@@ -29,10 +29,11 @@ from cluster.tables import Store
 from serve_app import logs
 from serve_app.api import make_api
 from serve_app.args import ServeArgs, settings
+from serve_app.feedback import make_tables
 from serve_app.keys import check_exposure
 from serve_app.metrics import Metrics
 from serve_app.service import Service
-from serve_app.systems import Systems, opener
+from serve_app.systems import Systems, check_store, opener
 from serve_app.teacher import JudgeEngine, RephraserEngine, Teacher
 from serve_app.tickets import Tickets
 
@@ -87,9 +88,15 @@ class Search:
 
 
 def build_app(args: ServeArgs) -> serve.Application:
-    """The application for `serve.run`, `serve run` and Serve YAML; a dict of the same fields will do."""
+    """The application for `serve.run`, `serve run` and Serve YAML; a dict of the same fields will do.
+
+    Serve calls it in one process, before any replica starts. Raises UserError where there is no store.
+    """
     args = ServeArgs.model_validate(args)
     profile = settings(args)
+    store = Store(profile.store)
+    check_store(store)
+    make_tables(store)
     resources = {"num_cpus": 1, "num_gpus": profile.encoder.stage.num_gpus}
     options = {**_replicas(profile.serve), "ray_actor_options": resources}
     secret = os.environ.get("KALLOS_SECRET", "").encode() or secrets.token_bytes(32)

@@ -33,6 +33,7 @@ from serve_app.tickets import Ticket, Tickets
 logger = logging.getLogger(__name__)
 
 EVENTS_PER_MINUTE = 120
+CLIENTS_PER_ORIGIN = 10  # as many may send all that they can by one key, or from one address
 MAX_BATCH_SIZE = 64
 MOST_FRAGMENTS = 32  # every write leaves a file, and each of them makes the next write slower
 QUICKEST_S = {"click": 0.3, "prefer": 1.0, "blind": 1.0}  # from the answer: nobody looks and chooses faster
@@ -44,6 +45,7 @@ NEEDED = {
     "prefer": ("image_id", "over"),
     "blind": ("other_search_id", "other_results"),
 }
+TABLES = {"feedback": ("event_id",), "preferences": PREFERENCE_KEY}  # what is written to, and its key
 ALLOWED = {**NEEDED, "blind": (*NEEDED["blind"], *VERDICTS)}
 
 
@@ -58,21 +60,26 @@ class Feedback:
         events_per_minute: int = EVENTS_PER_MINUTE,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`events_per_minute`: of one client, at this replica. `clock`: Unix time, seconds."""
+        """`events_per_minute`: of one client, at this replica; of one key or address it is
+        `CLIENTS_PER_ORIGIN` times that. `clock`: Unix time, seconds.
+        """
         self._tickets = tickets
         self._clock = clock
         self._limit = RateLimitItemPerMinute(events_per_minute)
+        self._origin_limit = RateLimitItemPerMinute(CLIENTS_PER_ORIGIN * events_per_minute)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
         self._keep = Batcher(partial(keep, store), max_batch_size=MAX_BATCH_SIZE)
 
-    async def take(self, event: FeedbackRequest, client: str) -> FeedbackResponse:
+    async def take(self, event: FeedbackRequest, client: str, origin: str) -> FeedbackResponse:
         """Keep the event of that client; it is on the disk when this returns.
 
+        `origin` is its key or address: a client may call itself by another name with every event.
+
         Raises ApiError: 422 for an event that does not fit its kind or its answers, 429 (with Retry-After)
-        for one that no person could have sent so soon, or for too many from one client.
+        for one that no person could have sent so soon, or for too many from one client or origin.
         """
         name = self._tickets.pseudonym(client)
-        self._count(name)
+        self._count(name, origin)
         _check_fields(event)
         told = self._clock()
         ticket = self._tickets.read(event.search_id, event.results, told)
@@ -85,11 +92,15 @@ class Feedback:
             raise _later("too_fast", "Nobody chooses so soon after the answer.", 1)
         return await self._keep(event_row(event, name, ticket, other))
 
-    def _count(self, name: str) -> None:
-        if not self._limiter.hit(self._limit, name):
-            frees = self._limiter.get_window_stats(self._limit, name).reset_time
-            wait_s = max(1, math.ceil(frees - time.time()))
-            raise _later("too_many", f"No more than {self._limit.amount} events a minute.", wait_s)
+    def _count(self, name: str, origin: str) -> None:
+        counted = ((self._origin_limit, f"origin {origin}"), (self._limit, name))
+        for limit, who in counted:
+            if not self._limiter.test(limit, who):  # what is refused counts nowhere
+                frees = self._limiter.get_window_stats(limit, who).reset_time
+                wait_s = max(1, math.ceil(frees - time.time()))
+                raise _later("too_many", f"No more than {limit.amount} events a minute.", wait_s)
+        for limit, who in counted:
+            self._limiter.hit(limit, who)
 
 
 def _later(code: str, message: str, wait_s: int) -> ApiError:
@@ -176,6 +187,17 @@ def preference_rows(row: Mapping[str, Any], clicked: Collection[str] = ()) -> li
     return [{**about, "loser": loser, "loser_cell": [0, rank[loser]]} for loser in losers]
 
 
+def make_tables(store: Store) -> None:
+    """Make the tables that events are written to, where they are missing.
+
+    Done by one process before there are replicas: of two that make a table of an object store at once, the
+    later may empty it.
+    """
+    for name, key in TABLES.items():
+        if not store.exists(name):
+            store.merge(name, SCHEMAS[name].empty_table(), on=key)
+
+
 def keep(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[FeedbackResponse | ApiError]:
     """Write those rows of `feedback` that are not there yet, with what follows from them; tells of each.
 
@@ -219,7 +241,7 @@ def _write(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[FeedbackResp
     preferences = [pair for pairs in found.values() for pair in pairs]
     if preferences:
         table = pa.Table.from_pylist(preferences, SCHEMAS["preferences"])
-        store.merge("preferences", table, on=PREFERENCE_KEY)
+        store.merge("preferences", table, on=TABLES["preferences"])
         _compact(store, "preferences")
     ours = _write_events(store, fresh) if fresh else set()
     answers = []
@@ -242,7 +264,7 @@ def _about_the_same_answers(store: Store, rows: Sequence[Mapping[str, Any]]) -> 
 def _write_events(store: Store, fresh: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Write rows of `feedback` by their id; returns the ids that no other replica was first with."""
     table = pa.Table.from_pylist(list(fresh.values()), SCHEMAS["feedback"])
-    num_new = store.merge("feedback", table, on=["event_id"])
+    num_new = store.merge("feedback", table, on=TABLES["feedback"])
     _compact(store, "feedback")
     if num_new == len(fresh):
         return set(fresh)

@@ -1,4 +1,4 @@
-"""ASGI middleware around every route: security headers, API keys, a rate limit, limits of the body.
+"""ASGI middleware around every route: security headers, host or keys, a rate limit, limits of the body.
 
 Refusals of the middleware have the form of all others: see `errors.body`.
 """
@@ -6,6 +6,7 @@ Refusals of the middleware have the form of all others: see `errors.body`.
 import asyncio
 import ipaddress
 import math
+import re
 import time
 
 from fastapi import FastAPI
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app import errors
 from serve_app.errors import ApiError
-from serve_app.keys import Keyring
+from serve_app.keys import Keyring, is_loopback
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -35,6 +36,7 @@ SECURITY_HEADERS = {
 OPEN_PATHS = ("/", "/docs", "/healthz", "/readyz", "/openapi.json")
 OPEN_FOLDER = "/page/"
 BODY_TIMEOUT_S = 30.0
+HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")  # a name or address, perhaps a port
 
 
 def path_of(scope: Scope) -> str:
@@ -65,6 +67,24 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, guarded)
+
+
+class HostCheck:
+    """Answers only what is asked of this machine by a name of its own: for a server without keys.
+
+    A page of elsewhere may let its name lead here (DNS rebinding) and would then be of the same origin; what
+    it cannot change is the name, which the browser sends as `Host`. Health checks may come without one.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _is_own(Headers(scope=scope).get("host", "")):
+            await self.app(scope, receive, send)
+            return
+        told = "Without --keys-file only 127.0.0.1, [::1] and localhost are answered: ask there, or give one."
+        await errors.body(421, "wrong_host", told, "host")(scope, receive, send)
 
 
 class KeyCheck:
@@ -103,7 +123,7 @@ class RateLimit:
         self.window = MovingWindowRateLimiter(MemoryStorage())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        who = _who(scope)
+        who = origin_of(scope)
         if scope["type"] != "http" or not is_counted(path_of(scope)) or self.window.hit(self.limit, who):
             await self.app(scope, receive, send)
             return
@@ -173,12 +193,36 @@ def document_keys(app: FastAPI) -> None:
     app.openapi = with_keys
 
 
+def document_host(app: FastAPI) -> None:
+    """Tell in the OpenAPI document that every request may be refused for its host."""
+    plain = app.openapi
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+
+    def with_host() -> dict:
+        document = plain()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                operation["responses"]["421"] = {"description": "Misdirected Request", "content": content}
+        return document
+
+    app.openapi = with_host
+
+
 def _unauthorized(code: str, message: str):
     return errors.body(401, code, message, "authorization", headers={"WWW-Authenticate": "Bearer"})
 
 
-def _who(scope: Scope) -> str:
-    """Whose requests count together: the key's, else the address's; a site has a whole network of IPv6."""
+def _is_own(host: str) -> bool:
+    """Whether the `Host` of a request is missing or a name of this machine for itself."""
+    named = HOST.fullmatch(host.lower())
+    return not host or (named is not None and is_loopback(named[1]))
+
+
+def origin_of(scope: Scope) -> str:
+    """Whose requests count together, whatever they call themselves: the key's, else the address's.
+
+    A site has a whole network of IPv6.
+    """
     if name := scope.get("state", {}).get("key_name"):
         return f"key {name}"
     host = (scope.get("client") or ("", 0))[0]

@@ -27,6 +27,9 @@ class Cursor(BaseModel):
     version: int = Field(ge=1, lt=1 << 62, description="version of its table")
     offset: int = Field(ge=0, le=MAX_OFFSET, description="results before the page")
     search: str = Field(max_length=16, description="digest of what is searched for")
+    num_candidates: int | None = Field(
+        None, ge=1, description="images that diversity chose from, none = it was not asked for"
+    )
 
     def encode(self) -> str:
         """Text for `SearchResponse.next`."""

@@ -52,8 +52,7 @@ async def vector(request: SearchBase, system: System, config: Serve, clock: Cloc
 
 async def _image_vector(image: ImageInput, system: System, config: Serve) -> np.ndarray:
     if image.image_id is None:
-        opened = await uploads.image_of(image, config)
-        return await system.see(await asyncio.to_thread(system.encoder.pixels, opened))
+        return await system.see(await uploads.pixels_of(image, system.encoder.fit, config))
     found = system.retriever.table.search().where(f"image_id = '{image.image_id}'").select(["vector"])
     rows = await asyncio.to_thread(found.limit(1).to_list)
     if not rows:

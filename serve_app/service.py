@@ -138,12 +138,12 @@ class Service:
         clock = Clock(self._metrics, name)
         vector = await query.vector(request, system, self._config, clock)
         offset = cursor.offset if cursor else 0
-        begun = perf_counter()
+        begun, wanted = perf_counter(), None
         if request.diversity is None:
             asked = Asked(request.k + 1, query.condition(request, system), offset, cursor and cursor.version)
             rows, version = await self._find(system, vector, asked)
         else:
-            wanted = max(request.diversity.num_candidates, request.k)
+            wanted = self._num_candidates(request, cursor)
             asked = Asked(wanted, query.condition(request, system), 0, cursor and cursor.version, True)
             rows, version = await self._find(system, vector, asked)
             begun = clock.step("search", begun)
@@ -156,8 +156,19 @@ class Service:
                 version=version,
                 offset=offset + request.k,
                 search=paging.digest(request),
+                num_candidates=wanted,
             ).encode()
         return self._answer(request, name, system, rows[: request.k], clock, follows)
+
+    def _num_candidates(self, request: SearchBase, cursor: paging.Cursor | None) -> int:
+        """How many images a diverse search chooses from: as many as its first page did, whatever its `k`.
+
+        Cursors are not signed, so none gets more than a first page could have asked for.
+        """
+        least = request.diversity.num_candidates
+        if cursor and cursor.num_candidates:
+            return min(cursor.num_candidates, max(least, self._config.max_k))
+        return max(least, request.k)
 
     async def _ask_teacher(self, request: SearchBase, system: System) -> Found:
         assert self._teacher is not None
@@ -208,10 +219,13 @@ class Service:
             raise ApiError(422, "no_parts", f"No map can be drawn: {error}") from None
         return Heatmap(encoder=chosen.fingerprint, values=np.round(values, 4).tolist())
 
-    async def feedback(self, event: FeedbackRequest, client: str) -> FeedbackResponse:
-        """Keep what a person chose; it is on the disk when this returns. Raises ApiError for a bad event."""
+    async def feedback(self, event: FeedbackRequest, client: str, origin: str) -> FeedbackResponse:
+        """Keep what a person chose; it is on the disk when this returns. Raises ApiError for a bad event.
+
+        `origin`: the key or address behind what the client calls itself.
+        """
         try:
-            told = await self._feedback.take(event, client)
+            told = await self._feedback.take(event, client, origin)
         except ApiError as refusal:
             self._metrics.feedback(event.kind, refusal.code)
             raise

@@ -6,17 +6,19 @@ a promotion under load never mixes two encoders in one answer.
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from actors.encoder import Encoder
+from actors.encoder import Encoder, load_registered
 from actors.retriever import Retriever
 from cluster.errors import UserError
-from cluster.profile import EncoderModel, Profile, repo_path
+from cluster.profile import EncoderModel, Profile
 from cluster.tables import EncoderRecord, Store
 from serve_app import tastes
 from serve_app.batching import Batcher
@@ -31,6 +33,16 @@ NUM_TASTE_IMAGES = 400
 # Encoders that no alias names any more and that still answer the next pages of their searches.
 NUM_RETIRED = 1
 CANDIDATE = "candidate"
+# What was refused is opened again after this, unless its index is measured anew: weights take long to load.
+REFUSED_S = 60.0
+
+
+class Refused(NamedTuple):
+    """Why an encoder was not opened, with which index, and when, by `time.monotonic`."""
+
+    reason: str
+    measured_at: datetime | None
+    at_s: float
 
 
 @dataclass(frozen=True)
@@ -66,13 +78,11 @@ class Systems:
 
     def __init__(self, store: Store, required: Sequence[str], open_system: Opener) -> None:
         """Open what the aliases `required` name, the default first. Raises UserError for what is missing."""
-        if "://" not in store.uri and not os.path.isdir(store.uri):  # LanceDB would make the folder
-            raise UserError(
-                f"There is no store {store.uri}: run `kallos ingest` first, or give another --store."
-            )
+        check_store(store)
         self._store = store
         self._open = open_system
         self._opened: dict[str, System] = {}
+        self._not_opened: dict[str, Refused] = {}
         self._retired: list[str] = []  # fingerprints that no alias names any more, the latest last
         self.required = tuple(required)
         self.names = tuple(dict.fromkeys((*required, CANDIDATE)))
@@ -98,7 +108,7 @@ class Systems:
         """Follow the aliases: what they name anew is opened first and then takes over at once.
 
         An index that was measured anew is opened again: it may have been half made before. What cannot be
-        opened is logged, and what was open before goes on.
+        opened is logged, what was open before goes on, and the other aliases are followed all the same.
         """
         before = dict(self.refused)
         self._follow()
@@ -116,15 +126,32 @@ class Systems:
                 if fingerprint is None:
                     current.pop(alias, None)
                     continue
-                system, newest = self._opened.get(fingerprint), measured.get(fingerprint)
-                if system is None or system.measured_at != newest:
-                    system = self._opened[fingerprint] = self._open(fingerprint, newest, system)
-                current[alias] = system
+                current[alias] = self._system(fingerprint, measured.get(fingerprint))
             except UserError as error:
                 refused[alias] = str(error)
         before = [system.fingerprint for system in self.by_alias.values()]
         self.by_alias, self.refused = current, refused
         self._retire(before, {system.fingerprint for system in current.values()})
+
+    def _system(self, fingerprint: str, measured_at: datetime | None) -> System:
+        """The system with that index, opened where it is not. Raises UserError where it cannot be."""
+        system = self._opened.get(fingerprint)
+        if system is not None and system.measured_at == measured_at:
+            return system
+        before = self._not_opened.get(fingerprint)
+        if before and before.measured_at == measured_at and time.monotonic() - before.at_s < REFUSED_S:
+            raise UserError(before.reason)
+        try:
+            system = self._opened[fingerprint] = self._open(fingerprint, measured_at, system)
+        except Exception as error:  # of Lance, torch, the disk: of one encoder, and no matter of the others
+            reason = str(error)
+            if not isinstance(error, UserError):
+                logger.exception("encoder %s cannot be opened", fingerprint)
+                reason = f"Encoder {fingerprint} cannot be opened: {type(error).__name__}: {error}."
+            self._not_opened[fingerprint] = Refused(reason, measured_at, time.monotonic())
+            raise UserError(reason) from error
+        self._not_opened.pop(fingerprint, None)
+        return system
 
     def _resolve(self, named: Mapping[str, str], alias: str) -> str | None:
         """The fingerprint behind an alias. Until something is promoted, `live` is the baseline."""
@@ -141,6 +168,12 @@ class Systems:
         self._retired = unused[-NUM_RETIRED:]
         for fingerprint in unused[:-NUM_RETIRED]:
             del self._opened[fingerprint]
+
+
+def check_store(store: Store) -> None:
+    """Raises UserError where there is no such folder: LanceDB would make it."""
+    if "://" not in store.uri and not os.path.isdir(store.uri):
+        raise UserError(f"There is no store {store.uri}: run `kallos ingest` first, or give another --store.")
 
 
 def opener(profile: Profile, store: Store, metrics: Metrics) -> Opener:
@@ -221,17 +254,9 @@ def _recall(store: Store, retriever: Retriever) -> float | None:
 
 def _load(record: EncoderRecord, config: EncoderModel) -> Encoder:
     """The registered encoder, refused when its checkpoint is not the one that made the index."""
-    device = "cuda" if config.stage.num_gpus else "cpu"
-    encoder = Encoder.load(
-        repo_path(record.checkpoint),
+    return load_registered(
+        record,
         precision=config.precision,
-        device=device,
+        device="cuda" if config.stage.num_gpus else "cpu",
         num_threads=config.num_threads,
     )
-    if encoder.fingerprint != record.encoder:
-        raise UserError(
-            f"The checkpoint {record.checkpoint!r} holds encoder {encoder.fingerprint}, its index was made "
-            f"by {record.encoder}: put the old checkpoint back, or run `kallos index --encoder "
-            f"{encoder.fingerprint}` and let the alias name it."
-        )
-    return encoder

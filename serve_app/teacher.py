@@ -6,6 +6,7 @@ the answer is 503 with Retry-After.
 """
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -133,10 +134,10 @@ class Teacher:
             system.find((asked, Asked(1, where))),
         )
         begun = clock.step("search", begun)
+        rows, previews = await asyncio.to_thread(_with_previews, rows, preview)
         if not rows:
             return Ranked(rephrased, [])
         by_judge = self._label.semantic == "judge"
-        previews = await asyncio.to_thread(lambda: [preview(row["image_id"]) for row in rows])
         ratings = await self._ask("judge", "rate", request.query if by_judge else "", previews)
         clock.step("judge", begun)
         if by_judge:
@@ -183,6 +184,15 @@ def _starting() -> ApiError:
 
 async def _ping(handle: Handle) -> None:
     await handle.ping.remote()
+
+
+def _with_previews(rows: Sequence[Row], preview: Callable[[str], bytes]) -> tuple[list[Row], list[bytes]]:
+    """The rows that can be shown to the judge, and their previews: ingest writes vectors before images."""
+    shown: list[tuple[Row, bytes]] = []
+    for row in rows:
+        with contextlib.suppress(KeyError):
+            shown.append((row, preview(row["image_id"])))
+    return [row for row, _ in shown], [jpeg for _, jpeg in shown]
 
 
 def _row(row: Row, score: float) -> Row:

@@ -1,28 +1,32 @@
-"""The image of a request: base64 or a URL -> an upright RGB picture, or a refusal that says why not."""
+"""The image of a request: base64 or a URL -> the pixels that an encoder sees, or a refusal that says why not.
+
+It is read as `kallos ingest` reads it: the same file gets the same vector.
+"""
 
 import asyncio
 import base64
 import binascii
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image
+import numpy as np
 
-from actors.images import UnusableImage, read
+from actors.images import Fit, UnusableImage, pixels, read_for
 from cluster.profile import Serve
 from serve_app.errors import ApiError
 from serve_app.fetch import fetch
 from serve_app.models import ImageInput
 
-# A thread that reads an image cannot be stopped. A few of their own are all that hostile images can hold up:
-# those of searches stay free, and what waits here too long is refused.
+# A thread that reads an image and scales it cannot be stopped. A few of their own are all that hostile images
+# can hold up: those of searches stay free, and what waits here too long is refused.
 _READERS = ThreadPoolExecutor(2, "read-upload")
 
 
-async def image_of(given: ImageInput, config: Serve) -> Image.Image:
-    """The picture that a request brings as `data` or `url`: RGB, upright, at full size.
+async def pixels_of(given: ImageInput, fit: Fit, config: Serve) -> np.ndarray:
+    """What an encoder sees of the picture that a request brings as `data` or `url`: uint8 [3, H, W].
 
     Args:
         given: with `data` or `url`; an `image_id` is the store's business.
+        fit: how the encoder wants its input.
         config: the limits of the profile's `serve`.
 
     Raises:
@@ -32,7 +36,7 @@ async def image_of(given: ImageInput, config: Serve) -> Image.Image:
     try:
         async with asyncio.timeout(config.upload_timeout_s):
             if given.url is None:
-                return await _read(given.data, config)
+                return await _read(given.data, fit, config)
             if not config.url_images:
                 raise ApiError(
                     403,
@@ -40,7 +44,7 @@ async def image_of(given: ImageInput, config: Serve) -> Image.Image:
                     "Images are not fetched here (see `serve.url_images`): send the file as `image.data`.",
                     "image.url",
                 )
-            return await _read(await fetch(given.url, max_bytes=config.max_upload_bytes), config)
+            return await _read(await fetch(given.url, max_bytes=config.max_upload_bytes), fit, config)
     except TimeoutError:
         raise ApiError(
             422,
@@ -52,10 +56,10 @@ async def image_of(given: ImageInput, config: Serve) -> Image.Image:
         raise ApiError(422, "unusable_image", f"The image cannot be used: {error}.", _field(given)) from None
 
 
-async def _read(source: str | bytes, config: Serve) -> Image.Image:
-    def work() -> Image.Image:
+async def _read(source: str | bytes, fit: Fit, config: Serve) -> np.ndarray:
+    def work() -> np.ndarray:
         data = _decoded(source, config.max_upload_bytes) if isinstance(source, str) else source
-        return read(data, max_pixels=config.max_upload_pixels).image
+        return pixels(read_for(data, fit, max_pixels=config.max_upload_pixels).image, fit)
 
     return await asyncio.get_running_loop().run_in_executor(_READERS, work)
 

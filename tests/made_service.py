@@ -1,8 +1,17 @@
 """A small service in memory behind the real routes: what the endpoint's tests talk to without any model."""
 
 import hashlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
+
+import uvicorn
+from starlette.testclient import TestClient
 
 from cluster.profile import Serve
 from cluster.tables import EncoderRecord
@@ -17,10 +26,13 @@ JPEG = b"\xff\xd8\xff\xe0 not much of a picture"
 
 @dataclass
 class MadeService:
-    """Finds the images in their order; `asked` holds every search with its client."""
+    """Finds the images in their order; `asked` holds every search with its client, `told` who gave feedback
+    from where.
+    """
 
     examples: list[str] = field(default_factory=lambda: ["a red boat"])
     asked: list = field(default_factory=list)
+    told: list = field(default_factory=list)
     fault_told: str = ""
     tastes: list[dict] = field(
         default_factory=lambda: [{"name": "brightness", "less": "darker", "more": "brighter"}]
@@ -61,7 +73,8 @@ class MadeService:
             raise ApiError(422, "unknown_system", "There is no such system.", "system")
         return Heatmap(encoder="e" * 16, values=[[0.1, 0.2], [0.3, 0.4]])
 
-    async def feedback(self, event, client):
+    async def feedback(self, event, client, origin):
+        self.told.append((client, origin))
         return FeedbackResponse(event_id="event-1", new=True, num_preferences=2)
 
     def delete(self, image_id):
@@ -73,3 +86,23 @@ class MadeService:
 def made_app(service=None, **settings):
     """The ASGI app over a made service, with these settings of the profile's `serve`."""
     return make_api(service or MadeService(), Serve(**settings))
+
+
+def asking(app, **options: Any) -> TestClient:
+    """A client of the app on this machine: without keys no other host is answered."""
+    return TestClient(app, base_url="http://localhost", raise_server_exceptions=False, **options)
+
+
+@contextmanager
+def listening(app) -> Iterator[str]:
+    """The app behind a real HTTP server at a free port of 127.0.0.1, in a thread; gives its address."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)

@@ -45,6 +45,11 @@ def animated() -> bytes:
     return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
+def commented_gif() -> bytes:
+    """A GIF whose comment is longer than any that a JPEG can hold."""
+    return encoded(gradient(), "GIF", comment=b"palm tree" * 8_000)
+
+
 def bomb(width: int = 20_000, height: int = 20_000) -> bytes:
     """A tiny PNG that claims width x height px: 1.2 GB once decoded."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
@@ -66,6 +71,7 @@ def readable() -> dict[str, bytes]:
         "palette.png": encoded(image.quantize(16), "PNG"),
         "alpha.png": encoded(see_through, "PNG"),
         "animated.gif": animated(),
+        "commented.gif": commented_gif(),
         "rotated.jpg": rotated_by_exif(),
         "grey.jpg": encoded(image.convert("L")),
         "png_inside.jpg": encoded(image, "PNG"),

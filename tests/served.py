@@ -75,6 +75,7 @@ def make_world(folder: Path) -> dict:
         axes[alias] = add_gallery(store, encoder.dim, encoder.fingerprint, order)
     values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
     values["store"] = store.uri
+    values["encoder"]["model"] = str(folder / "baseline")
     values["serve"] |= {"max_k": MAX_K, "refresh_s": 0.2, "allow_delete": True}
     values["ray"]["object_store_bytes"] = 200_000_000
     profile = folder / "profile.yaml"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cluster.errors import UserError
+from jobs.caption_pairs import pair_ranks
 
 RECALL = "recall@10"  # the name of the metric
 NUM_RESULTS = 10
@@ -73,12 +74,9 @@ def _first_of_each(rows: pa.Table, name: str) -> pa.Table:
 def recall_at_10(texts: np.ndarray, images: np.ndarray) -> float:
     """Share of texts whose own image is among the ten nearest, 0 to 1; float32 [N, D] both, N >= 1.
 
-    Row i of both is a pair. Whatever is not strictly farther than the own image stands before it: ties count
-    against the encoder, and so do the NaNs of one that training blew up.
+    Row i of both is a pair; ties and NaNs count against the encoder: see `text_to_image_ranks`.
     """
-    scores = texts @ images.T
-    ranks = (~(scores < np.diagonal(scores)[:, None])).sum(axis=1)  # 1 = first: the own image is not farther
-    return float((ranks <= NUM_RESULTS).mean())
+    return float((pair_ranks(texts, images) <= NUM_RESULTS).mean())
 
 
 def exceeds(before: float, after: float, max_drop: float) -> bool:

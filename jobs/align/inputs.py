@@ -11,14 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import ray
-from pyarrow import fs
 
-from actors.images import Fit, UnusableImage, decode, pixels
+from actors.images import STORED, Fit, UnusableImage, pixels, read_stored
 from cluster.errors import UserError
 from cluster.tables import Store
 from jobs.align.batches import Corpus, Schedule, make_batch
 
-PREVIEW_PX = 256  # longer side of the stored previews
 IMAGES_PER_TASK = 256
 
 
@@ -42,36 +40,28 @@ class SharedImages:
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Decoded from the store at each use. `places`: for each image of the corpus its row in the table."""
+    """Decoded from the store at each use. `places`: for each image of the corpus its row in the table.
+
+    Previews are quick. Where one would have to be scaled up for the encoder, its file is read, from which the
+    reference scores come too.
+    """
 
     store: Store
     version: int  # of the images table in which `places` hold
     places: np.ndarray
     fit: Fit
 
-    @property
-    def column(self) -> str:
-        """Previews are quick; an encoder that looks closer than they are gets the files themselves."""
-        return "preview" if max(self.fit.height_px, self.fit.width_px) <= PREVIEW_PX else "uri"
-
     def take(self, rows: np.ndarray) -> np.ndarray:
         table = self.store.open("images").to_lance().checkout_version(self.version)
-        found = table.take(self.places[rows].tolist(), columns=["image_id", self.column]).to_pylist()
-        return np.stack([self._pixels(row["image_id"], row[self.column]) for row in found])
+        found = table.take(self.places[rows].tolist(), columns=list(STORED)).to_pylist()
+        return np.stack([self._pixels(row) for row in found])
 
-    def _pixels(self, image_id: str, content: bytes | str) -> np.ndarray:
+    def _pixels(self, row: dict[str, Any]) -> np.ndarray:
         try:
-            data = content if isinstance(content, bytes) else read_file(content)
-            return pixels(decode(data), self.fit)
-        except (UnusableImage, OSError) as error:
-            raise UserError(f"Image {image_id} cannot be read for training: {error}.") from error
-
-
-def read_file(uri: str) -> bytes:
-    """The bytes of a local path or of an address that pyarrow knows (s3://, gs://, ...)."""
-    filesystem, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
-    with filesystem.open_input_stream(path) as stream:
-        return stream.read()
+            image = read_stored(row, shorter_px=max(self.fit.height_px, self.fit.width_px))
+        except UnusableImage as error:
+            raise UserError(f"Image {row['image_id']} cannot be read for training: {error}.") from error
+        return pixels(image, self.fit)
 
 
 def share_pixels(images: StoredImages, num_tasks: int) -> SharedImages:

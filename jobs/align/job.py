@@ -39,7 +39,8 @@ def align(config: AlignConfig) -> dict[str, Any]:
     schedule, captions = prepare.plan_batches(store, pairs, config.where, settings, profile.guard)
     parent = prepare.load_parent(record, profile)
     limit = profile.guard.max_recall_drop
-    folder = out / "align" / prepare.run_name(record.encoder, settings, pairs, captions, limit)
+    name = prepare.run_name(record.encoder, parent.precision, settings, pairs, captions, limit)
+    folder = out / "align" / name
     command.save_config(config, folder)
     state = finished_state(folder, settings)
     if state is None:
@@ -54,7 +55,8 @@ def align(config: AlignConfig) -> dict[str, Any]:
             f"{captions.held_out.num_rows} captions held out"
         )
         images = prepare.load_images(store, corpus, parent, profile, settings)
-        plan = prepare.plan_workers(record, profile, settings, schedule, folder)
+        keep = config.keep_epochs
+        plan = prepare.plan_workers(record, profile, settings, schedule, folder, keep_epochs=keep)
         state = train(plan, schedule, corpus, images, limit)
     guarded = outcome(
         state, num_captions=captions.held_out.num_rows, max_drop=limit, num_epochs=settings.epochs
@@ -69,6 +71,7 @@ def align(config: AlignConfig) -> dict[str, Any]:
         "mode": settings.mode,
         "run_id": config.run_id,
         "wise_ft_alpha": profile.guard.wise_ft_alpha,
+        "training": str(folder),
         "num_queries": schedule.num_queries,
         "num_queries_left_out": len(read["query"].unique()) - schedule.num_queries,
         **counts(read),

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from actors.encoder import Encoder
 from cluster.profile import Align
 from jobs.align.guard import GuardSet, recall_at_10
-from jobs.align.objectives import contrastive_loss, preference_losses
+from jobs.align.objectives import preference_losses
+from jobs.caption_pairs import contrastive_loss
 
 # CLIP's own (arXiv 2103.00020, table 19). The epsilon also keeps weights whose gradient is only rounding
 # error from moving by a whole step.
@@ -47,6 +48,7 @@ class Plan:
     num_feeders: int  # tasks that make batches at a time, for all workers together
     folder: str  # of the run: checkpoints and progress
     settings: Align
+    keep_epochs: bool = False  # whether the checkpoints before the newest stay in the folder
 
     @property
     def batches_per_epoch(self) -> int:

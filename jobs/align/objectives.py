@@ -250,22 +250,3 @@ def _of_images(chosen_scores: Tensor, rejected_scores: Tensor, chosen: Tensor, r
     first = {place: row for row, place in reversed(list(enumerate(places)))}
     rows = torch.tensor([first[place] for place in range(len(first))], device=chosen.device)
     return torch.cat([chosen_scores, rejected_scores])[rows]
-
-
-def contrastive_loss(
-    image_features: Tensor, text_features: Tensor, *, temperature: float, same: Tensor | None = None
-) -> Tensor:
-    """CLIP's symmetric InfoNCE over caption pairs, one loss per pair (arXiv 2103.00020, figure 3).
-
-    Features are L2-normalised float [C, D]; row i of both is a pair, every other row a negative. `same`
-    (bool [C, C]) marks pairs of rows with the same image or the same caption: they are no negatives of each
-    other. Returns losses [C]; their mean is open_clip's `ClipLoss` when no two rows are the same.
-    """
-    similarity = image_features @ text_features.T / temperature
-    if same is not None:
-        others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-        similarity = similarity.masked_fill(others, float("-inf"))
-    target = torch.arange(len(similarity), device=similarity.device)
-    image_to_text = functional.cross_entropy(similarity, target, reduction="none")
-    text_to_image = functional.cross_entropy(similarity.T, target, reduction="none")
-    return (image_to_text + text_to_image) / 2

@@ -89,10 +89,16 @@ def load_parent(record: EncoderRecord, profile: Profile) -> Encoder:
 
 
 def run_name(
-    parent: str, settings: Align, pairs: pa.Table, captions: CaptionPairs, max_recall_drop: float
+    parent: str,
+    precision: str,
+    settings: Align,
+    pairs: pa.Table,
+    captions: CaptionPairs,
+    max_recall_drop: float,
 ) -> str:
     """16 hex characters: the hash of all that decides what training gives."""
-    digest = hashlib.sha256(f"{parent} {settings.model_dump_json()} {max_recall_drop}".encode())
+    decided = f"{parent} {precision} {settings.model_dump_json()} {max_recall_drop}"
+    digest = hashlib.sha256(decided.encode())
     pairs = pairs.sort_by([(name, "ascending") for name in pairs.column_names])
     for table in (pairs, captions.learned, captions.held_out):
         for column in table.combine_chunks().columns:
@@ -126,8 +132,9 @@ def load_images(store: Store, corpus: Corpus, parent: Encoder, profile: Profile,
 
 
 def plan_workers(
-    record: EncoderRecord, profile: Profile, settings: Align, schedule: Schedule, folder: Path
-) -> Plan:
+    record: EncoderRecord, profile: Profile, settings: Align, schedule: Schedule, folder: Path,
+    *, keep_epochs: bool,
+) -> Plan:  # fmt: skip
     """What each training worker is told."""
     return Plan(
         model=local_path(record.checkpoint),
@@ -138,6 +145,7 @@ def plan_workers(
         num_feeders=profile.encoder.decode.max_actors,
         folder=str(folder),
         settings=settings,
+        keep_epochs=keep_epochs,
     )
 
 

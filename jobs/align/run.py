@@ -33,6 +33,9 @@ class AlignConfig(command.JobConfig):
     learning_rate: float = Field(0.0, ge=0, description="AdamW's peak step size, 0 = the profile's")
     num_workers: int = Field(0, ge=0, description="training workers, 0 = the profile's")
     seed: int = Field(-1, ge=-1, description="seed of order and sampling, -1 = the profile's")
+    keep_epochs: bool = Field(
+        False, description="leave each epoch's checkpoint in the training state, to measure them all later"
+    )
 
 
 def run(config: AlignConfig) -> dict[str, Any]:

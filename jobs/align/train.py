@@ -58,7 +58,7 @@ def train(
             name=folder.name,
             storage_path=str(folder.parent),
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=None if plan.keep_epochs else 1),
         ),
         # A function, which Ray Train calls whenever it starts workers, also in the place of lost ones.
         datasets={BATCHES: functools.partial(remaining_batches, ray.put(corpus), images, schedule, plan)},
@@ -97,6 +97,14 @@ def finished_state(folder: Path, settings: Align) -> dict[str, Any] | None:
     if newest is None or not (newest.metrics["over_limit"] or newest.metrics["epoch"] >= settings.epochs):
         return None
     return load_state(newest.checkpoint, "cpu")
+
+
+def kept_states(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(epoch, `Learner.state` after it) of every checkpoint that the run in the folder kept, in order."""
+    newest = _newest(folder)
+    kept = newest.best_checkpoints if newest else []
+    for checkpoint, metrics in sorted(kept, key=lambda pair: pair[1]["epoch"]):
+        yield metrics["epoch"], load_state(checkpoint, "cpu")
 
 
 def train_worker(config: dict[str, Any]) -> None:

@@ -216,16 +216,23 @@ def soak(config: BenchServeConfig, server: Server, world: World, rng: np.random.
     searched, told = asyncio.run(_search_and_tell(config, server, asked))
     killer.join()
     kept = set(world.store.read("feedback", ["event_id"])["event_id"].to_pylist())
-    failed = [answer for answer in (*searched, *told) if answer.status not in (200, 429)]
+    searches_failed, feedback_failed = (
+        [answer for answer in answers if answer.status not in (200, 429)] for answers in (searched, told)
+    )
     return {
         "seconds": config.soak_s,
         "kills": len(kills),
         "searches": len(searched),
         "feedback_answered": sum(answer.status == 200 for answer in told),
         "feedback_lost": sum(answer.body["event_id"] not in kept for answer in told if answer.status == 200),
-        "failed_by_status": dict(Counter(str(answer.status or "no answer") for answer in failed)),
-        "longest_outage_s": round(_outage(failed), 1),
+        "searches_failed_by_status": _by_status(searches_failed),
+        "feedback_failed_by_status": _by_status(feedback_failed),
+        "longest_outage_s": round(_outage([*searches_failed, *feedback_failed]), 1),
     }
+
+
+def _by_status(answers: list[load.Answer]) -> dict[str, int]:
+    return dict(Counter(str(answer.status or "no answer") for answer in answers))
 
 
 def _outage(failed: list[load.Answer]) -> float:

@@ -19,6 +19,8 @@ TOP_K = 5  # results of one query that are judged and shown; it stands in the na
 DIVERSITY_K = 10  # results of one query whose diversity is measured; it stands in the name vendi@10
 RECALLS = (1, 5, 10)
 
+# Options that only decide how a report is drawn.
+DRAWING = ("out", "report", "num_sheets", "num_losses", "thumb_px")
 # What a suite settles for each studio: given beside one they would be overruled, or miss in its report.
 SETTLED_BY_SUITE = (
     "baseline",
@@ -124,14 +126,14 @@ def run(config: EvaluateConfig) -> dict:
         from jobs.evaluate.photographs import measure
 
         return measure.run(config)
+    from jobs.evaluate import compare, saved, suite
+
+    if config.report:
+        return suite.redraw(config) if saved.read_config(config).suite else compare.redraw(config)
     if config.suite:
-        from jobs.evaluate import suite
-
         check_suite(config)
-        return suite.redraw(config) if config.report else suite.suite(config)
-    from jobs.evaluate.compare import compare, redraw
-
-    return redraw(config) if config.report else compare(config)
+        return suite.suite(config)
+    return compare.compare(config)
 
 
 def check_suite(config: EvaluateConfig) -> None:

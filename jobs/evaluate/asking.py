@@ -13,6 +13,7 @@ from jobs.evaluate import (
     figures,
     hpir,
     judging,
+    learned,
     metrics,
     teacher,
     winrate,
@@ -33,6 +34,7 @@ class Asked:
     pairs: list[VoteTable]
     truth: figures.Truth | None
     gallery: frozenset[str]  # image_ids
+    num_learned: int = 0  # queries that are not asked because alignment may have learned from them
 
     @property
     def voted(self) -> list[tuple[str, str]]:
@@ -40,20 +42,33 @@ class Asked:
         rows = [row for table in (*self.votes, *self.pairs) for row in table.rows]
         return list(dict.fromkeys((row.query, i) for row in rows for i in (*row.group_a, *row.group_b)))
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """image_id -> its subject, for zero-shot classification; empty where nobody knows."""
+        latents = self.truth.latents if self.truth else {}
+        return {image_id: scene.subject for image_id, scene in latents.items()}
 
-def gather(config: EvaluateConfig, store: Store, records: Sequence[EncoderRecord]) -> Asked:
-    """Reads queries, captions, votes and truth. Raises UserError for anything missing or malformed."""
+
+def gather(
+    config: EvaluateConfig, store: Store, records: Sequence[EncoderRecord], more: Sequence[EncoderRecord] = ()
+) -> Asked:
+    """Reads queries, captions, votes and truth.
+
+    `records` have embedded the gallery; `more` are asked too, and only what they have learned counts.
+    Raises UserError for anything missing or malformed.
+    """
     gallery = common_gallery(store, records, config.where)
-    queries = load_queries(config, store)
+    known = learned.queries(store)
+    queries, num_learned = load_queries(config, store, known)
     embedded = [embedded_ids(store, record.encoder) for record in records]
-    votes, pairs = load_votes(config, store, set.intersection(*embedded))
+    votes, pairs = load_votes(config, store, set.intersection(*embedded), known)
     truth = None
     if config.truth:
         from jobs.studio.truth import load_truth  # only the studio knows a truth
 
         truth = load_truth(config.truth)
-    captions = load_captions(config, store, gallery)
-    return Asked(queries, captions, votes, pairs, truth, frozenset(gallery))
+    captions = load_captions(config, store, gallery, learned.captioned_images(store, [*records, *more]))
+    return Asked(queries, captions, votes, pairs, truth, frozenset(gallery), num_learned)
 
 
 def common_gallery(store: Store, records: Sequence[EncoderRecord], where: str) -> set[str]:
@@ -79,10 +94,7 @@ def ask_encoder(system: EncoderSystem, asked: Asked) -> Answers:
     similarities = system.similarities(asked.voted)
     votes = {table.name: hpir.group_means(table.rows, similarities) for table in (*asked.votes, *asked.pairs)}
     found = Answers(system.search(asked.queries, DIVERSITY_K), system.caption_ranks(asked.captions), votes)
-    if asked.truth is None:
-        return found
-    subjects = {image_id: scene.subject for image_id, scene in asked.truth.latents.items()}
-    return replace(found, recognised=system.recognised(subjects))
+    return replace(found, recognised=system.recognised(asked.labels)) if asked.labels else found
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jobs.evaluate import TOP_K
+from jobs.evaluate import TOP_K, figures
 
 INK = "#7c7c80"  # a grey that stands out on white and on near black
 COLOURS = {"both": "#0a8f85", "text": "#5b70d8"}
+PANELS = 3  # in a row
 NAMES = {"both": "both towers", "text": "text tower"}
 STYLE = {
     "svg.hashsalt": "kallos",  # the same figures give the same page
@@ -34,21 +35,27 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
+KEPT = {"recall@1": "caption recall@1", "recall@10": "caption recall@10", "zero_shot": "zero-shot accuracy"}
+
+
 def trade_off(sweep: Mapping[str, Sequence[Mapping]]) -> str:
-    """aesthetic@k against caption recall for the weights between before (a = 0) and the end of training."""
+    """aesthetic@k against what is to be kept, for the weights between before (a = 0) and the end of training
+    (a = 1).
+    """
     with rc_context(STYLE):
-        figure = Figure(figsize=(9, 3.4))
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, metric in zip(panels, ("recall@1", "recall@10"), strict=True):
+        figure = Figure(figsize=(11, 3.4))
+        panels = figure.subplots(1, len(KEPT), sharey=True)
+        for axes, (metric, title) in zip(panels, KEPT.items(), strict=True):
             for mode, rows in sweep.items():
                 _curve(axes, rows, metric, mode)
-            axes.set_xlabel(f"caption {metric}")
+            axes.set_xlabel(title)
         panels[0].set_ylabel(f"aesthetic@{TOP_K}")
         panels[0].legend(loc="lower left")
         return svg(figure)
 
 
 def _curve(axes: Axes, rows: Sequence[Mapping], metric: str, mode: str) -> None:
+    rows = [row for row in rows if metric in row]
     points = [(row[metric], row[f"aesthetic@{TOP_K}"]) for row in rows]
     x, y = ([pair[i]["value"] for pair in points] for i in (0, 1))
     spread = [[abs(f["value"] - f["ci95"][end]) for _, f in points] for end in (0, 1)]
@@ -110,5 +117,28 @@ def training(epochs: Mapping[str, Sequence[Sequence[Mapping]]]) -> str:
             axes.set_title(title, color=INK, fontsize=9)
             axes.set_xlabel("epoch")
         panels[0].legend()
+        figure.tight_layout()
+        return svg(figure)
+
+
+def followed(training: Mapping[str, Sequence[Mapping]]) -> str:
+    """Every figure after each epoch, with its interval; epoch 0 is before."""
+    rows = [row for of_mode in training.values() for row in of_mode]
+    names = [name for name in figures.HEADLINE if rows and all(name in row for row in rows)]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.3 * -(-len(names) // PANELS)))
+        panels = figure.subplots(-(-len(names) // PANELS), PANELS, squeeze=False).flatten()
+        for axes, name in zip(panels, names, strict=False):
+            for mode, of_mode in training.items():
+                found, epochs = [row[name] for row in of_mode], [int(row["name"]) for row in of_mode]
+                low, high = zip(*(one["ci95"] for one in found), strict=True)
+                axes.fill_between(epochs, low, high, color=COLOURS[mode], alpha=0.15, lw=0)
+                axes.plot(epochs, [one["value"] for one in found], color=COLOURS[mode], marker="o", ms=3,
+                          lw=1.4, label=NAMES[mode])  # fmt: skip
+            axes.set_title(name, color=INK, fontsize=9)
+            axes.set_xticks(epochs)
+        for axes in panels[len(names) :]:
+            axes.set_visible(False)
+        panels[0].legend(fontsize=7)
         figure.tight_layout()
         return svg(figure)

@@ -108,8 +108,8 @@ def redraw(config: EvaluateConfig, clock: Stopwatch | None = None) -> dict:
     """
     folder = Path(config.out)
     with (clock or Stopwatch()).stage("report", f"writing {folder}/report.html"):
-        document, found = saved.read_document(folder), saved.read(folder)
-        _, store = command.settings(config)
-        page = report.render(document, *report.sheets(document, found, store, config), config)
+        document, found, asked = saved.read_document(folder), saved.read(folder), saved.read_config(config)
+        _, store = command.settings(asked)
+        page = report.render(document, *report.sheets(document, found, store, asked), asked)
         (folder / "report.html").write_text(page, encoding="utf-8")
     return document | {"report": str(folder / "report.html")}

@@ -21,17 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet as pq
 
 from cluster.errors import UserError
 from cluster.schemas import HPIR_COLUMNS, HPIR_TIES
+from jobs.table_files import read_table, require_columns
 
 PAIR_COLUMNS = ("query", "file_a", "file_b", "n_prefer_a", "n_prefer_b")
 CRITERIA = ("accuracy", "aesthetic")
-_READERS = {".parquet": pq.read_table, ".csv": pa.csv.read_csv, ".jsonl": pa.json.read_json}
 
 
 @dataclass(frozen=True)
@@ -51,27 +47,6 @@ class Row:
     group_a: tuple[str, ...]
     group_b: tuple[str, ...]
     votes: Mapping[str, Votes]  # criterion -> votes; a pair table has no "accuracy"
-
-
-def read_table(path: str) -> pa.Table:
-    """Any table of .parquet, .csv or .jsonl. Raises UserError for a missing file or another ending."""
-    ending = Path(path).suffix.lower()
-    if ending not in _READERS:
-        raise UserError(f"cannot read {path!r} as a table: its name must end in {', '.join(_READERS)}")
-    if not Path(path).is_file():
-        raise UserError(f"no table at {path!r}: give the path of an existing {ending} file")
-    try:
-        return _READERS[ending](path)
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path!r} is not a readable {ending} table: {error}") from error
-
-
-def require_columns(table: pa.Table, columns: Iterable[str], path: str) -> None:
-    """Raises UserError that names every column the table lacks."""
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        have = ", ".join(table.column_names)
-        raise UserError(f"{path!r} lacks the column(s) {', '.join(missing)}; it has {have}")
 
 
 def read_hpir(path: str) -> list[Row]:
@@ -104,9 +79,7 @@ def _names(cell: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def read_pairs(path: str) -> list[Row]:
     """Rows of a pair table, one image a group. Raises UserError for a missing column."""
-    table = read_table(path)
-    require_columns(table, PAIR_COLUMNS, path)
-    return [_pair_row(record) for record in table.to_pylist()]
+    return [_pair_row(record) for record in read_table(path, PAIR_COLUMNS).to_pylist()]
 
 
 def _pair_row(record: Mapping) -> Row:

@@ -15,8 +15,8 @@ import ray.data
 from ray.exceptions import RayError
 
 from actors.engine import make_engine, model_path
-from actors.images import decode
-from actors.judge import Judge
+from actors.images import STORED
+from actors.judge import Judge, stored_images
 from actors.pool import through, user_error_in
 from actors.rephraser import Rephrase
 from cluster import session
@@ -74,8 +74,7 @@ class AnswerTasks:
     """Ray Data actor, `batch_format="pyarrow"`: rows of `TASKS` -> adds `answer`, a list of float64.
 
     A rating is one number in [1, 5]; a preference is P(A better) with A shown first and with B shown first;
-    ratings of two images seen together are those of A and B with A first, then with B first. Images are the
-    stored previews.
+    ratings of two images seen together are those of A and B with A first, then with B first.
     """
 
     def __init__(self, *, store: Store, model: LanguageModel) -> None:
@@ -85,8 +84,7 @@ class AnswerTasks:
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
         ids = {row[side] for row in rows for side in ("image_a", "image_b")} - {""}
-        previews = rows_of(self.store, "images", ["image_id", "preview"], ids)
-        images = {row["image_id"]: decode(row["preview"]) for row in previews}
+        images = stored_images(rows_of(self.store, "images", STORED, ids), self.judge.image_px)
         answers: dict[int, list[float]] = {}
         for kind in KINDS:
             chosen = [i for i, row in enumerate(rows) if row["kind"] == kind]

@@ -1,14 +1,12 @@
 """The figures as pure functions of arrays: ranks, recall, precision, aesthetics, bootstrap intervals.
 
-Nothing here knows of Ray, files or encoders. Shapes: Q queries, N gallery images, D dimensions, k results.
+Nothing here knows of Ray, files or encoders. Shapes: Q queries, D dimensions, k results.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -26,29 +24,6 @@ class Estimate:
             return {"value": None, "ci95": None, "num_queries": self.num_queries}
         ci95 = [round(self.low, 6), round(self.high, 6)]
         return {"value": round(self.value, 6), "ci95": ci95, "num_queries": self.num_queries}
-
-
-def text_to_image_ranks(texts: np.ndarray, blocks: Blocks) -> np.ndarray:
-    """Rank (1 = first) of each text's best own image among all images that are not its own.
-
-    `texts` float32 [Q, D]; each call of `blocks` yields the gallery anew as (owners int [N], vectors float32
-    [N, D]), where owners[i] is the text that image i belongs to, or -1. Two passes, so a gallery larger than
-    memory can be ranked block by block. Ties count against the encoder: an image with exactly the same
-    score stands before the wanted one, so an encoder that gives every image one score gets the last rank.
-    """
-    best = np.full(len(texts), -np.inf, np.float32)
-    for owners, vectors in blocks():
-        scores, own = _scores(texts, owners, vectors)
-        best = np.maximum(best, np.where(own, scores, -np.inf).max(axis=1, initial=-np.inf))
-    ranks = np.ones(len(texts), np.int64)
-    for owners, vectors in blocks():
-        scores, own = _scores(texts, owners, vectors)
-        ranks += ((scores >= best[:, None]) & ~own).sum(axis=1)
-    return ranks
-
-
-def _scores(texts: np.ndarray, owners: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return texts @ vectors.T, owners[None, :] == np.arange(len(texts))[:, None]
 
 
 def recall_at(ranks: np.ndarray, k: int) -> np.ndarray:

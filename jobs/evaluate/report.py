@@ -36,7 +36,7 @@ THUMB_QUALITY = 78
 
 @dataclass(frozen=True)
 class Cell:
-    """One result: its image as a data URI, and what is known of it (None = nothing)."""
+    """One result: its image as a data URI, "" if it was deleted, and what is known of it (None = nothing)."""
 
     src: str
     caption: str
@@ -138,7 +138,7 @@ def _sheet(
 
 
 def _cell(row: Mapping, pictures: Mapping) -> Cell:
-    return Cell(*pictures[row["image_id"]], row["accurate"], row["aesthetics"])
+    return Cell(*pictures.get(row["image_id"], ("", "")), row["accurate"], row["aesthetics"])
 
 
 def _verdicts(found: Saved) -> dict[str, str]:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import yaml
 from pyarrow import parquet
+from pydantic import ValidationError
 
 from cluster.errors import UserError
-from jobs.evaluate import EvaluateConfig, figures
+from jobs.evaluate import DRAWING, EvaluateConfig, figures
 from jobs.evaluate.summary import Evaluation
 
 ANSWERS = pa.schema(
@@ -143,3 +145,18 @@ def read_document(folder: Path) -> dict:
     if not path.is_file():
         raise UserError(f"no evaluation in {folder}: report.json missing; run `kallos evaluate` first")
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_config(config: EvaluateConfig) -> EvaluateConfig:
+    """How the evaluation in `config.out` was asked, drawn as `config` wants it drawn.
+
+    Raises UserError where there is none, or one of another version.
+    """
+    path = Path(config.out) / "resolved_config.yaml"
+    if not path.is_file():
+        raise UserError(f"no evaluation in {config.out}: {path.name} missing; run `kallos evaluate` first")
+    try:
+        asked = EvaluateConfig(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError:
+        raise UserError(f"{path} is of another version of kallos: run `kallos evaluate` again") from None
+    return asked.model_copy(update={name: getattr(config, name) for name in DRAWING})

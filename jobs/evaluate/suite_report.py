@@ -34,6 +34,7 @@ def page(document: Mapping, folder: Path, config: EvaluateConfig) -> str:
         "trade_off": charts.trade_off(document["sweep"]),
         "win_rates": charts.win_rates(document["win_rate"]),
         "training": charts.training(document["epochs"]),
+        "followed": charts.followed(document["training"]),
     }
     template = report.templates().get_template("suite.html.j2")
     return template.render(

@@ -19,8 +19,8 @@ AESTHETIC = f"aesthetic@{TOP_K}"
 Worlds = Sequence[Mapping[str, figures.Series]]  # one per seed: metric -> values by query
 
 
-def document(folder: Path, seeds: Sequence[int], config: EvaluateConfig) -> dict:
-    """The content of report.json, without versions and times."""
+def document(folder: Path, seeds: Sequence[int], config: EvaluateConfig, compared: Sequence[str]) -> dict:
+    """The content of report.json, without versions and times; `compared`: the tables of variants in it."""
     sampling = {"num_resamples": config.num_resamples, "seed": config.seed}
     found = [read(folder / f"seed{seed}" / "evaluate") for seed in seeds]
     documents = [read_document(folder / f"seed{seed}" / "evaluate") for seed in seeds]
@@ -48,9 +48,15 @@ def document(folder: Path, seeds: Sequence[int], config: EvaluateConfig) -> dict
             for mode in ("both", "text")
         },
         "epochs": {mode: [world[mode]["epochs"] for world in worlds] for mode in ("both", "text")},
+        "training": {
+            mode: table(folder, seeds[:1], f"epochs_{mode}.parquet", figures.HEADLINE, sampling)
+            for mode in ("both", "text")
+        },
         "styles": styles(folder, seeds[0], sampling),
-        "ablations": ablations(folder, seeds[:1], "ablations", sampling),
-        "objectives": ablations(folder, seeds, "objectives", sampling),
+        **{
+            name: ablations(folder, of_seeds, name, sampling) if name in compared else []
+            for name, of_seeds in (("ablations", seeds[:1]), ("objectives", seeds))
+        },
         "captions": documents[0]["captions"],
         "teacher": documents[0]["teacher"],
         "machine": machine(),
@@ -177,11 +183,9 @@ def styles(folder: Path, seed: int, sampling: Mapping[str, int]) -> list[dict]:
 
 
 def ablations(folder: Path, seeds: Sequence[int], name: str, sampling: Mapping[str, int]) -> list[dict]:
-    """Text towers aligned one way and another; empty where that was not asked for."""
+    """Text towers aligned one way and another."""
     names = (AESTHETIC, f"precision@{TOP_K}", "recall@1", "recall@10", "hpir_aesthetic", "hpir_accuracy")
     rows = table(folder, seeds, f"{name}.parquet", names, sampling)
-    if not rows:
-        return []
     told = json.loads((folder / f"seed{seeds[0]}" / f"{name}.json").read_text())
     return [told[row["name"]] | row for row in rows]
 

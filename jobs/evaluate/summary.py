@@ -107,6 +107,7 @@ def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
     return {
         "num_images": len(asked.gallery),
         "num_queries": len(asked.queries),
+        "num_learned_queries": asked.num_learned,
         "encoders": dict(evaluation.fingerprints),
         "metrics": _each(measured, "value"),
         "ci95": _each(measured, "ci95"),
@@ -226,6 +227,7 @@ def _captions(evaluation: Evaluation) -> dict:
         "num_teacher_queries": len(teacher.caption_ranks) if teacher else 0,
         "num_images": captions.num_images,
         "num_sharing": captions.num_sharing,
+        "num_learned": captions.num_learned,
     }
 
 

@@ -15,6 +15,7 @@ from actors.vectors import vector_matrix
 from cluster.errors import UserError
 from cluster.profile import EncoderModel
 from cluster.tables import EncoderRecord, Store, embeddings_table
+from jobs.caption_pairs import text_to_image_ranks
 from jobs.evaluate import TOP_K, metrics
 from jobs.evaluate.inputs import Captions
 
@@ -65,7 +66,7 @@ class EncoderSystem:
     def caption_ranks(self, captions: Captions) -> np.ndarray:
         """Exact rank of each caption's best own image in the whole gallery, int [C]."""
         texts = self.encoder.encode_texts(captions.texts)
-        return metrics.text_to_image_ranks(texts, lambda: self._blocks(captions.owners))
+        return text_to_image_ranks(texts, lambda: self._blocks(captions.owners))
 
     def _blocks(self, owners: dict[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for ids, vectors in scan_vectors(self.store, self.table, self.where):
@@ -83,22 +84,11 @@ class EncoderSystem:
     def diversity(self, results: Sequence[Sequence[str]]) -> np.ndarray:
         """Vendi score of each list of images as this encoder sees them, float [Q]; 0 for an empty list."""
         images = vectors_of(self.store, self.table, {image_id for ids in results for image_id in ids})
-        listed = [[images[image_id] for image_id in ids] for ids in results]
-        return np.array([metrics.vendi_score(np.stack(vectors)) if vectors else 0.0 for vectors in listed])
+        return diversity(results, images)
 
     def recognised(self, labels: Mapping[str, str]) -> np.ndarray:
-        """Zero-shot classification, bool [N]: is a gallery image nearest to the words of its label?
-
-        `labels` maps image_id -> what is in it; the classes are all that occur, each as the text "a <label>".
-        Images of the gallery that have no label are left out.
-        """
-        classes = sorted(set(labels.values()))
-        texts = self.encoder.encode_texts([f"a {label}" for label in classes])
-        found = {}
-        for ids, vectors in scan_vectors(self.store, self.table, self.where):
-            found |= dict(zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True))
-        labelled = sorted(found.keys() & labels.keys())
-        return np.array([classes[found[image_id]] == labels[image_id] for image_id in labelled], bool)
+        """`recognised` of the gallery."""
+        return recognised(self.encoder, labels, scan_vectors(self.store, self.table, self.where))
 
     def ratings(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """How well each image answers each query by this encoder, in [1, 5]: see `encoder_ratings`."""
@@ -110,6 +100,29 @@ class EncoderSystem:
         nearest = np.array([top[query] for query, _ in pairs])
         rated = encoder_ratings(found, nearest, self.encoder.temperature)
         return dict(zip(pairs, rated.tolist(), strict=True))
+
+
+def diversity(results: Sequence[Sequence[str]], images: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Vendi score of each list of images by those vectors, float [Q]; 0 for an empty list."""
+    listed = [[images[image_id] for image_id in ids] for ids in results]
+    return np.array([metrics.vendi_score(np.stack(vectors)) if vectors else 0.0 for vectors in listed])
+
+
+def recognised(
+    encoder: Encoder, labels: Mapping[str, str], blocks: Iterable[tuple[Sequence[str], np.ndarray]]
+) -> np.ndarray:
+    """Zero-shot classification, bool [N]: is an image nearest to the words of its label?
+
+    `labels` maps image_id -> what is in it; the classes are all that occur, each as the text "a <label>".
+    `blocks` are (image_ids, vectors float32 [N, D]) of the gallery; an image without a label is left out.
+    """
+    classes = sorted(set(labels.values()))
+    texts = encoder.encode_texts([f"a {label}" for label in classes])
+    found = {}
+    for ids, vectors in blocks:
+        found |= dict(zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True))
+    labelled = sorted(found.keys() & labels.keys())
+    return np.array([classes[found[image_id]] == labels[image_id] for image_id in labelled], bool)
 
 
 def scan_vectors(store: Store, table: str, where: str) -> Iterator[tuple[list[str], np.ndarray]]:

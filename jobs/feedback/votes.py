@@ -43,7 +43,7 @@ def tell(config: FeedbackConfig) -> dict[str, Any]:
     _, store = command.settings(config)
     if config.export and not config.export.endswith(".parquet"):
         raise UserError(f"--export {config.export!r} must end in .parquet: it becomes a Parquet table.")
-    if not store.exists("feedback"):
+    if not store.exists("feedback") or not store.count("feedback"):
         raise UserError(
             f"{store} holds no feedback: people give it to `kallos serve`, or name another --store."
         )

@@ -76,8 +76,13 @@ def prepare_row(raw: Raw, recipe: Recipe, known: Lookup) -> dict:
         decoded = images.read_for(
             raw.data, recipe.fit, max_pixels=recipe.max_pixels, preview_px=recipe.preview_px
         )
+        preview = images.preview_jpeg(decoded.image, recipe.preview_px)
+        pixels = images.pixels(decoded.image, recipe.fit).tobytes()
     except UnusableImage as error:
         return {"status": REJECTED, "uri": raw.uri, "stage": "decode", "error": str(error)}
+    except Exception as error:  # of a kind that nobody thought of: one image does not end the job
+        reason = f"cannot be resized: {type(error).__name__}: {error}"
+        return {"status": REJECTED, "uri": raw.uri, "stage": "decode", "error": reason}
     return {
         "status": NEW,
         "uri": raw.uri,
@@ -87,6 +92,6 @@ def prepare_row(raw: Raw, recipe: Recipe, known: Lookup) -> dict:
         "tags": list(raw.words.tags),
         "width_px": decoded.width_px,
         "height_px": decoded.height_px,
-        "preview": images.preview_jpeg(decoded.image, recipe.preview_px),
-        "pixels": images.pixels(decoded.image, recipe.fit).tobytes(),
+        "preview": preview,
+        "pixels": pixels,
     }

@@ -28,10 +28,11 @@ from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs import command
 from jobs.label import LabelConfig
 from jobs.label.pairs import Grid
-from jobs.label.queries import draw_queries, read_queries, read_table
+from jobs.label.queries import draw_queries, read_queries
 from jobs.label.rerank import Order, Rerank
 from jobs.label.retrieve import Retrieve
 from jobs.label.write import Run, Write
+from jobs.table_files import read_table
 
 # Identifies weights without reading gigabytes: training changes the first and last megabyte of every file.
 EDGE_BYTES = 1 << 20

@@ -78,8 +78,9 @@ def p_dominance(aesthetic_gap: float, semantic_gap: float) -> float:
     """Bradley-Terry on the sum of both gaps (winner minus loser, in logits), at least one half.
 
     The floor: a cell dominates by its place, and scores may know better: in another row its image may be the
-    uglier one, in its own row the less accurate one. Where the sum does not support the preference it weighs
-    nothing rather than turning round.
+    uglier one, in its own row the less accurate one. Where the sum contradicts the preference, the preference
+    does not turn round but is a tie, from which alignment learns as from any near tie: with the weight
+    `align.near_tie_weight`, and for neither side.
     """
     return max(0.5, float(1.0 / (1.0 + np.exp(-(aesthetic_gap + semantic_gap)))))
 

@@ -21,8 +21,8 @@ import pyarrow as pa
 from PIL import Image
 
 from actors.engine import make_engine
-from actors.images import decode
-from actors.judge import Judge, shrink
+from actors.images import STORED
+from actors.judge import Judge, stored_images
 from actors.scorers import Scorer
 from cluster.profile import LanguageModel
 from cluster.tables import Store
@@ -40,8 +40,8 @@ from jobs.label.pairs import (
 RATING_UNIT = 0.5
 # A difference of a quarter in the mean probability to win inside a row is one logit.
 WIN_SHARE_UNIT = 0.25
-# Images kept ready between calls: at 112 px about 150 MB.
-MAX_CACHED_IMAGES = 4096
+# Pixels of images kept ready between calls, 150 MB: at 112 px 4,000 images.
+MAX_CACHED_PIXELS = 50_000_000
 IDS_PER_READ = 500
 
 _CELL = pa.list_(pa.int32())
@@ -129,7 +129,7 @@ class Rerank:
         self.order = order
         self.scorer = scorer
         self.judge = Judge(make_engine(judge), judge.image_px) if order.needs_judge else None
-        self.previews = Previews(store, judge.image_px)
+        self.pictures = Pictures(store, judge.image_px)
         self.ratings: dict[str, float] = {}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -152,7 +152,7 @@ class Rerank:
         if self.order.semantic == "encoder":
             return [spread(c.semantic) for c in candidates]
         asked = [(c.row["query"], image) for c in candidates for image in c.image_ids]
-        images = self.previews.load([image for _, image in asked])
+        images = self.pictures.load([image for _, image in asked])
         ratings = self.judge.accuracy([query for query, _ in asked], [images[image] for _, image in asked])
         for c, own in zip(candidates, _split(ratings, candidates), strict=True):
             c.semantic = own
@@ -175,7 +175,7 @@ class Rerank:
         wanted = dict.fromkeys(
             image for c in candidates for image in c.image_ids if image not in self.ratings
         )
-        images = self.previews.load(wanted)
+        images = self.pictures.load(wanted)
         ratings = self.judge.aesthetics([images[image] for image in wanted])
         self.ratings.update((i, float(r)) for i, r in zip(wanted, ratings, strict=True) if not np.isnan(r))
         for c in candidates:
@@ -187,7 +187,7 @@ class Rerank:
         duels = [
             (c, a, b) for c in candidates for a, b in row_pairs(len(c.image_ids), self.order.grid.columns)
         ]
-        images = self.previews.load({image for c in candidates for image in c.image_ids})
+        images = self.pictures.load({image for c in candidates for image in c.image_ids})
         result = self.judge.compare(
             "aesthetics",
             [c.row["query"] for c, _, _ in duels],
@@ -214,13 +214,14 @@ class Rerank:
         )
 
 
-class Previews:
-    """The stored previews as images small enough for the judge, the latest used kept ready."""
+class Pictures:
+    """The stored images as the judge sees them, the latest used kept ready."""
 
     def __init__(self, store: Store, image_px: int):
         self.store = store
         self.image_px = image_px
         self.ready: OrderedDict[str, Image.Image] = OrderedDict()
+        self.num_pixels = 0
 
     def load(self, image_ids: Iterable[str]) -> dict[str, Image.Image]:
         """The images of these ids. Raises KeyError for an id that the table `images` does not hold."""
@@ -228,14 +229,16 @@ class Previews:
         missing = [image for image in wanted if image not in self.ready]
         for start in range(0, len(missing), IDS_PER_READ):
             listed = ", ".join(f"'{image}'" for image in missing[start : start + IDS_PER_READ])
-            rows = self.store.read("images", ["image_id", "preview"], f"image_id IN ({listed})").to_pylist()
-            for row in rows:
-                self.ready[row["image_id"]] = shrink(decode(row["preview"]), self.image_px)
+            rows = self.store.read("images", STORED, f"image_id IN ({listed})").to_pylist()
+            read = stored_images(rows, self.image_px)
+            self.ready.update(read)
+            self.num_pixels += sum(image.width * image.height for image in read.values())
         images = {image: self.ready[image] for image in wanted}
         for image in wanted:
             self.ready.move_to_end(image)
-        while len(self.ready) > MAX_CACHED_IMAGES:
-            self.ready.popitem(last=False)
+        while self.num_pixels > MAX_CACHED_PIXELS:
+            _, oldest = self.ready.popitem(last=False)
+            self.num_pixels -= oldest.width * oldest.height
         return images
 
 

@@ -1,6 +1,6 @@
 """`kallos pretrain encoder|rephraser|judge ...`: trains one of the small models.
 
-    python -m jobs.pretrain rephraser --out models/mini/rephraser
+    kallos pretrain rephraser --out runs/pretrain/rephraser
 
 Each part is a module of this package with a `Config`, `run(config) -> report` and `main(argv)`; only the one
 asked for is imported.

@@ -1,6 +1,6 @@
 """Trains the mini encoder: an open_clip two-tower model, contrastively, on studio scenes and captions.
 
-    kallos pretrain encoder --out models/mini/encoder
+    kallos pretrain encoder --out runs/pretrain/encoder
 
 The scenes come from a seed stream that no studio folder uses. Half an hour to an hour on two cores. Writes an
 open_clip folder with its tokenizer and a model card.
@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from jobs.command import JobConfig
 from jobs.command import main as run_job
+from jobs.pretrain.folder import check_free
 from jobs.studio.captions import detailed_caption, sample_queries, training_caption, web_caption
 from jobs.studio.draw import render
 from jobs.studio.latents import Latents, is_accurate, sample_latents, true_aesthetics
@@ -31,7 +32,7 @@ CAMERA_JPEG_QUALITY = 92
 class PretrainEncoderConfig(JobConfig):
     """How the mini encoder is trained."""
 
-    out: str = Field("models/mini/encoder", description="folder to write, must not hold another encoder")
+    out: str = Field("runs/pretrain/encoder", description="folder for the checkpoint, must hold none")
     seed: int = Field(0, description="seed of weights, captions and order")
     num_images: int = Field(20_000, gt=0, description="studio scenes to train on")
     num_held_out: int = Field(
@@ -139,22 +140,14 @@ def augment(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return padded[:, 4 + dy : 4 + dy + size, 4 + dx : 4 + dx + size]
 
 
-def contrastive_loss(image_features, text_features, logit_scale):
-    """Symmetric InfoNCE over a batch (CLIP). Features [B, D], L2-normalised; returns a scalar."""
-    import torch
-    from torch.nn import functional
-
-    scores = logit_scale.exp() * image_features @ text_features.T
-    target = torch.arange(len(scores))
-    return (functional.cross_entropy(scores, target) + functional.cross_entropy(scores.T, target)) / 2
-
-
 def train(
     model, tokenizer, pixels: np.ndarray, latents: list[Latents], config: PretrainEncoderConfig
 ) -> None:
     """Trains in place; bf16 autocast, AdamW, one-cycle schedule over the whole run."""
     import torch
     from torch.nn import functional
+
+    from jobs.caption_pairs import contrastive_loss
 
     rng = np.random.default_rng(config.seed)
     steps_an_epoch = len(pixels) // config.batch_size
@@ -188,7 +181,7 @@ def train(
                 functional.normalize(images.float(), dim=-1),
                 functional.normalize(texts.float(), dim=-1),
             )
-            loss = contrastive_loss(images, texts, model.logit_scale)
+            loss = contrastive_loss(images, texts, temperature=torch.exp(-model.logit_scale)).mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -209,28 +202,19 @@ def train(
     model.eval()
 
 
-def own_ranks(captions: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """How many other images stand before each caption's own, int [N]; float32 [N, D] both, row i is a pair.
-
-    Ties count against the encoder, and so do NaNs. Own scores are taken from the same product as the others:
-    computed apart they round differently, and an own image would be its own rival.
-    """
-    scores = captions @ images.T
-    return (~(scores < np.diagonal(scores)[:, None])).sum(axis=1) - 1
-
-
 def measure(folder: Path, config: PretrainEncoderConfig) -> dict[str, float]:
     """Figures on scenes never trained on: caption recall, then precision and true aesthetics of the top five,
     with and without words of quality behind the query (the paper's figure 3)."""
     from actors.encoder import Encoder
+    from jobs.caption_pairs import pair_ranks
 
     encoder = Encoder.load(str(folder))
     latents = [scene(HELD_OUT_STREAM, index) for index in range(config.num_held_out)]
     pixels = draw_scenes(HELD_OUT_STREAM, config.num_held_out, encoder.image_size_px).transpose(0, 3, 1, 2)
     images = np.concatenate([encoder.encode_images(pixels[i : i + 256]) for i in range(0, len(pixels), 256)])
     captions = encoder.encode_texts([detailed_caption(scene_latents) for scene_latents in latents])
-    rank = own_ranks(captions, images)
-    figures = {f"recall@{k}": float((rank < k).mean()) for k in (1, 5, 10)}
+    ranks = pair_ranks(captions, images)
+    figures = {f"recall@{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}
     queries = sample_queries(np.random.default_rng(HELD_OUT_STREAM), 200)
     beauty = np.array([true_aesthetics(scene_latents) for scene_latents in latents])
     for name, suffix in (
@@ -271,10 +255,11 @@ def write_card(folder: Path, config: PretrainEncoderConfig, figures: dict[str, f
 
 
 def run(config: PretrainEncoderConfig) -> dict:
-    """Draw, train, measure, write; returns the card's figures."""
+    """Draw, train, measure, write; returns the card's figures. Raises UserError when `out` holds a model."""
     import torch
     from safetensors.torch import save_file
 
+    check_free(config.out)
     started = time.monotonic()
     torch.manual_seed(config.seed)
     folder = Path(config.out)

@@ -4,7 +4,7 @@ Input: nothing but the studio. Output: a folder that vLLM and transformers load 
 tokenizer, processor), a model card with the figures measured through vLLM on scenes never trained on, and
 `resolved_config.yaml`.
 
-    python -m jobs.pretrain judge --out models/mini/judge
+    kallos pretrain judge --out runs/pretrain/judge
 
 Three stages in one loop. The vision tower alone learns to name the latents, with auxiliary heads (dropped
 afterwards) and with the language model's own words: from scratch that is many times quicker than through the
@@ -28,6 +28,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 from actors import judge
 from jobs import command
 from jobs.pretrain import judge_batch as jb
+from jobs.pretrain.folder import check_free
 from jobs.pretrain.judge_model import (
     load,
     make_config,
@@ -68,8 +69,8 @@ class JudgeTraining(BaseModel):
     init: str = Field(
         "", description="folder of a judge whose weights and tokenizer to start from, empty = none"
     )
-    out: str = Field("models/mini/judge", description="folder of the finished model")
-    work: str = Field("runs/pretrain/judge", description="folder of drawn scenes and checkpoints")
+    out: str = Field("runs/pretrain/judge", description="folder for the finished model, must hold none")
+    work: str = Field("runs/pretrain/judge_work", description="folder of drawn scenes and checkpoints")
     num_scenes: int = Field(16_000, ge=256, description="scenes drawn to train on, a count")
     num_heldout: int = Field(1_000, ge=64, description="scenes drawn to measure on, a count")
     vision_steps: int = Field(4_000, ge=0, description="steps in which the vision tower learns alone")
@@ -301,10 +302,14 @@ def train(trainer: Trainer, scenes: Scenes, checkpoint: Path) -> None:
 
 
 def run(config: JudgeTraining) -> dict:
-    """Draw, train, save, measure. Returns {"model", "parameters_m", "seconds", "figures"}."""
+    """Draw, train, save, measure. Returns {"model", "parameters_m", "seconds", "figures"}.
+
+    Raises UserError when `out` holds a model.
+    """
     # Measuring starts an engine; its module is not needed for training.
     from jobs.pretrain.judge_card import measure, write_card
 
+    check_free(config.out)
     torch.set_num_threads(config.num_threads)
     work, started = Path(config.work), time.monotonic()
     scenes = make_scenes(config.num_scenes, config.seed, work, config.num_threads)

@@ -1,7 +1,7 @@
 """`kallos pretrain rephraser`: trains the mini language model that rephrases queries, on two CPU cores.
 
-    python -m jobs.pretrain rephraser --out runs/pretrain/rephraser
-    python -m jobs.pretrain rephraser --measure models/mini/rephraser
+    kallos pretrain rephraser --out runs/pretrain/rephraser
+    kallos pretrain rephraser --measure models/mini/rephraser
 
 Synthetic chats (`rephraser_data.py`: the very prompts of `actors/rephraser.py`, the studio's phrases as
 answers) -> a byte-level BPE and a Qwen2-architecture causal model in Hugging Face format, with its card.
@@ -24,6 +24,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qw
 from actors.rephraser import MODEL_STYLES, prompt
 from cluster.errors import UserError
 from jobs import command
+from jobs.pretrain.folder import check_free
 from jobs.pretrain.rephraser_batches import Batches, answer_loss, copy_loss, trained_queries
 from jobs.pretrain.rephraser_card import figures_text, rewrite_figures, write_card
 from jobs.pretrain.rephraser_data import answer, draw_query
@@ -40,7 +41,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    out: str = Field("runs/pretrain/rephraser", description="new folder for the checkpoint")
+    out: str = Field("runs/pretrain/rephraser", description="folder for the checkpoint, must hold none")
     measure: str = Field("", description="folder of a checkpoint to measure, empty = train one instead")
     seed: int = Field(0, ge=0, description="seed of data, initial weights and order, and of what is measured")
     vocab_size: int = Field(2048, ge=300, description="tokens of the byte-level BPE, special ones included")
@@ -215,8 +216,7 @@ def run(config: Config) -> dict:
         evaluation, figures = measured(config.measure, config)
         rewrite_figures(config.measure, figures)
         return {"measured": config.measure, "evaluation": evaluation}
-    if (Path(config.out) / "config.json").exists():
-        raise UserError(f"the folder {config.out!r} already holds a model: choose a new folder for --out.")
+    check_free(config.out)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     # Processor time: on a busy machine the clock says nothing of what training costs.

@@ -4,6 +4,7 @@ from typing import Any
 
 from pyarrow import compute as pc
 
+from actors.encoder import load_registered
 from cluster.errors import UserError
 from cluster.profile import Guard
 from cluster.tables import EncoderRecord, Store, embeddings_table
@@ -20,9 +21,10 @@ def promote(config: PromoteConfig) -> dict[str, Any]:
     before = named[-1] if named else ""
     record = store.encoder(previous(store, named) if config.rollback else config.encoder)
     num_rows = check_table(store, record.encoder)
-    drop = recall_drop(record)
+    drops = recall_drops(store, record)
     if not config.rollback and record.encoder != store.aliases().get("baseline"):
-        check_recall(record, drop, profile.guard)
+        check_recall(record, drops, profile.guard)
+    load_registered(record)  # as a server will: it is refused here, not there
     if not config.dry_run:
         store.set_alias(LIVE, record.encoder)
     return {
@@ -31,7 +33,7 @@ def promote(config: PromoteConfig) -> dict[str, Any]:
         "changed": record.encoder != before,
         "dry_run": config.dry_run,
         "num_rows": num_rows,
-        "recall_drop": drop,
+        "recall_drop": recall_drop(drops),
     }
 
 
@@ -68,25 +70,54 @@ def check_table(store: Store, encoder: str) -> int:
     return len(indexed)
 
 
-def recall_drop(record: EncoderRecord) -> float | None:
-    """recall@10 that alignment cost by what `kallos align` recorded; None for a root, or not measured."""
-    recall = record.metrics.get("align", {}).get("recall@10", {})
-    before, after = recall.get("before"), recall.get("after")
-    return None if before is None or after is None else round(before - after, 9)
+def recall_drops(store: Store, record: EncoderRecord) -> list[float | None]:
+    """What each alignment on the way to the encoder cost of recall@10, the first one first; [] for a root.
+
+    As `kallos align` recorded it. None for an alignment that nobody measured, and for what came before an
+    encoder whose parent is not registered, or is its own descendant.
+    """
+    drops, seen = [], set()
+    while record.parent:
+        seen.add(record.encoder)
+        recall = record.metrics.get("align", {}).get("recall@10", {})
+        before, after = recall.get("before"), recall.get("after")
+        drops.append(None if before is None or after is None else before - after)
+        try:
+            record = store.encoder(record.parent)
+        except UserError:
+            return [None, *reversed(drops)]
+        if record.encoder in seen:
+            return [None, *reversed(drops)]
+    return drops[::-1]
 
 
-def check_recall(record: EncoderRecord, drop: float | None, guard: Guard) -> None:
+def recall_drop(drops: list[float | None]) -> float | None:
+    """The sum of the alignments' costs; None for a root, or where one of them is unknown."""
+    return round(sum(drops), 9) if drops and None not in drops else None
+
+
+def check_recall(record: EncoderRecord, drops: list[float | None], guard: Guard) -> None:
     """Raises UserError for an aligned encoder that lost too much, or of which nobody knows what it lost.
 
-    Where the profile measures nothing (guard.num_captions 0), nothing needs to be known.
+    All alignments since the first encoder count: each alone may cost little. Where the profile measures
+    nothing (guard.num_captions 0), nothing needs to be known.
     """
-    if drop is None and record.parent and guard.num_captions:
+    drop = recall_drop(drops)
+    if None in drops and guard.num_captions:
         raise UserError(
-            f"Nobody measured what alignment cost encoder {record.encoder} of recall@10: align again on "
-            "images with captions, or set guard.num_captions to 0 in the profile to promote without."
+            f"Nobody measured what alignment cost encoder {record.encoder} of recall@10{_parts(drops)}: "
+            "align again on images with captions, or set guard.num_captions to 0 in the profile to promote "
+            "without."
         )
     if drop is not None and drop > guard.max_recall_drop:
         raise UserError(
-            f"Alignment cost encoder {record.encoder} {drop:.3f} of recall@10, where guard.max_recall_drop "
-            f"allows {guard.max_recall_drop:g}: align more gently, or raise the limit in the profile."
+            f"Alignment cost encoder {record.encoder} {drop:.3f} of recall@10{_parts(drops)}, where "
+            f"guard.max_recall_drop allows {guard.max_recall_drop:g}: align more gently, or raise the limit "
+            "in the profile."
         )
+
+
+def _parts(drops: list[float | None]) -> str:
+    """In words, what a sum is made of; nothing for one alignment."""
+    told = ", ".join("unknown" if drop is None else f"{drop:.3f}" for drop in drops)
+    return f" in {len(drops)} alignments together ({told})" if len(drops) > 1 else ""

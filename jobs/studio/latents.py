@@ -7,6 +7,7 @@ all aspects together, as in real collections: the same hand that focuses well te
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -132,6 +133,7 @@ def _take(text: str, phrases: Mapping) -> tuple[list, str]:
     return found, text
 
 
+@lru_cache(maxsize=4096)  # asked for each image of a query, by each rater
 def parse_query(text: str) -> Wanted:
     """Read a query in the studio's words; words it does not know ask for nothing.
 

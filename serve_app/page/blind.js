@@ -64,7 +64,10 @@ async function save(event) {
     });
     if (isNew) localStorage.setItem("kallos-compared", saved() + 1);
     showSaved();
-    if (columns[0] === a) offerNext(isNew ? "Saved. Thank you." : "Saved before: it counts once.");
+    if (columns[0] === a) {
+      offerNext(isNew ? "Saved. Thank you." : "Saved before: it counts once.");
+      byId("verdict-next").focus({ preventScroll: true }); // only here: while one types the box keeps it
+    }
   } catch (error) {
     toast(`Not saved. ${error.message}`, { bad: true });
   }
@@ -79,7 +82,6 @@ function offerNext(text) {
   byId("verdict-text").textContent = query ? text : `${text} Type a query of your own for the next one.`;
   byId("verdict-next").hidden = !query;
   byId("verdict-next").textContent = `Next: ${query}`;
-  if (query) byId("verdict-next").focus({ preventScroll: true });
 }
 
 export function listen() {

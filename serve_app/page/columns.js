@@ -37,15 +37,8 @@ export class Column {
     } else {
       this.element.dataset.system = system;
       this.element.classList.toggle("leads", system === "live");
-      this.element.querySelector(".encoder").textContent = this.#note(server.systems[system]?.encoder);
+      this.element.querySelector(".encoder").textContent = TITLES[system]?.[1] ?? "";
     }
-  }
-
-  #note(encoder) {
-    const note = TITLES[this.system]?.[1] ?? "";
-    if (!encoder) return note;
-    const same = this.system !== "baseline" && encoder === server.systems.baseline?.encoder;
-    return `${same ? "the baseline's" : note ? `${note} ·` : ""} encoder ${encoder.slice(0, 8)}`;
   }
 
   get next() {
@@ -78,13 +71,20 @@ export class Column {
     const parts = Object.entries(steps).map(([step, value]) => `${step} ${milliseconds(value)}`);
     this.element.querySelector(".timings").replaceChildren(
       make("b", milliseconds(total)), make("span", parts.length ? ` = ${parts.join(" + ")}` : ""));
-    this.element.querySelector(".encoder").textContent = this.#told(answer);
   }
 
-  #told({ rephrased, system }) {
+  // Says in the header who answered; `baseline`: the encoder of the baseline's answer, "" where there is none.
+  tell(baseline) {
+    this.element.querySelector(".encoder").textContent = this.#who(this.answers[0], baseline);
+  }
+
+  #who({ rephrased, system, encoder }, baseline) {
     if (rephrased) return `searched for “${rephrased}”`;
     if (system !== this.system) return `answered by the ${system}: an experiment`;
-    return this.#note(server.systems[system]?.encoder);
+    const note = TITLES[system]?.[1];
+    if (system === "teacher") return note;
+    const same = system !== "baseline" && encoder === baseline;
+    return `${same ? "the baseline's " : note ? `${note} · ` : ""}encoder ${encoder.slice(0, 8)}`;
   }
 
   add(answer) {
@@ -147,14 +147,15 @@ function blindSides() {
   return [new Column(systems[0], "A"), new Column(systems[1], "B")];
 }
 
-// Where the baseline has the images of the other systems.
-export function drawMoves() {
-  const baseline = columns.find((column) => column.system === "baseline" && !column.side);
-  if (!baseline?.answers.length) return;
+// What only several answers tell: whether an encoder is the baseline's, and where that has the others' images.
+export function compare() {
+  const baseline = columns.find((column) => column.system === "baseline" && !column.side && column.answers.length);
+  const encoder = baseline?.answers[0].encoder ?? "";
   for (const column of columns) {
-    if (column === baseline || column.answers[0]?.encoder === undefined) continue;
-    const same = column.system !== "teacher" && column.answers[0].encoder === baseline.answers[0].encoder;
-    if (same) continue;
+    if (column.side || !column.answers.length) continue;
+    column.tell(encoder);
+    const same = column.system !== "teacher" && column.answers[0].encoder === encoder;
+    if (!baseline || column === baseline || same) continue;
     column.results.forEach((result, place) => {
       showMove(column.cards.children[place], place, baseline.place(result.image_id));
     });

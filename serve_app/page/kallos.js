@@ -41,8 +41,8 @@ async function start() {
     const [examples, leanings] = await Promise.all([call("v1/examples"), call("v1/tastes")]);
     offered = leanings.tastes;
     byId("k").replaceChildren(...counts().map((count) => new Option(`${count} images`, count)));
-    const rows = Math.max(0, ...Object.values(server.systems).map((system) => system.num_rows));
-    health.textContent = `${rows.toLocaleString("en")} images`;
+    const counted = Object.values(server.systems).map((system) => system.num_rows).filter((rows) => rows !== null);
+    health.textContent = counted.length ? `${Math.max(...counted).toLocaleString("en")} images` : "connected";
     health.className = "health ok";
     tastes.layOut(offered);
     offer(examples.queries);

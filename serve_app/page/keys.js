@@ -5,12 +5,15 @@ import { byId } from "./dom.js";
 import * as prefer from "./prefer.js";
 import * as viewer from "./viewer.js";
 
+// A button that is hidden stands for something that does not go now.
+const press = (id) => { if (byId(id).checkVisibility()) byId(id).click(); };
+
 const IN_VIEWER = {
   ArrowLeft: () => viewer.step(-1),
   ArrowRight: () => viewer.step(1),
-  w: () => byId("why").click(),
-  m: () => byId("like").click(),
-  p: () => byId("better").click(),
+  w: () => press("why"),
+  m: () => press("like"),
+  p: () => press("better"),
 };
 
 const ON_PAGE = {

@@ -2,7 +2,7 @@
 
 import { Refusal } from "./api.js";
 import { asked, change, question } from "./asked.js";
-import { columns, drawMoves, layOut } from "./columns.js";
+import { columns, compare, layOut } from "./columns.js";
 import { byId, debounced, hideNotice, notice, toast } from "./dom.js";
 
 let running = null; // AbortController of the search under way
@@ -27,7 +27,7 @@ export async function run() {
     const answers = await Promise.all(loaded.map((column) => column.ask(question(column.system, example), signal)));
     if (signal.aborted) return;
     loaded.forEach((column, index) => column.show(answers[index]));
-    drawMoves();
+    compare();
     drawMore();
     byId("results").dispatchEvent(new Event("shown"));
   } catch (error) {
@@ -65,7 +65,7 @@ async function askTeacher(column, signal) {
     const answer = await column.ask(question("teacher", example), signal);
     if (signal.aborted) return;
     column.show(answer);
-    drawMoves();
+    compare();
     drawMore();
   } catch (error) {
     if (signal.aborted) return;
@@ -109,7 +109,7 @@ async function more() {
   } catch (error) {
     if (!signal.aborted) toast(`${error.title}. ${error.message}`, { bad: true });
   }
-  drawMoves();
+  compare();
   button.disabled = false;
 }
 

@@ -25,12 +25,13 @@ def require_json(request: Request) -> None:
 
 
 def client_of(request: Request) -> str:
-    """Who asks: the key that was checked, else the client's own name for itself, else its address.
+    """Who asks: the key that was checked and the client's own name for itself, without both its address.
 
-    It keeps an experiment's choice the same for one client and counts its requests; it proves nothing.
+    Several people may share a page and its key. It keeps an experiment's choice the same for one client and
+    counts its events; it proves nothing.
     """
-    named = getattr(request.state, "key_name", "") or request.headers.get("x-kallos-client", "")[:100]
-    return named or (request.client.host if request.client else "")
+    named = (getattr(request.state, "key_name", ""), request.headers.get("x-kallos-client", "")[:100])
+    return " ".join(filter(None, named)) or (request.client.host if request.client else "")
 
 
 def cached(request: Request, content: bytes, media_type: str, cache_control: str) -> Response:

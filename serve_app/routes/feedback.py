@@ -2,6 +2,7 @@
 
 from fastapi import Depends, FastAPI, Request
 
+from serve_app.guard import origin_of
 from serve_app.models import FeedbackRequest, FeedbackResponse
 from serve_app.routes import client_of, refusals, require_json
 from serve_app.service import Service
@@ -18,4 +19,4 @@ def add(app: FastAPI, service: Service) -> None:
         summary="Tell which image or which answer is better",
     )
     async def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse:
-        return await service.feedback(body, client_of(request))
+        return await service.feedback(body, client_of(request), origin_of(request.scope))

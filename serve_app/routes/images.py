@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -14,6 +15,8 @@ from serve_app.routes import cached, refusals
 from serve_app.service import Service
 
 IMAGE_ID = re.compile("[0-9a-f]{64}")
+# Maps wait for one another: in the threads of searches they would keep those waiting.
+_MAPS = ThreadPoolExecutor(1, "why")
 ImageId = Annotated[str, Path(description="sha256 of the image file's bytes, 64 hex characters")]
 
 
@@ -46,7 +49,10 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         system: Annotated[str, Query(max_length=100, description="empty = the default")] = "",
     ) -> Heatmap:
         chosen = system or service.system_names[0]
-        return await asyncio.to_thread(_known, lambda one: service.why(one, query, chosen), image_id)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            _MAPS, _known, lambda one: service.why(one, query, chosen), image_id
+        )
 
     @app.delete(
         "/v1/images/{image_id}",

@@ -49,6 +49,7 @@ class MadeUp:
         self.systems = {name: self.system(name, NUM_IMAGES) for name in self.system_names}
         self.asked, self.clients, self.events, self.whys = [], set(), [], []
         self.teacher_starts = 0
+        self.encoders = {"teacher": encoder_of("baseline")}  # of a system, where it is not its name's
 
     def system(self, name, num_rows):
         record = SimpleNamespace(encoder=encoder_of(name), parent="")
@@ -87,7 +88,7 @@ class MadeUp:
             query=request.query,
             rephrased=f"a photograph of {request.query}" if request.system == "teacher" else "",
             system=request.system,
-            encoder=encoder_of("baseline" if request.system == "teacher" else request.system),
+            encoder=self.encoders.get(request.system, encoder_of(request.system)),
             rows=rows,
             next=str(end) if end < len(order) else "",
             timings_ms={"encode": 1.25, "search": 2.5, "total": 3.75},
@@ -98,7 +99,7 @@ class MadeUp:
         values = [[0.1 + 0.02 * (row + column) for column in range(7)] for row in range(5)]
         return Heatmap(encoder=encoder_of(system), values=values)
 
-    async def feedback(self, event, client):
+    async def feedback(self, event, client, origin):
         known = event in self.events
         self.events.append(event)
         return FeedbackResponse(event_id="e", new=not known, num_preferences=0)

@@ -1,13 +1,10 @@
 """A page in real Chromium over the real HTTP app; its searches are made up."""
 
 import os
-import socket
-import threading
-import time
 
 import pytest
-import uvicorn
 from browsing import MadeUp
+from made_service import listening
 
 from cluster.profile import load_profile
 from serve_app.api import make_api
@@ -40,16 +37,8 @@ def api(service, config):
 
 @pytest.fixture
 def address(api):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(api, log_level="critical"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
+    with listening(api) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -118,6 +118,8 @@ def test_more_like_this_searches_with_the_image_and_the_address_keeps_it(page, s
     assert page.is_visible("#image") and page.is_hidden("#image-mix") and page.input_value("#query") == ""
     open_image(page, "live", 0)
     assert page.is_hidden("#why")  # there are no words that could be explained
+    page.keyboard.press("w")
+    assert page.get_attribute("#why", "aria-pressed") == "false" and service.whys == []
     page.keyboard.press("Escape")
     page.reload()
     page.wait_for_selector(".card")

@@ -85,6 +85,35 @@ def test_two_same_answers_are_nothing_to_compare(page, service, monkeypatch):
     assert "nothing to compare" in page.inner_text("#verdict-text") and page.is_hidden("#verdict")
 
 
+def test_the_box_keeps_the_focus_while_one_types_and_both_answers_are_the_same(page, service, monkeypatch):
+    monkeypatch.setitem(browsing.ORDERS, "live", browsing.ORDERS["baseline"])
+    page.click("#blind")
+    page.wait_for_selector("#verdict-done:not([hidden])")
+    page.fill("#query", "")
+    page.type("#query", "a boat")
+    until(lambda: service.asked[-1].query == "a boat")
+    page.wait_for_selector("#verdict-done:not([hidden])")
+    assert page.is_visible("#verdict-next")
+    page.keyboard.type(" at night")
+    assert page.input_value("#query") == "a boat at night"
+
+
+@pytest.mark.parametrize("key", ["p", "m", "w"])
+def test_no_key_does_what_a_blind_comparison_withholds(page, service, key):
+    search(page, "a boat")
+    page.click("#blind")
+    page.wait_for_selector("#verdict:not([hidden])")
+    page.click("[data-side=A] .card button")
+    page.wait_for_selector("#viewer[open]")
+    num_asked = len(service.asked)
+    page.keyboard.press(key)
+    assert page.is_visible("#viewer") and page.is_hidden("#pick")
+    assert page.get_attribute("#why", "aria-pressed") == "false"
+    page.keyboard.press("Escape")
+    settled(page)
+    assert (len(service.asked), service.whys) == (num_asked, [])
+
+
 @pytest.fixture
 def taught(service):
     """The service with a teacher, before the app is made over it."""

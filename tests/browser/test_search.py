@@ -2,7 +2,7 @@
 
 import time
 
-from browsing import HOSTILE, NUM_IMAGES, image_id, search, settled, shown, texts, until
+from browsing import HOSTILE, NUM_IMAGES, encoder_of, image_id, search, settled, shown, texts, until
 
 from serve_app.models import Filters
 
@@ -170,6 +170,28 @@ def test_nothing_found_and_an_empty_index_are_said(page, service, address):
     page.goto(f"{address}/?q=nothing")
     page.wait_for_selector(".said:not([hidden])")
     assert "kallos ingest" in page.inner_text("[data-system=live] .said")
+
+
+def test_a_header_names_the_encoder_that_answered_also_after_a_promotion(page, service):
+    header = "[data-system=live] .encoder"
+    search(page, "a boat")
+    assert page.inner_text(header) == f"aligned · encoder {encoder_of('live')[:8]}"
+    service.encoders["live"] = encoder_of("promoted")
+    search(page, "a dog")
+    assert page.inner_text(header) == f"aligned · encoder {encoder_of('promoted')[:8]}"
+    service.encoders["live"] = encoder_of("baseline")
+    search(page, "a cat")
+    assert page.inner_text(header) == f"the baseline's encoder {encoder_of('baseline')[:8]}"
+    before = page.inner_text("[data-system=baseline] .encoder")
+    assert before == f"before · encoder {encoder_of('baseline')[:8]}"
+
+
+def test_the_number_of_images_is_told_where_it_is_known(page, service):
+    assert page.inner_text("#health") == f"{NUM_IMAGES} images"
+    service.systems = {name: service.system(name, None) for name in service.systems}
+    page.reload()
+    page.wait_for_selector(".card")
+    assert page.inner_text("#health") == "connected"
 
 
 def test_words_with_a_minus_are_what_not_to_show(page, service):

@@ -15,12 +15,14 @@ import pytest
 import yaml
 from pictures import encoded, gradient, readable, unreadable, write_photos
 from pyarrow import parquet
+from tiny_encoder import write_tiny_encoder
 
 from actors import images
 from actors.encoder import Encoder
 from actors.images import Fit, image_id
 from actors.scorers import PromptPairs
-from cluster.tables import Store, embeddings_table
+from cluster.tables import EncoderRecord, Store, embeddings_table
+from jobs import index
 from jobs.ingest import IngestConfig, run, sources, stages
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.stages import NEW, REJECTED, Recipe
@@ -112,6 +114,36 @@ def test_twice_adds_nothing(ingested, profile, folder):
     assert (report["num_images"], report["num_embeddings"], report["num_duplicates"]) == (0, 0, 0)
     assert report["num_known"] == first["num_images"] + 1
     assert {name: store.count(name) for name in store.names()} == counts
+
+
+def test_after_a_promotion_new_images_are_embedded_for_what_is_live_too(ray_cluster, profile, tmp_path):
+    write_photos(tmp_path / "old", 3)
+    names = write_photos(tmp_path / "new", 5, seed=3)
+    store = Store(str(tmp_path / "store"))
+
+    def ingest(folder: str) -> dict:
+        """What the report says of the other encoders."""
+        config = IngestConfig(profile=profile, store=store.uri, source=str(tmp_path / folder))
+        return run(config)["other_encoders"]
+
+    assert ingest("old") == {}
+    checkpoint = write_tiny_encoder(tmp_path / "promoted", seed=1)
+    promoted = Encoder.load(checkpoint)
+    live, table = promoted.fingerprint, embeddings_table(promoted.fingerprint)
+    store.register_encoder(EncoderRecord(encoder=live, checkpoint=checkpoint, dim=promoted.dim))
+    index.run(index.IndexConfig(profile=profile, store=store.uri, encoder=live))
+    store.set_alias("live", live)
+    counts = {"num_copied": 0, "num_embedded": 5, "num_from_preview": 0}
+    assert ingest("new") == {live: {"aliases": ["live"], **counts}}
+    vectors = {row["image_id"]: row["vector"] for row in store.read(table).to_pylist()}
+    assert len(vectors) == 8
+    for name in names:
+        data = (tmp_path / "new" / name).read_bytes()
+        direct = promoted.encode_images(promoted.pixels(images.decode(data))[None])[0]
+        np.testing.assert_allclose(vectors[image_id(data)], direct, atol=1e-5)
+    store.open(table).delete(f"image_id = '{image_id(data)}'")  # as if the run had been killed before it
+    assert ingest("new")[live]["num_embedded"] == 1 and store.count(table) == 8
+    assert ingest("new")[live]["num_embedded"] == 0 and store.count(table) == 8
 
 
 def test_a_killed_run_continues_and_ends_as_if_never_killed(ray_cluster, profile, tmp_path):

@@ -181,6 +181,15 @@ def test_bad_input_is_refused_with_code_message_and_field(server, name):
     assert answer.headers["content-type"] == "application/json"
 
 
+def test_a_name_that_was_made_to_lead_here_is_refused(server):
+    answer = server.get("/v1/examples", headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (421, "wrong_host")
+
+
+def test_the_tables_of_feedback_are_there_before_anybody_gives_any(server, world):
+    assert {"feedback", "preferences"} <= set(world["store"].names())
+
+
 @pytest.mark.parametrize(
     "method, path, status, code",
     [

@@ -3,17 +3,18 @@
 import base64
 import hashlib
 import io
+import json
+import subprocess
+import sys
 import time
 
 import numpy as np
 import psutil
-import pyarrow as pa
 import pytest
 from PIL import Image
 from served import HEX_64, MAX_K, START_TIMEOUT_S, ask, ids, make_world, read_back, running
 
-from actors.images import preview_jpeg
-from cluster.tables import SCHEMAS, embeddings_schema, embeddings_table, now
+from cluster.profile import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -139,25 +140,25 @@ def test_a_click_is_on_the_disk_when_it_is_answered(server, world):
 
 
 def test_a_new_image_is_found_at_once_and_a_deleted_one_nowhere(server, world):
-    encoder = world["encoders"]["live"]
-    store, new = world["store"], hashlib.sha256(b"a new picture").hexdigest()
-    vector = encoder.encode_texts(["the newest picture"])[0]
-    shared = {"image_id": new, "caption": "new", "width_px": 9, "height_px": 9, "tags": [], "source": "test"}
-    shared["added_at"] = now()
-    jpeg = preview_jpeg(Image.new("RGB", (50, 50), "plum"))
-    image = {**shared, "uri": "", "detailed_caption": "", "preview": jpeg}
-    store.merge("images", pa.Table.from_pylist([image], SCHEMAS["images"]), on=["image_id"])
-    row = {**shared, "vector": vector, "aesthetic": 0.5}
-    rows = pa.Table.from_pylist([row], embeddings_schema(encoder.dim))
-    store.merge(embeddings_table(encoder.fingerprint), rows, on=["image_id"])
-    assert ids(ask(server, query="the newest picture", k=1)) == [new]
-    page = ask(server, query="the newest picture", k=1)
-    assert server.get(f"/v1/images/{new}/preview").content == jpeg
-    assert server.delete(f"/v1/images/{new}").json()["num_rows"] == 2
-    assert new not in ids(ask(server, query="the newest picture", k=MAX_K))
+    folder, name = world["folder"] / "photos", "plum.png"
+    folder.mkdir()
+    Image.new("RGB", (50, 50), "plum").save(folder / name)
+    data = (folder / name).read_bytes()
+    new, image = hashlib.sha256(data).hexdigest(), {"data": base64.b64encode(data).decode()}
+    command = [sys.executable, "-m", "jobs.ingest", "--profile", world["profile"], "--source", str(folder)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    live = world["encoders"]["live"].fingerprint  # ingest embeds with another one, the baseline
+    assert json.loads(told.splitlines()[-1])["other_encoders"][live]["num_embedded"] == 1
+    for system in ("live", "baseline"):
+        assert ids(ask(server, image=image, k=1, system=system)) == [new]
+    page = ask(server, image=image, k=1)
+    preview = server.get(f"/v1/images/{new}/preview").content
+    assert Image.open(io.BytesIO(preview)).size == (50, 50)
+    assert server.delete(f"/v1/images/{new}").json()["num_rows"] == 3
+    assert new not in ids(ask(server, image=image, k=MAX_K))
     assert server.get(f"/v1/images/{new}/preview").status_code == 404
     assert server.delete(f"/v1/images/{new}").status_code == 404
-    older = ask(server, query="the newest picture", k=3, cursor=page["next"])
+    older = ask(server, image=image, k=3, cursor=page["next"])
     assert older["results"] and new not in ids(older)
 
 

@@ -9,9 +9,9 @@ from cluster.profile import PROFILES
 from jobs.evaluate import EvaluateConfig, run, suite
 
 VARIANTS = (
-    suite.Variant("source", "lmm_score"),
+    suite.Variant("source", "lmm_score", {"source": "lmm_score"}),
     suite.Variant("source", "scorer", {"source": "scorer"}),
-    suite.Variant("grid", "u 5, v 5, stride 4"),
+    suite.Variant("grid", "u 5, v 5, stride 4", {"rows": 5, "columns": 5, "stride": 4}),
 )
 
 
@@ -19,7 +19,7 @@ VARIANTS = (
 def config(ray_cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("suite")
     profile = yaml.safe_load((PROFILES / "mini.yaml").read_text())
-    profile["align"] |= {"epochs": 1, "num_workers": 1}
+    profile["align"] |= {"epochs": 2, "num_workers": 1}
     (folder / "short.yaml").write_text(yaml.safe_dump(profile))
     return EvaluateConfig(
         suite="full",
@@ -51,7 +51,17 @@ def test_every_system_and_table_is_measured(measured):
     assert [row["name"] for row in measured["sweep"]["both"]] == ["0.0", "0.25", "0.5", "0.75", "1.0"]
     assert len(measured["styles"]) == 6 and len(measured["judge_table"]) == 6
     assert [row["name"] for row in measured["ablations"]] == [variant.name for variant in VARIANTS]
+    assert [row["own"] for row in measured["ablations"]] == [True, False, True]
     assert len(measured["targets"]) == 10
+
+
+def test_each_epoch_is_measured_and_the_last_is_where_the_curve_ends(measured):
+    for mode, num_epochs in (("both", 2), ("text", 1)):
+        followed, curve = measured["training"][mode], measured["sweep"][mode]
+        assert [row["name"] for row in followed] == [str(epoch) for epoch in range(num_epochs + 1)]
+        for metric in ("recall@1", "aesthetic@5", "zero_shot", "vendi@10"):
+            assert followed[0][metric]["value"] == curve[0][metric]["value"]
+            assert followed[-1][metric]["value"] == pytest.approx(curve[-1][metric]["value"], abs=0.02)
 
 
 def test_the_curve_goes_through_before_and_after(measured):
@@ -74,9 +84,10 @@ def test_started_again_it_does_nothing_anew(config, measured, monkeypatch):
     monkeypatch.setattr(suite, "VARIANTS", VARIANTS)
     monkeypatch.setattr(suite, "TEXT_EPOCHS", 1)
     again = run(config)
-    for same in ("metrics", "difference", "win_rate", "sweep", "ablations", "num_preferences"):
+    for same in ("metrics", "difference", "win_rate", "sweep", "training", "ablations", "num_preferences"):
         assert again[same] == measured[same], same
     assert again["seconds"]["total"] < measured["seconds"]["total"] / 2
+    assert again["went_on"] and not measured["went_on"]
 
 
 def test_the_page_is_drawn_again_from_what_lies_there(config, measured, tmp_path):
@@ -86,5 +97,5 @@ def test_the_page_is_drawn_again_from_what_lies_there(config, measured, tmp_path
     told = json.loads(report.read_text())
     told["targets"][0]["quantity"] = "a renamed quantity"
     report.write_text(json.dumps(told))
-    run(config.model_copy(update={"report": True}))
+    run(EvaluateConfig(report=True, out=config.out))
     assert "a renamed quantity" in page.read_text() and "a renamed quantity" not in before

@@ -57,6 +57,14 @@ def test_an_image_is_removed_from_every_table(filled):
         filled.delete_image(IDS[1])
 
 
+def test_vectors_without_their_image_are_removed_too(filled):
+    """What an ingest leaves that was killed between the two."""
+    filled.open("images").delete(f"image_id = '{IDS[5]}'")
+    assert filled.delete_image(IDS[5]) == 2 + 2, "two tables of vectors, both rankings"
+    with pytest.raises(KeyError):
+        filled.delete_image(IDS[5])
+
+
 def test_tables_that_are_missing_do_not_matter(store):
     with pytest.raises(KeyError):
         store.delete_image(IDS[0])

@@ -14,7 +14,7 @@ from cluster.profile import ROOT
 from cluster.tables import SCHEMAS
 from serve_app import feedback as module
 from serve_app.errors import ApiError
-from serve_app.feedback import Feedback, keep
+from serve_app.feedback import Feedback, keep, make_tables
 from serve_app.models import FeedbackRequest, FeedbackResponse
 from serve_app.tickets import Tickets
 
@@ -59,7 +59,7 @@ def taker(store, clock):
     def take(*events: FeedbackRequest, client="ada", **settings) -> list[FeedbackResponse]:
         async def run():
             feedback = Feedback(store, TICKETS, clock=lambda: clock.now, **settings)
-            return await asyncio.gather(*(feedback.take(one, client) for one in events))
+            return await asyncio.gather(*(feedback.take(one, client, "here") for one in events))
 
         return asyncio.run(run())
 
@@ -273,15 +273,41 @@ def test_one_client_cannot_send_without_end(store):
     async def run():
         feedback = Feedback(store, TICKETS, events_per_minute=3, clock=lambda: ANSWERED + 60)
         for place in range(3):
-            await feedback.take(click(place), "ada")
+            await feedback.take(click(place), "ada", "here")
         with pytest.raises(ApiError) as caught:
-            await feedback.take(click(3), "ada")
-        return caught.value, await feedback.take(click(3), "bob")
+            await feedback.take(click(3), "ada", "here")
+        return caught.value, await feedback.take(click(3), "bob", "here")
 
     refused, other = asyncio.run(run())
     assert (refused.status_code, refused.code) == (429, "too_many")
     assert 50 <= int(refused.headers["Retry-After"]) <= 61
     assert other.new and store.count("feedback") == 4
+
+
+def test_names_without_end_do_not_help_one_key_or_address(store, monkeypatch):
+    monkeypatch.setattr(module, "CLIENTS_PER_ORIGIN", 2)
+
+    async def run():
+        feedback = Feedback(store, TICKETS, events_per_minute=1, clock=lambda: ANSWERED + 60)
+        await feedback.take(click(1), "ada", "here")
+        with pytest.raises(ApiError, match="No more than 1 event"):  # and counts for nobody
+            await feedback.take(click(2), "ada", "here")
+        await feedback.take(click(1), "bob", "here")
+        with pytest.raises(ApiError) as caught:
+            await feedback.take(click(1), "eli", "here")
+        return caught.value, await feedback.take(click(1), "eli", "there")
+
+    refused, other = asyncio.run(run())
+    assert (refused.status_code, refused.code) == (429, "too_many") and "No more than 2" in refused.detail
+    assert other.new
+
+
+def test_the_tables_of_events_are_made_once_and_left_as_they_are(taker, store):
+    make_tables(store)
+    assert store.count("feedback") == store.count("preferences") == 0
+    taker(click(6))
+    make_tables(store)
+    assert store.count("feedback") == 1 and store.count("preferences") == 4
 
 
 ANSWERS_UNTIL_KILLED = """
@@ -295,7 +321,7 @@ ANSWERS_UNTIL_KILLED = """
         shown = [f"{place:064x}" for place in range(8)]
         search_id = tickets.issue(f"query {number}", "live", "a" * 16, shown, time.time() - 10)
         event = FeedbackRequest(kind="click", search_id=search_id, results=shown, image_id=shown[3])
-        print((await feedback.take(event, "ada")).event_id, flush=True)
+        print((await feedback.take(event, "ada", "here")).event_id, flush=True)
 
     async def main():
         feedback = Feedback(Store(sys.argv[1]), tickets, events_per_minute=100_000)

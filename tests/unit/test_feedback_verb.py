@@ -56,6 +56,13 @@ def test_the_report_counts_kinds_systems_and_who_won(filled):
     assert blind["diversity"] == {"a": 1, "b": 1, "tie": 1, "share_a": 0.5}
 
 
+def test_a_table_without_events_is_no_feedback(store):
+    """A server makes the table as it starts."""
+    store.merge("feedback", SCHEMAS["feedback"].empty_table(), on=["event_id"])
+    with pytest.raises(UserError, match="holds no feedback"):
+        run(FeedbackConfig(store=store.uri))
+
+
 def test_the_export_is_what_evaluate_reads(filled, tmp_path):
     path = str(tmp_path / "new" / "votes.parquet")
     report = run(FeedbackConfig(store=filled.uri, export=path))

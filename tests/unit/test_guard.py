@@ -8,7 +8,6 @@ from cluster.errors import UserError
 from cluster.profile import Align
 from jobs.align.guard import CaptionPairs, draw, exceeds, outcome, recall_at_10
 from jobs.align.prepare import run_name
-from jobs.evaluate.metrics import recall_at, text_to_image_ranks
 
 
 def captions(rows: list[tuple[str, str]]) -> pa.Table:
@@ -68,12 +67,14 @@ def test_no_captions_hold_nothing_out():
     assert draw(empty, 256, seed=0).held_out.num_rows == 0
 
 
-def test_recall_is_that_of_the_evaluation_with_ties_against_the_encoder():
+def test_recall_is_that_of_a_loop_with_ties_against_the_encoder():
     rng = np.random.default_rng(0)
     # Small whole numbers: exact scores, and many ties.
     texts, images = (rng.integers(-2, 3, (57, 3)).astype(np.float32) for _ in range(2))
-    ranks = text_to_image_ranks(texts, lambda: [(np.arange(57), images)])
-    recall = recall_at(ranks, 10).mean()
+    nearer = [
+        sum(texts[i] @ images[j] >= texts[i] @ images[i] for j in range(57) if j != i) for i in range(57)
+    ]
+    recall = np.mean([number < 10 for number in nearer])
     assert recall_at_10(texts, images) == recall and 0.1 < recall < 0.9
 
 
@@ -129,17 +130,18 @@ def test_a_run_that_went_too_far_at_once_is_refused_with_the_way_out():
 def test_a_run_is_named_by_all_that_changes_training():
     pairs = pa.table({"query": ["a", "b"], "consistent": [True, False], "weight": [1.0, 0.5]})
     drawn = draw(numbered(200), 40, seed=0)
-    plain = ("parent", Align(), pairs, drawn, 0.03)
+    plain = ("parent", "fp32", Align(), pairs, drawn, 0.03)
     swapped = CaptionPairs(drawn.held_out, drawn.learned)
     fewer = CaptionPairs(drawn.learned, drawn.held_out.slice(1))
     consistent = pairs.set_column(1, "consistent", pa.array([True, True]))
     changed = [
-        ("parent", Align(near_tie_weight=0.4), pairs, drawn, 0.03),
-        ("parent", Align(inconsistent_weight=0.4), pairs, drawn, 0.03),
-        ("parent", Align(), consistent, drawn, 0.03),
-        ("parent", Align(), pairs, swapped, 0.03),
-        ("parent", Align(), pairs, fewer, 0.03),
-        ("parent", Align(), pairs, drawn, 0.04),
+        ("parent", "bf16", Align(), pairs, drawn, 0.03),
+        ("parent", "fp32", Align(near_tie_weight=0.4), pairs, drawn, 0.03),
+        ("parent", "fp32", Align(inconsistent_weight=0.4), pairs, drawn, 0.03),
+        ("parent", "fp32", Align(), consistent, drawn, 0.03),
+        ("parent", "fp32", Align(), pairs, swapped, 0.03),
+        ("parent", "fp32", Align(), pairs, fewer, 0.03),
+        ("parent", "fp32", Align(), pairs, drawn, 0.04),
     ]
-    assert run_name(*plain) == run_name("parent", Align(), pairs.take([1, 0]), drawn, 0.03)
+    assert run_name(*plain) == run_name("parent", "fp32", Align(), pairs.take([1, 0]), drawn, 0.03)
     assert len({run_name(*each) for each in (plain, *changed)}) == 1 + len(changed)

@@ -65,23 +65,6 @@ def test_a_missing_column_is_named(tmp_path, column):
         hpir.read_hpir(write(tmp_path, "parquet", records))
 
 
-@pytest.mark.parametrize(
-    "name, content, said",
-    [
-        ("votes.xlsx", b"x", "must end in"),
-        ("absent.csv", None, "no table at"),
-        ("votes.parquet", b"not parquet", "not a readable"),
-    ],
-)
-def test_a_table_that_cannot_be_read_is_named(tmp_path, name, content, said):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{said}.*") as error:
-        hpir.read_table(str(path))
-    assert name in str(error.value)
-
-
 def test_an_empty_group_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"row 0 \('red boat'\): a group holds no image"):
         hpir.read_hpir(

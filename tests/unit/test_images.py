@@ -5,8 +5,18 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from pictures import animated, bomb, deep_grey, encoded, gradient, readable, rotated_by_exif, unreadable
-from PIL import Image
+from pictures import (
+    animated,
+    bomb,
+    commented_gif,
+    deep_grey,
+    encoded,
+    gradient,
+    readable,
+    rotated_by_exif,
+    unreadable,
+)
+from PIL import Image, ImageCms
 
 from actors import images
 from actors.images import Fit, UnusableImage
@@ -78,6 +88,26 @@ def test_preview_keeps_shape_and_never_grows():
     large = Image.open(BytesIO(images.preview_jpeg(gradient(800, 400))))
     small = Image.open(BytesIO(images.preview_jpeg(gradient(100, 50))))
     assert (large.format, large.size, small.size) == ("JPEG", (256, 128), (100, 50))
+
+
+def described_jpeg() -> bytes:
+    """A JPEG with every kind of metadata that Pillow writes."""
+    exif = Image.Exif()
+    exif[0x010E] = "palm tree"  # ImageDescription
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    told = {"comment": b"palm tree", "xmp": b"<x>palm tree</x>", "dpi": (300, 300)}
+    return encoded(gradient(), exif=exif, icc_profile=profile, **told)
+
+
+@pytest.mark.parametrize("longer_side_px", [64, 256])
+@pytest.mark.parametrize("data", [described_jpeg(), commented_gif()], ids=["jpeg", "gif"])
+def test_a_preview_keeps_nothing_but_the_picture(data, longer_side_px):
+    assert b"palm tree" in data
+    preview = images.preview_jpeg(images.decode(data), longer_side_px)
+    assert b"palm" not in preview
+    told = Image.open(BytesIO(preview)).info
+    assert set(told) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    assert told["jfif_density"] == (1, 1)
 
 
 def test_identity_is_sha256_of_the_bytes():

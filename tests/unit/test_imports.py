@@ -17,9 +17,11 @@ MAY_IMPORT = {
     "jobs": {"jobs", "actors", "cluster"},
     "serve_app": {"serve_app", "actors", "cluster"},
 }
-# Inside jobs a verb knows the world, the harness and the machine; these run other verbs, and the evaluation's
-# suite runs whole loops.
-EVERY_VERB = {"studio", "command", "machine"}
+# Inside jobs a verb knows the world, the harness, the machine and what lies beside the verbs; these run other
+# verbs, and the evaluation's suite runs whole loops.
+EVERY_VERB = {
+    "studio", "command", "machine", "table_files", "caption_pairs", "missing_vectors", "stored_pixels",
+}  # fmt: skip
 RUN_OTHERS = {"demo", "bench", "loop"}
 MAY_ALSO = {"evaluate": {"loop"}}
 

@@ -88,6 +88,12 @@ def test_prepared_rows_carry_what_the_tables_need():
     assert len(row["pixels"]) == 3 * 96 * 96 and row["preview"][:2] == b"\xff\xd8"
 
 
+def test_a_mistake_with_one_image_rejects_it_and_ends_nothing(monkeypatch):
+    monkeypatch.setattr("actors.images.preview_jpeg", lambda image, side: 1 / 0)
+    row = stages.prepare_row(Raw("r.jpg", readable()["rotated.jpg"]), RECIPE, NOTHING)
+    assert (row["status"], row["stage"]) == (REJECTED, "decode") and "ZeroDivisionError" in row["error"]
+
+
 # --- listings and sources
 
 

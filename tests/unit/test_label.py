@@ -40,7 +40,7 @@ def test_queries_of_every_kind_of_file(files, name):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("none.txt", "does not exist"), ("other.csv", "no column 'query'"), ("empty.txt", "no query")],
+    [("none.txt", "does not exist"), ("other.csv", "lacks the column.* query"), ("empty.txt", "no query")],
 )
 def test_files_that_cannot_be_used(files, name, words):
     with pytest.raises(UserError, match=words):

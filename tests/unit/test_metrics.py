@@ -7,41 +7,6 @@ from actors.cascade import cascade_order
 from jobs.evaluate import metrics, teacher, winrate
 
 
-def naive_ranks(texts, owners, vectors):
-    """One text at a time over the full list: place of the best own image, ties before it."""
-    ranks = []
-    for text, vector in enumerate(texts):
-        scores = [float(vector @ image) for image in vectors]
-        best = max(score for score, owner in zip(scores, owners, strict=True) if owner == text)
-        ranks.append(1 + sum(s >= best for s, o in zip(scores, owners, strict=True) if o != text))
-    return np.array(ranks)
-
-
-def blocks_of(owners, vectors, size):
-    return lambda: ((owners[i : i + size], vectors[i : i + size]) for i in range(0, len(owners), size))
-
-
-@pytest.mark.parametrize("block_rows", [1, 7, 1000])
-@pytest.mark.parametrize("num_texts, num_images", [(1, 1), (5, 13), (17, 101)])
-def test_ranks_equal_a_naive_oracle_with_ties(num_texts, num_images, block_rows):
-    rng = np.random.default_rng(num_images)
-    # Small integers: many scores are exactly equal, and float32 sums are exact in any order.
-    texts = rng.integers(-1, 2, (num_texts, 3)).astype(np.float32)
-    vectors = rng.integers(-1, 2, (num_images, 3)).astype(np.float32)
-    owners = np.concatenate([np.arange(num_texts), rng.integers(-1, num_texts, num_images - num_texts)])
-    ranks = metrics.text_to_image_ranks(texts, blocks_of(owners, vectors, block_rows))
-    np.testing.assert_array_equal(ranks, naive_ranks(texts, owners, vectors))
-
-
-def test_a_collapsed_encoder_gets_the_last_rank_and_no_recall():
-    texts, vectors = np.ones((2, 4), np.float32), np.ones((6, 4), np.float32)
-    owners = np.array([0, 1, -1, -1, 0, -1])
-    ranks = metrics.text_to_image_ranks(texts, blocks_of(owners, vectors, 4))
-    assert ranks.tolist() == [5, 6]  # four other images tie with text 0's two, five with text 1's one
-    assert metrics.recall_at(ranks, 5).tolist() == [1, 0]
-    assert metrics.recall_at(ranks, 1).sum() == 0
-
-
 def test_rank_in_lists_counts_from_one_and_misses_are_beyond_any_k():
     lists = [["a", "b", "c"], ["a", "b"], []]
     ranks = metrics.rank_in_lists(lists, [frozenset("c"), frozenset("xb"), frozenset("a")])

@@ -6,12 +6,10 @@ from typing import get_args
 
 import pytest
 import torch
-from open_clip.loss import ClipLoss
 from torch.nn import functional
 
 from cluster.profile import Objective
 from jobs.align.objectives import (
-    contrastive_loss,
     dpo_loss,
     hinge_loss,
     ipo_loss,
@@ -214,32 +212,3 @@ def test_a_query_of_the_listwise_objective_loses_what_its_order_loses():
     assert losses.tolist() == pytest.approx(
         [plackett_luce_loss(policy, reference, beta=0.5).mean().item()] * 6
     )
-
-
-def unit(*shape: int, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
-
-
-def test_contrastive_loss_is_that_of_open_clip():
-    images, texts = unit(7, 5, seed=1), unit(7, 5, seed=2)
-    losses = contrastive_loss(images, texts, temperature=0.05)
-    assert losses.shape == (7,)
-    expected = ClipLoss()(images, texts, logit_scale=torch.tensor(20.0))
-    assert losses.mean().item() == pytest.approx(expected.item(), abs=1e-5)
-
-
-def test_contrastive_loss_of_orthogonal_pairs_in_closed_form():
-    features = torch.eye(4)
-    losses = contrastive_loss(features, features, temperature=0.5)
-    assert losses.tolist() == pytest.approx([math.log(math.exp(2) + 3) - 2] * 4)
-
-
-def test_rows_of_the_same_caption_are_no_negatives_of_each_other():
-    images, texts = unit(4, 6, seed=3), unit(4, 6, seed=4)
-    same = torch.eye(4, dtype=torch.bool)
-    same[0, 1] = same[1, 0] = True
-    losses = contrastive_loss(images, texts, temperature=0.1, same=same)
-    without_row_1 = contrastive_loss(images[[0, 2, 3]], texts[[0, 2, 3]], temperature=0.1)
-    assert losses[0].item() == pytest.approx(without_row_1[0].item(), abs=1e-6)
-    assert losses[2].item() > without_row_1[1].item()  # row 1 is still a negative of row 2

@@ -214,7 +214,7 @@ def test_a_tiny_run_writes_a_checkpoint_that_loads_the_same(tmp_path, tokenizer,
     assert AutoModelForCausalLM.from_pretrained(out).config.architectures == ["Qwen2ForCausalLM"]
     card = (out / "README.md").read_text()
     assert "$" not in card and "| `kw_dict` | 0.000 (0.000 to 0.658)" in card
-    with pytest.raises(UserError, match="already holds a model"):
+    with pytest.raises(UserError, match="already holds a checkpoint"):
         recipe.run(TINY.model_copy(update={"out": str(out)}))
 
 

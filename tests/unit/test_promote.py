@@ -4,21 +4,24 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from actors.encoder import Encoder, load_registered
 from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table, now
 from jobs import demo
-from jobs.promote import PromoteConfig, run
+from jobs.promote import PromoteConfig, job, run
 
-BASELINE, GOOD, BETTER = "b" * 16, "c" * 16, "d" * 16
+BASELINE, GOOD, BETTER, LAST = "b" * 16, "c" * 16, "d" * 16, "f" * 16
 IMAGES = ["1", "2", "3"]
 
 
-def add_encoder(store, encoder: str, *, parent=BASELINE, recall=(0.98, 0.97), images=IMAGES) -> None:
+def add_encoder(
+    store, encoder: str, *, parent=BASELINE, recall=(0.98, 0.97), images=IMAGES, checkpoint="none"
+) -> None:
     """An encoder as `kallos align` registers it, and its table with those images."""
     metrics = {"align": {"recall@10": dict(zip(("before", "after"), recall, strict=True))}} if recall else {}
     store.register_encoder(
-        EncoderRecord(encoder=encoder, parent=parent, checkpoint="none", dim=2, metrics=metrics)
+        EncoderRecord(encoder=encoder, parent=parent, checkpoint=checkpoint, dim=2, metrics=metrics)
     )
     if images:
         rows = [{**image(identity), "vector": [1.0, 0.0], "aesthetic": 0.5} for identity in images]
@@ -31,6 +34,14 @@ def image(identity: str) -> dict:
     texts = dict.fromkeys(("uri", "caption", "detailed_caption", "source"), "")
     sizes = dict(width_px=1, height_px=1, preview=b"")
     return dict(image_id=identity, tags=[], added_at=now(), **texts, **sizes)
+
+
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch) -> list[str]:
+    """The encoders that were loaded: no checkpoint is there."""
+    names: list[str] = []
+    monkeypatch.setattr(job, "load_registered", lambda record: names.append(record.encoder))
+    return names
 
 
 @pytest.fixture
@@ -74,6 +85,25 @@ def test_the_demo_promotes_by_the_same_checks(filled):
     assert filled.alias("live") == GOOD
 
 
+@pytest.mark.parametrize("changes", [{}, {"dry_run": True}])
+def test_an_encoder_that_no_server_could_load_is_refused(filled, monkeypatch, changes):
+    monkeypatch.setattr(job, "load_registered", load_registered)
+    assert "encoder model 'none' is no folder here" in refusal(filled, **changes)
+
+
+def test_a_folder_that_holds_another_encoder_by_now_is_refused(filled, monkeypatch, tiny_encoder_folder):
+    monkeypatch.setattr(job, "load_registered", load_registered)
+    add_encoder(filled, BETTER, checkpoint=tiny_encoder_folder)
+    held = Encoder.load(tiny_encoder_folder).fingerprint
+    assert f"holds encoder {held}, no longer {BETTER}" in refusal(filled, encoder=BETTER)
+
+
+def test_what_is_rolled_back_to_is_loaded_too(filled, loaded):
+    promote(filled)
+    promote(filled, rollback=True)
+    assert loaded == [GOOD, BASELINE]
+
+
 def test_a_dry_run_checks_and_changes_nothing(filled):
     told = promote(filled, dry_run=True)
     assert (told["live"], told["changed"], told["dry_run"]) == (GOOD, True, True)
@@ -101,6 +131,37 @@ def test_more_loss_of_recall_than_the_profile_allows_is_refused(filled, tmp_path
     message = refusal(filled, encoder=BETTER)
     assert "0.040 of recall@10" in message and "guard.max_recall_drop allows 0.03" in message
     assert promote(filled, encoder=BETTER, profile=guarded(tmp_path, max_recall_drop=0.04))["changed"]
+
+
+def test_what_a_chain_of_alignments_cost_is_added_up(filled, tmp_path):
+    """GOOD lost 0.01 of the baseline's recall, BETTER 0.021 of GOOD's, and LAST gained 0.002."""
+    add_encoder(filled, BETTER, parent=GOOD, recall=(0.97, 0.949))
+    message = refusal(filled, encoder=BETTER)
+    assert (
+        "cost encoder dddddddddddddddd 0.031 of recall@10 in 2 alignments together (0.010, 0.021)" in message
+    )
+    allowed = guarded(tmp_path, max_recall_drop=0.031)
+    assert promote(filled, encoder=BETTER, profile=allowed)["recall_drop"] == pytest.approx(0.031)
+    add_encoder(filled, LAST, parent=BETTER, recall=(0.949, 0.951))
+    assert promote(filled, encoder=LAST)["recall_drop"] == pytest.approx(0.029)
+
+
+def test_an_unmeasured_alignment_on_the_way_is_refused(filled, tmp_path):
+    add_encoder(filled, BETTER, recall=None)
+    add_encoder(filled, LAST, parent=BETTER)
+    message = refusal(filled, encoder=LAST)
+    assert "Nobody measured" in message and "2 alignments together (unknown, 0.010)" in message
+    told = promote(filled, encoder=LAST, profile=guarded(tmp_path, num_captions=0))
+    assert told["changed"] and told["recall_drop"] is None
+
+
+@pytest.mark.parametrize("parents", [("e" * 16,), (BETTER,), (LAST, BETTER)])
+def test_a_way_that_ends_nowhere_or_goes_round_is_refused(filled, parents):
+    """The encoders are BETTER and, where there are two parents, LAST."""
+    for encoder, parent in zip((BETTER, LAST), parents, strict=False):
+        add_encoder(filled, encoder, parent=parent)
+    message = refusal(filled, encoder=BETTER)
+    assert "Nobody measured" in message and "(unknown, 0.010" in message
 
 
 @pytest.mark.parametrize("recall", [None, (None, None), (0.9, None)])

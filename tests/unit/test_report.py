@@ -239,7 +239,7 @@ def test_an_unknown_alias_and_missing_queries_are_the_users_to_mend(tmp_path):
     with pytest.raises(UserError, match="no encoder 'baseline'"):
         run(empty)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match=r"absent.txt.*--queries"):
+    with pytest.raises(UserError, match=r"absent\.txt' does not exist"):
         inputs.load_queries(EvaluateConfig(queries="absent.txt"), Store(str(tmp_path)))
     (tmp_path / "blank.txt").write_text("\n  \n")
     with pytest.raises(UserError, match=r"no queries in .*blank.txt"):
@@ -253,12 +253,12 @@ def test_queries_are_drawn_by_seed_and_fall_back_to_captions(store, tmp_path):
     path = tmp_path / "queries.txt"
     path.write_text("\n".join(f"q{i}" for i in range(30)) + "\nq0\n")
     drawn = [
-        inputs.load_queries(EvaluateConfig(queries=str(path), num_queries=5, seed=seed), store)
+        inputs.load_queries(EvaluateConfig(queries=str(path), num_queries=5, seed=seed), store)[0]
         for seed in (0, 0, 1)
     ]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 5
-    assert "<i>picture</i> 7" in inputs.load_queries(EvaluateConfig(num_queries=100), store)
+    assert "<i>picture</i> 7" in inputs.load_queries(EvaluateConfig(num_queries=100), store)[0]
 
 
 def test_captions_that_several_images_share_are_one_query():

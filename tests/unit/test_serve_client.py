@@ -10,7 +10,7 @@ from typing import get_type_hints
 import httpx
 import pytest
 from made_service import IMAGE_IDS, JPEG, MadeService, made_app
-from starlette.testclient import TestClient
+from made_service import asking as asking_app
 
 from cluster.errors import UserError
 from jobs import cli
@@ -25,7 +25,7 @@ KEY = "k" * 16
 
 def over(app):
     """A transport to the app, without a network."""
-    within = TestClient(app, raise_server_exceptions=False)
+    within = asking_app(app)
 
     def answer(request):
         got = within.request(
@@ -37,7 +37,7 @@ def over(app):
 
 
 def client(service=None, key="", **settings):
-    return Client("http://testserver", key, transport=over(made_app(service, **settings)))
+    return Client("http://localhost", key, transport=over(made_app(service, **settings)))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_a_search_waits_while_the_teacher_starts(monkeypatch):
 
 
 def test_it_does_not_wait_beyond_the_limit():
-    asking = Client("http://testserver", start_limit_s=5, transport=over(made_app(Starting())))
+    asking = Client("http://localhost", start_limit_s=5, transport=over(made_app(Starting())))
     with asking, pytest.raises(ClientError, match="teacher_starting"):
         asking.search("boat")
 

@@ -6,9 +6,8 @@ import re
 import httpx
 import pytest
 import yaml
-from made_service import IMAGE_IDS, MadeService, made_app
+from made_service import IMAGE_IDS, MadeService, asking, made_app
 from starlette.responses import PlainTextResponse
-from starlette.testclient import TestClient
 
 from cluster.errors import UserError
 from cluster.profile import PROFILES, ROOT, Serve, profile_names
@@ -32,7 +31,7 @@ def keys_file(tmp_path):
 
 
 def client(service=None, **settings):
-    return TestClient(made_app(service, **settings), raise_server_exceptions=False, follow_redirects=False)
+    return asking(made_app(service, **settings), follow_redirects=False)
 
 
 def bearer(key):
@@ -107,16 +106,29 @@ def test_everything_else_needs_a_key(keys_file, method, path):
     assert with_keys.request(method, path, headers=bearer(KEY)).status_code != 401
 
 
-def test_the_keys_name_is_the_client(keys_file):
+@pytest.mark.parametrize(
+    ("key", "named", "expected"),
+    [
+        (OTHER, "", "bob"),
+        (OTHER, "someone", "bob someone"),
+        ("", "someone", "someone"),
+        ("", "", "testclient"),
+    ],
+)
+def test_who_asks_is_the_key_and_what_the_client_calls_itself(keys_file, key, named, expected):
+    """Several people may share a page and its key."""
     service = MadeService()
-    headers = {**bearer(OTHER), "X-Kallos-Client": "someone else"}
-    answer = client(service, keys_file=keys_file).post("/v1/search", json={"query": "a"}, headers=headers)
-    assert answer.status_code == 200
-    assert service.asked[0][1] == "bob"
+    headers = {**(bearer(key) if key else {}), **({"X-Kallos-Client": named} if named else {})}
+    over = client(service, **({"keys_file": keys_file} if key else {}))
+    assert over.post("/v1/search", json={"query": "a"}, headers=headers).status_code == 200
+    assert [who for _, who in service.asked] == [expected]
+    event = {"kind": "click", "search_id": "search-1", "results": IMAGE_IDS[:1], "image_id": IMAGE_IDS[0]}
+    assert over.post("/v1/feedback", json=event, headers=headers).status_code == 200
+    assert service.told == [(expected, "key bob" if key else "testclient")]
 
 
 def test_below_a_path_that_a_proxy_cuts_off_the_same_paths_are_open(keys_file):
-    below = TestClient(made_app(keys_file=keys_file), root_path="/images")
+    below = asking(made_app(keys_file=keys_file), root_path="/images")
     assert below.get("/images/healthz").status_code == 200
     assert below.get("/images/v1/examples").status_code == 401
 
@@ -208,7 +220,7 @@ def test_each_key_has_its_own_limit(keys_file):
 def test_without_keys_the_address_counts_and_not_what_a_client_calls_itself(first, second, status):
     app = made_app(requests_per_minute=1)
     got = [
-        TestClient(app, client=(host, 1)).get("/v1/examples", headers={"X-Kallos-Client": host}).status_code
+        asking(app, client=(host, 1)).get("/v1/examples", headers={"X-Kallos-Client": host}).status_code
         for host in (first, second)
     ]
     assert got == [200, status]
@@ -247,8 +259,8 @@ def test_a_body_that_comes_too_slowly_is_refused():
         await asyncio.sleep(5)
 
     async def run():
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here") as asking:
-            return await asking.post(
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://[::1]") as slowly:
+            return await slowly.post(
                 "/v1/search", content=slow(), headers={"Content-Type": "application/json"}
             )
 
@@ -268,8 +280,8 @@ def test_a_slow_answer_to_a_body_that_has_arrived_is_not_cut_off():
 
     async def run():
         transport = httpx.ASGITransport(BodyLimit(answer, 100, timeout_s=0.05))
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as asking:
-            return await asking.post("/", content=b"body")
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as behind:
+            return await behind.post("/", content=b"body")
 
     assert asyncio.run(run()).text == "done"
 
@@ -312,6 +324,6 @@ def test_a_request_id_of_the_client_is_returned_where_it_is_one(given, kept):
 def test_an_id_that_the_proxy_returns_itself_is_not_returned_twice():
     from serve_app.api import make_api
 
-    behind = TestClient(make_api(MadeService(), Serve(), proxy_returns_id=True))
+    behind = asking(make_api(MadeService(), Serve(), proxy_returns_id=True))
     assert "x-request-id" not in behind.get("/healthz", headers={"X-Request-ID": "from-the-proxy"}).headers
     assert "x-request-id" in behind.get("/healthz", headers={"X-Request-ID": "not an id"}).headers

@@ -7,8 +7,7 @@ import sys
 import threading
 
 import pytest
-from made_service import IMAGE_IDS, MadeService, made_app
-from starlette.testclient import TestClient
+from made_service import IMAGE_IDS, MadeService, asking, made_app
 
 from cluster.profile import ROOT
 from serve_app import logs
@@ -34,10 +33,6 @@ def lines():
     yield kept
     logger.removeHandler(handler)
     logger.setLevel(before)
-
-
-def asking(app, **options):
-    return TestClient(app, raise_server_exceptions=False, **options)
 
 
 def test_a_request_is_one_line(lines):

@@ -4,8 +4,7 @@ import json
 import re
 
 import pytest
-from made_service import IMAGE_IDS, MadeService
-from starlette.testclient import TestClient
+from made_service import IMAGE_IDS, MadeService, asking
 
 from cluster.profile import ROOT, Serve
 from serve_app import metrics
@@ -90,11 +89,11 @@ def test_without_ray_nothing_happens():
 
 
 def test_requests_are_counted_by_the_template_of_their_route(series):
-    asking = TestClient(make_api(MadeService(), Serve()), raise_server_exceptions=False)
+    client = asking(make_api(MadeService(), Serve()))
     for path in (f"/v1/images/{IMAGE_IDS[0]}/preview", f"/v1/images/{IMAGE_IDS[1]}/preview",
                  "/v1/images/none/preview", "/healthz", "/nothing/at/all", "/page/kallos.css"):  # fmt: skip
-        asking.get(path)
-    asking.post("/v1/search", json={"query": "break"})
+        client.get(path)
+    client.post("/v1/search", json={"query": "break"})
     preview = "/v1/images/{image_id}/preview"
     assert [told[1:] for told in series["kallos_requests_total"].told] == [
         (preview, "200"), (preview, "200"), (preview, "404"), ("/healthz", "200"), ("other", "404"),

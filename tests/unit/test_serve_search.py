@@ -9,9 +9,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_service import made_app
+from made_service import asking, made_app
 from PIL import Image
-from starlette.testclient import TestClient
 
 from cluster.errors import UserError
 from serve_app import filters, paging, tastes
@@ -111,7 +110,7 @@ def test_filters_keep_what_they_say(table, given, kept):
     ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "1000-12-31T23:59:59", "0999-01-01T00:00:00Z"],
 )
 def test_moments_that_sql_or_another_time_zone_cannot_write_are_refused(name, moment):
-    answer = TestClient(made_app()).post("/v1/search", json={"query": "a boat", "filters": {name: moment}})
+    answer = asking(made_app()).post("/v1/search", json={"query": "a boat", "filters": {name: moment}})
     message = f"`filters.{name}` must lie in the years 1001 to 9998."
     assert answer.status_code == 422
     assert answer.json()["error"] == {"code": "invalid_value", "message": message, "field": f"filters.{name}"}

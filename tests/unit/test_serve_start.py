@@ -1,5 +1,6 @@
 """Where the search listens and through which proxy; what is checked as it starts. No Ray."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -60,6 +61,17 @@ def test_a_replica_that_others_would_reach_does_not_start_without_keys(monkeypat
     replica = app.Search.func_or_class.__mro__[1]
     with pytest.raises(UserError, match=r"0\.0\.0\.0.*--keys-file"):
         replica(load_profile("mini"), ServeArgs(), b"secret", {})
+
+
+def test_the_tables_of_feedback_are_there_before_a_replica_is(store):
+    """Two replicas that make one at once could lose what was answered with 200."""
+    args = ServeArgs(store=store.uri)
+    with pytest.raises(UserError, match="There is no store"):
+        app.build_app(args)
+    os.mkdir(store.uri)
+    app.build_app(args)
+    assert {"feedback", "preferences"} <= set(store.names())
+    assert store.count("feedback") == store.count("preferences") == 0
 
 
 def test_an_engine_takes_more_questions_than_it_works_on():

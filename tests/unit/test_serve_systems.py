@@ -81,6 +81,49 @@ def test_an_index_that_is_measured_anew_is_opened_again_once_with_the_encoder_it
     assert systems.get("live") is not taken
 
 
+@pytest.mark.parametrize("error", [UserError("another checkpoint"), OSError("no such bucket")])
+def test_what_cannot_be_opened_is_left_for_a_minute_and_holds_up_no_other(made, monkeypatch, error):
+    store, systems, opened = made
+    plain = systems._open
+
+    def open_system(fingerprint, measured_at, before):
+        if fingerprint != NAMES[1]:
+            return plain(fingerprint, measured_at, before)
+        opened.append((fingerprint, before))
+        raise error
+
+    monkeypatch.setattr(systems, "_open", open_system)
+    now_s = 1000.0
+    monkeypatch.setattr(systems_module.time, "monotonic", lambda: now_s)
+    store.set_alias("live", NAMES[1])
+    store.set_alias("candidate", NAMES[2])
+    for _ in range(3):
+        systems.refresh()
+        assert str(error) in systems.refused["live"]
+    assert systems.get("live").fingerprint == NAMES[0] and systems.get("candidate").fingerprint == NAMES[2]
+    tried = [name for name, _ in opened if name == NAMES[1]]
+    assert len(tried) == 1
+    measure(store, NAMES[1])
+    systems.refresh()
+    now_s += systems_module.REFUSED_S
+    systems.refresh()
+    assert len([name for name, _ in opened if name == NAMES[1]]) == 3
+    monkeypatch.setattr(systems, "_open", plain)
+    now_s += systems_module.REFUSED_S
+    systems.refresh()
+    assert systems.refused == {} and systems.get("live").fingerprint == NAMES[1]
+
+
+def test_a_required_encoder_that_cannot_be_opened_is_one_sentence(made):
+    store, _, _ = made
+
+    def open_system(*args):
+        raise OSError("no such bucket")
+
+    with pytest.raises(UserError, match=f"{NAMES[0]} cannot be opened: OSError: no such bucket"):
+        Systems(store, ("live",), open_system)
+
+
 @pytest.fixture
 def world(tmp_path):
     """A profile, a store whose `baseline` is a tiny encoder without an index, and that encoder."""

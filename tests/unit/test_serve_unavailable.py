@@ -41,6 +41,7 @@ def test_nothing_is_refused_where_serves_own_proxy_answers(value, monkeypatch):
 @pytest.mark.parametrize(
     ("status", "code", "message", "headers"),
     [
+        (400, "bad_request", "The request is not valid HTTP.", {}),
         (408, "body_too_slow", f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", {}),
         (
             503, "no_replica", f"The search is starting: ask again in {RETRY_AFTER_S} s.",

@@ -8,15 +8,18 @@ import threading
 import time
 
 import httpx
+import numpy as np
 import pytest
 from pictures import encoded, gradient, readable, rotated_by_exif, unreadable
 
+from actors.images import Fit, pixels, read_for
 from cluster.profile import Serve
 from serve_app import fetch, uploads
 from serve_app.errors import ApiError
 from serve_app.models import ImageInput
 
 PIXEL = encoded(gradient(40, 30), "PNG")
+FIT = Fit(24, 32, resize_mode="squash")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,12 @@ def b64(data: bytes) -> str:
 
 def image(*, data=None, url=None, **settings):
     config = Serve(**{"url_images": True, "upload_timeout_s": 20.0, **settings})
-    return asyncio.run(uploads.image_of(ImageInput(data=data, url=url), config))
+    return asyncio.run(uploads.pixels_of(ImageInput(data=data, url=url), FIT, config))
+
+
+def ingested(data: bytes) -> np.ndarray:
+    """What `kallos ingest` makes of the file."""
+    return pixels(read_for(data, FIT, preview_px=256).image, FIT)
 
 
 def refused(status, code, **given) -> str:
@@ -53,12 +61,16 @@ def refused(status, code, **given) -> str:
 
 @pytest.mark.parametrize("name", readable())
 def test_odd_files_are_read(name):
-    read = image(data=b64(readable()[name]))
-    assert read.mode == "RGB" and min(read.size) > 0
+    data = readable()[name]
+    np.testing.assert_array_equal(image(data=b64(data)), ingested(data))
 
 
-def test_what_exif_turns_is_upright():
-    assert image(data=b64(rotated_by_exif())).size == (60, 120)
+@pytest.mark.parametrize("data", [rotated_by_exif(), encoded(gradient(3000, 2400), "JPEG")])
+def test_an_upload_is_seen_as_it_would_be_if_it_were_ingested(data):
+    """Upright, and a large JPEG decoded smaller."""
+    seen = image(data=b64(data))
+    assert seen.shape == (3, 24, 32) and seen.dtype == np.uint8
+    np.testing.assert_array_equal(seen, ingested(data))
 
 
 @pytest.mark.parametrize("name", unreadable())
@@ -84,12 +96,13 @@ def test_the_limit_is_the_files_own_size(spare):
     if spare < 0:
         assert str(limit) in refused(413, "image_too_large", data=b64(PIXEL), max_upload_bytes=limit)
     else:
-        assert image(data=b64(PIXEL), max_upload_bytes=limit).size == (40, 30)
+        assert image(data=b64(PIXEL), max_upload_bytes=limit).shape == (3, 24, 32)
 
 
-def test_an_image_that_takes_too_long_is_refused(monkeypatch):
+@pytest.mark.parametrize("step", ["read_for", "pixels"])
+def test_an_image_that_takes_too_long_is_refused(monkeypatch, step):
     release = threading.Event()
-    monkeypatch.setattr(uploads, "read", lambda data, max_pixels: release.wait(10))
+    monkeypatch.setattr(uploads, step, lambda *args, **settings: release.wait(10))
     started = time.perf_counter()
     try:
         assert "0.1 s" in refused(422, "image_too_slow", data=b64(PIXEL), upload_timeout_s=0.1)
@@ -211,7 +224,7 @@ def test_a_public_url_is_fetched_by_address_under_its_own_name(reachable, server
     monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
     asked = resolves_to(monkeypatch, "127.0.0.1")
     port = server.server_port
-    assert image(url=f"http://pictures.example:{port}/picture").size == (40, 30)
+    np.testing.assert_array_equal(image(url=f"http://pictures.example:{port}/picture"), ingested(PIXEL))
     assert asked[0] == "pictures.example"
     assert server.RequestHandlerClass.seen == [("/picture", f"pictures.example:{port}")]
 

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from made_service import MadeService, made_app
-from starlette.testclient import TestClient
+from made_service import MadeService, asking, made_app
 
 from cluster.profile import Serve
 from serve_app import paging
@@ -50,7 +49,9 @@ def system(fingerprint: str) -> SimpleNamespace:
 
     async def find(item):
         places = range(item[1].offset, item[1].offset + item[1].k)
-        return Page([{"image_id": str(place), "score": 0.5} for place in places], VERSION)
+        vector = np.ones(2, np.float32)
+        rows = [{"image_id": str(place), "score": 0.5, "vector": vector} for place in places]
+        return Page(rows, VERSION)
 
     encoder = SimpleNamespace(dim=2)
     return SimpleNamespace(fingerprint=fingerprint, encoder=encoder, encode=encode, find=find, axes={})
@@ -121,6 +122,28 @@ def test_a_forged_cursor_beyond_it_is_refused():
     assert refusal.value.code == "bad_cursor"
 
 
+def diverse(over: Service, **fields):
+    return ask(over, diversity={"weight": 0.0, "num_candidates": 7}, **fields)
+
+
+def test_a_diverse_search_chooses_from_the_images_of_its_first_page_whatever_k_becomes(counted):
+    over = service(counted)
+    first = diverse(over, k=3)
+    second = diverse(over, k=20, cursor=first.next)
+    assert [row["image_id"] for row in (*first.rows, *second.rows)] == list("0123456")
+    assert second.next == ""
+    wide = diverse(over, k=12)
+    assert len(wide.rows) == 12 and wide.next == ""
+
+
+def test_a_cursor_asks_for_no_more_images_than_a_first_page_can(counted):
+    over = service(counted, max_k=9)
+    asked = Request(query="a boat", diversity={"weight": 0.0, "num_candidates": 7})
+    wanted = {"encoder": "live", "version": VERSION, "offset": 0, "search": paging.digest(asked)}
+    forged = paging.Cursor(**wanted, num_candidates=10**9).encode()
+    assert len(diverse(over, k=50, cursor=forged).rows) == 9
+
+
 def test_only_searches_that_are_answered_are_counted(counted):
     with pytest.raises(ApiError):
         ask(service(counted), query="break")
@@ -164,7 +187,7 @@ class Away:
 def test_the_server_lives_also_while_its_store_is_away():
     made = MadeService()
     made.systems = {**made.systems, "live": Away()}
-    answer = TestClient(made_app(made)).get("/healthz")
+    answer = asking(made_app(made)).get("/healthz")
     assert answer.status_code == 200
     counts = {name: told["num_rows"] for name, told in answer.json()["systems"].items()}
     assert counts == {"live": None, "baseline": 30}

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from made_evaluation import KnownTruth, evaluation, image_row
 
+from cluster.profile import load_profile
 from cluster.tables import SCHEMAS, Store
 from jobs.evaluate import EvaluateConfig, figures, metrics, saved, suite, suite_report, suite_summary, summary
-from jobs.evaluate.suite import Variant
 
 SEEDS = (3, 4)
 CONFIG = EvaluateConfig(
@@ -54,6 +54,8 @@ def folder(tmp_path_factory):
         }
         for mode in ("both", "text"):
             suite.write_series(curve, world / f"sweep_{mode}.parquet", {})
+            epochs = {str(int(float(a))): found for a, found in curve.items()}
+            suite.write_series(epochs, world / f"epochs_{mode}.parquet", {})
     first = made / f"seed{SEEDS[0]}"
     styles = {"original": constant(precision_at_5=0.7, aesthetic_at_5=0.4, aesthetics_of_accurate=0.6)}
     suite.write_series(styles, first / "styles.parquet", {})
@@ -61,13 +63,15 @@ def folder(tmp_path_factory):
         json.dumps({"original": {"num_failed": 0, "example": "<b>a boat</b>"}})
     )
     suite.write_series({"lmm_pair": constant(aesthetic_at_5=0.5)}, first / "ablations.parquet", {})
-    (first / "ablations.json").write_text(json.dumps({"lmm_pair": {"table": "source", "num_preferences": 9}}))
+    (first / "ablations.json").write_text(
+        json.dumps({"lmm_pair": {"table": "source", "num_preferences": 9, "own": True}})
+    )
     return made
 
 
 @pytest.fixture(scope="module")
 def document(folder):
-    return suite_summary.document(folder, SEEDS, CONFIG)
+    return suite_summary.document(folder, SEEDS, CONFIG, ["ablations"])
 
 
 def test_figures_are_means_over_seeds_with_each_seeds_own(document):
@@ -120,11 +124,17 @@ def test_tables_are_there_only_where_they_were_measured(document):
     assert [row["name"] for row in document["sweep"]["both"]] == ["0.0", "1.0"]
     assert document["styles"][0]["precision@5"]["value"] == pytest.approx(0.7)
     assert document["ablations"][0]["table"] == "source" and document["objectives"] == []
+    assert [row["name"] for row in document["training"]["text"]] == ["0", "1"]
     json.dumps(document, allow_nan=False)
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_escapes(document, folder):
-    told = document | {"versions": {"ray": "1"}, "created_at": "2026-01-01", "seconds": {"total": 60.0}}
+    told = document | {
+        "versions": {"ray": "1"},
+        "created_at": "2026-01-01",
+        "seconds": {"total": 60.0},
+        "went_on": True,
+    }
     html = suite_report.page(told, folder, CONFIG)
     assert all(source.startswith("data:image/jpeg") for source in re.findall(r'<img src="([^"]*)"', html))
     assert "<script" not in html and "<b>a boat</b>" not in html and "&lt;b&gt;a boat" in html
@@ -132,11 +142,21 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes(document, folder):
     assert suite_report.page(told, folder, CONFIG) == html  # the same figures give the same page
 
 
-def test_the_first_line_of_each_ablation_is_the_profiles_own():
-    tables = {}
-    for variant in (*suite.VARIANTS, *suite.LOSSES):
-        tables.setdefault(variant.table, []).append(variant)
-    assert set(tables) == {"source", "grid", "objective"}
-    for name, variants in tables.items():
-        assert variants[0] == Variant(name, variants[0].name)
-        assert all(variant.label or variant.align for variant in variants[1:])
+def test_one_line_of_each_ablation_is_the_profiles_own_whatever_the_profile():
+    profile = load_profile("mini")
+    label = profile.label.model_copy(update={"source": "lmm_pair"})
+    other = profile.model_copy(
+        update={"label": label, "align": profile.align.model_copy(update={"objective": "simpo"})}
+    )
+    for given, own in (
+        (profile, {"lmm_score", "u 5, v 5, stride 4", "dpo"}),
+        (other, {"lmm_pair", "u 5, v 5, stride 4", "simpo"}),
+    ):
+        variants = (*suite.VARIANTS, *suite.LOSSES)
+        assert {variant.name for variant in variants if variant.changes(given) == ({}, {})} == own
+    assert {v.table for v in (*suite.VARIANTS, *suite.LOSSES)} == {"source", "grid", "objective"}
+
+
+def test_a_line_of_the_grid_changes_only_what_the_profile_has_otherwise():
+    changed = [variant.changes(load_profile("mini")) for variant in suite.VARIANTS if variant.table == "grid"]
+    assert changed == [({}, {}), ({"stride": 1}, {}), ({"rows": 1, "columns": 25}, {})]

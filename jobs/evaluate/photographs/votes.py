@@ -20,6 +20,7 @@ from cluster.errors import UserError
 from jobs.evaluate import hpir
 from jobs.evaluate.hpir import Votes
 from jobs.evaluate.metrics import resample_counts
+from jobs.table_files import read_table
 
 METADATA_COLUMNS = ("file", "subject", "category", "rater_group", "beauty_mean")
 PAIRS_COLUMNS = (*hpir.PAIR_COLUMNS, "n_tie", "scope", "rater_group")
@@ -94,9 +95,7 @@ def read_panel(folder: str) -> Panel:
 
 
 def _columns(path: str, columns: Sequence[str]) -> dict[str, list]:
-    table = hpir.read_table(path)
-    hpir.require_columns(table, columns, path)
-    return table.select(list(columns)).to_pydict()
+    return read_table(path, columns).select(list(columns)).to_pydict()
 
 
 def _check_groups(panel: Panel, stated: np.ndarray) -> None:

@@ -1,11 +1,14 @@
-"""The CPU stage: rows of `images` -> the encoder's pixels. Runs in Ray tasks, without torch or LanceDB."""
+"""The CPU stage of embedding what is stored: rows of `images` -> the encoder's pixels.
+
+Runs in Ray tasks, without torch or LanceDB.
+"""
 
 from collections.abc import Iterator
 
 import pyarrow as pa
 from pyarrow import compute as pc
 
-from actors.images import Fit, UnusableImage, image_id, pixels, read_for, read_uri
+from actors.images import Fit, UnusableImage, pixels, read_for, read_original
 
 META = ("image_id", "caption", "width_px", "height_px", "tags", "source", "added_at")
 COLUMNS = (*META, "uri", "preview")
@@ -32,7 +35,6 @@ def _pixels_of(rows: list[dict], fit: Fit) -> Iterator[tuple[bytes, bool]]:
 def _original(row: dict) -> bytes:
     """The file's bytes, empty when it is gone or has changed."""
     try:
-        data = read_uri(row["uri"])
+        return read_original(row)
     except UnusableImage:
         return b""
-    return data if image_id(data) == row["image_id"] else b""

@@ -1,0 +1,62 @@
+"""Captions and their images: the loss that brings them together, and where a caption's own image stands.
+
+Pure functions, shared by the verbs that train encoders and the one that measures them.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+
+
+def contrastive_loss(
+    image_features: Tensor, text_features: Tensor, *, temperature: float | Tensor, same: Tensor | None = None
+) -> Tensor:
+    """CLIP's symmetric InfoNCE over caption pairs, one loss per pair (arXiv 2103.00020, figure 3).
+
+    Features are L2-normalised float [C, D]; row i of both is a pair, every other row a negative. `same`
+    (bool [C, C]) marks pairs of rows with the same image or the same caption: they are no negatives of each
+    other. Returns losses [C]; their mean is open_clip's `ClipLoss` when no two rows are the same.
+    """
+    similarity = image_features @ text_features.T / temperature
+    if same is not None:
+        others = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+        similarity = similarity.masked_fill(others, float("-inf"))
+    target = torch.arange(len(similarity), device=similarity.device)
+    image_to_text = functional.cross_entropy(similarity, target, reduction="none")
+    text_to_image = functional.cross_entropy(similarity.T, target, reduction="none")
+    return (image_to_text + text_to_image) / 2
+
+
+def text_to_image_ranks(texts: np.ndarray, blocks: Blocks) -> np.ndarray:
+    """Rank (1 = first) of each text's best own image among all images that are not its own.
+
+    `texts` float32 [Q, D]; each call of `blocks` yields the gallery anew as (owners int [N], vectors float32
+    [N, D]), where owners[i] is the text that image i belongs to, or -1. Two passes, so a gallery larger than
+    memory can be ranked block by block. Whatever is not strictly farther than the wanted image stands before
+    it: ties count against the encoder, and so do the NaNs of one that training blew up. One that gives every
+    image the same score gets the last rank.
+    """
+    best = np.full(len(texts), -np.inf, np.float32)
+    # Of the same products as the others' scores: taken apart, an own image would round to its own rival.
+    for owners, vectors in blocks():
+        scores, own = _scores(texts, owners, vectors)
+        best = np.maximum(best, np.where(own, scores, -np.inf).max(axis=1, initial=-np.inf))
+    ranks = np.ones(len(texts), np.int64)
+    for owners, vectors in blocks():
+        scores, own = _scores(texts, owners, vectors)
+        ranks += (~(scores < best[:, None]) & ~own).sum(axis=1)
+    return ranks
+
+
+def _scores(texts: np.ndarray, owners: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return texts @ vectors.T, owners[None, :] == np.arange(len(texts))[:, None]
+
+
+def pair_ranks(texts: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """`text_to_image_ranks` where row i of both is a pair, int [N]; float32 [N, D] both."""
+    return text_to_image_ranks(texts, lambda: [(np.arange(len(images)), images)])

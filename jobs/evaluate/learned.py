@@ -1,0 +1,47 @@
+"""What alignment has learned from, and an evaluation therefore leaves out."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from cluster.errors import UserError
+from cluster.tables import EncoderRecord, Store
+
+
+def queries(store: Store) -> frozenset[str]:
+    """The queries that were labelled, and those for whose results people chose one."""
+    tables = [name for name in ("rankings", "preferences") if store.exists(name)]
+    return frozenset(text for name in tables for text in store.read(name, ["query"])["query"].to_pylist())
+
+
+def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozenset[str] | None:
+    """image_ids whose captions the encoders learned from, or the encoders that they were aligned from.
+
+    None where nobody knows: an encoder's training state is gone, or lies on another machine.
+    """
+    found: set[str] = set()
+    for record in _aligned(store, records):
+        training = record.metrics.get("align", {}).get("training")
+        if not training or not (corpus := Path(training) / "corpus").is_dir():
+            return None
+        images = parquet.read_table(corpus / "images.parquet")["image_id"]
+        learned = parquet.read_table(corpus / "captions.parquet")["image"]
+        found.update(images.take(pa.chunked_array(learned.chunks)).to_pylist())
+    return frozenset(found)
+
+
+def _aligned(store: Store, records: Sequence[EncoderRecord]) -> Iterator[EncoderRecord]:
+    """The encoders that came out of an alignment, and their ancestors that did."""
+    waiting, seen = list(records), set()
+    while waiting:
+        record = waiting.pop()
+        if not record.parent or record.encoder in seen:
+            continue
+        seen.add(record.encoder)
+        yield record
+        try:
+            waiting.append(store.encoder(record.parent))
+        except UserError:  # its parent was never registered here
+            continue

@@ -1,0 +1,41 @@
+"""No training writes over a checkpoint, and none of them aims at the shipped ones by default."""
+
+import pytest
+
+from cluster.errors import UserError
+from cluster.profile import ROOT
+from jobs.pretrain import encoder, judge, rephraser
+from jobs.pretrain.folder import check_free
+
+CONFIGS = {
+    "encoder": (encoder, encoder.PretrainEncoderConfig),
+    "judge": (judge, judge.JudgeTraining),
+    "rephraser": (rephraser, rephraser.Config),
+}
+
+
+@pytest.mark.parametrize("part", CONFIGS)
+def test_a_folder_that_holds_a_checkpoint_is_refused_before_any_work(part, tmp_path):
+    module, config = CONFIGS[part]
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(UserError, match="already holds a checkpoint: name another with --out"):
+        module.run(config(out=str(tmp_path)))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"weights"]
+
+
+@pytest.mark.parametrize("part", CONFIGS)
+def test_the_shipped_checkpoints_are_such_folders(part):
+    with pytest.raises(UserError, match=part):
+        check_free(str(ROOT / "models" / "mini" / part))
+
+
+@pytest.mark.parametrize("part", CONFIGS)
+def test_by_default_a_checkpoint_goes_under_runs(part):
+    _, config = CONFIGS[part]
+    assert config().out == f"runs/pretrain/{part}"
+
+
+def test_a_new_folder_and_one_that_a_killed_run_began_are_free(tmp_path):
+    check_free(str(tmp_path / "new"))
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    check_free(str(tmp_path))

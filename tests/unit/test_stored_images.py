@@ -1,0 +1,160 @@
+"""What is looked at for an image of the store: its preview where that is large enough, else its file."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pictures import encoded, gradient
+from PIL import Image
+
+from actors import judge
+from actors.engine import Reply
+from actors.images import STORED, Fit, UnusableImage, decode, image_id, pixels, preview_jpeg, read_stored
+from cluster.errors import UserError
+from cluster.profile import LanguageModel, Stage, load_profile
+from cluster.tables import SCHEMAS, now
+from jobs.align.inputs import StoredImages
+from jobs.evaluate import judging
+from jobs.label.rerank import Pictures
+
+WIDTH, HEIGHT = 600, 400  # a photograph's shape: its preview is 256 x 171
+SEEDS = (0, 1)
+
+
+def row_of(folder, seed: int, *, size=(WIDTH, HEIGHT), preview_px: int = 256) -> dict:
+    """A row of `images` as `kallos ingest` writes it, its file in the folder."""
+    image = gradient(*size, seed=seed)
+    data, path = encoded(image, quality=95), folder / f"{seed}.jpg"
+    path.write_bytes(data)
+    texts = dict.fromkeys(("caption", "detailed_caption", "source"), "")
+    row = {"image_id": image_id(data), "uri": str(path), "preview": preview_jpeg(decode(data), preview_px)}
+    return {**row, **texts, "width_px": size[0], "height_px": size[1], "tags": [], "added_at": now()}
+
+
+@pytest.fixture
+def row(tmp_path) -> dict:
+    return row_of(tmp_path, 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "size"),
+    [
+        ({"shorter_px": 171}, (256, 171)),
+        ({"shorter_px": 172}, (WIDTH, HEIGHT)),
+        ({"shorter_px": 224}, (WIDTH, HEIGHT)),
+        ({"longer_px": 256}, (256, 171)),
+        ({"longer_px": 257}, (WIDTH, HEIGHT)),
+        ({"longer_px": 5000}, (WIDTH, HEIGHT)),
+    ],
+)
+def test_the_file_is_read_where_the_preview_is_too_small(row, wanted, size):
+    assert read_stored(row, **wanted).size == size
+
+
+def test_a_smaller_preview_is_told_by_its_own_size(tmp_path):
+    row = row_of(tmp_path, 0, preview_px=128)
+    assert read_stored(row, longer_px=129).size == (WIDTH, HEIGHT)
+    assert read_stored(row, longer_px=128).size == (128, 85)
+
+
+def test_a_preview_as_large_as_the_file_needs_no_file(tmp_path):
+    row = {**row_of(tmp_path, 0, size=(200, 100)), "uri": "/none"}
+    assert read_stored(row, shorter_px=224, longer_px=448).size == (200, 100)
+
+
+def test_what_mini_looks_at_is_the_preview(tmp_path):
+    mini = load_profile("mini")
+    row = {**row_of(tmp_path, 0, size=(160, 160)), "uri": "/none"}  # a scene of the studio
+    preview = decode(row["preview"])
+    assert np.array_equal(read_stored(row, shorter_px=96), preview)
+    seen = judge.stored_images([row], mini.judge.image_px)[row["image_id"]]
+    assert np.array_equal(seen, judge.shrink(preview, 112))
+
+
+@pytest.mark.parametrize("harm", ["gone", "changed", "no file"])
+def test_without_the_file_that_was_ingested_the_preview_stands_for_it(row, tmp_path, harm):
+    if harm == "gone":
+        (tmp_path / "0.jpg").unlink()
+    elif harm == "changed":
+        (tmp_path / "0.jpg").write_bytes(encoded(gradient(WIDTH, HEIGHT, seed=9)))
+    else:
+        row = {**row, "uri": f"{tmp_path}/shard.tar#0.jpg"}
+    assert read_stored(row, shorter_px=224).size == (256, 171)
+
+
+def test_a_preview_that_is_no_image_is_refused(row):
+    with pytest.raises(UnusableImage):
+        read_stored({**row, "preview": b"no image"})
+
+
+def test_a_file_may_lie_at_any_address_that_arrow_knows(row, tmp_path):
+    assert read_stored({**row, "uri": f"file://{tmp_path}/0.jpg"}, shorter_px=224).size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize(("image_px", "size"), [(0, (WIDTH, HEIGHT)), (448, (448, 299)), (112, (112, 75))])
+def test_the_judge_sees_as_many_pixels_as_it_asks_for(row, image_px, size):
+    assert judge.stored_images([row], image_px)[row["image_id"]].size == size
+
+
+@pytest.fixture
+def filled(store, tmp_path):
+    """Two images and, in a list, their rows."""
+    rows = [row_of(tmp_path, seed) for seed in SEEDS]
+    store.merge("images", pa.Table.from_pylist(rows, SCHEMAS["images"]), on=["image_id"])
+    return store, rows
+
+
+def stored(store, rows: list[dict], fit: Fit) -> StoredImages:
+    """The rows in the order of the table."""
+    ids = store.read("images", ["image_id"])["image_id"].to_pylist()
+    places = np.array([ids.index(row["image_id"]) for row in rows])
+    return StoredImages(store, store.open("images").to_lance().version, places, fit)
+
+
+def test_training_sees_what_the_index_embedded_where_previews_are_too_small(filled, tmp_path):
+    store, rows = filled
+    fit = Fit(224, 224)
+    seen = stored(store, rows, fit).take(np.array([1, 0]))
+    files = [pixels(decode((tmp_path / f"{seed}.jpg").read_bytes()), fit) for seed in (1, 0)]
+    assert np.array_equal(seen, files)
+    small = Fit(96, 96)
+    previews = [pixels(decode(row["preview"]), small) for row in rows]
+    assert np.array_equal(stored(store, rows, small).take(np.array([0, 1])), previews)
+
+
+def test_training_names_an_image_that_cannot_be_read(filled):
+    store, rows = filled
+    store.open("images").update(values={"preview": b"no image"})
+    with pytest.raises(UserError, match=f"Image {rows[0]['image_id']} cannot be read for training: not an"):
+        stored(store, rows, Fit(96, 96)).take(np.array([0]))
+
+
+def test_labels_and_evaluations_show_the_judge_the_same_pictures(filled, monkeypatch):
+    store, rows = filled
+    shown: list[Image.Image] = []
+
+    class Engine:
+        def generate(self, requests):
+            shown.extend(image for request in requests for image in request.images)
+            return [Reply(choice_probs=dict.fromkeys("12345", 0.2)) for _ in requests]
+
+    monkeypatch.setattr(judging, "make_engine", lambda model: Engine())
+    model = LanguageModel(model="none/none", max_tokens=1, image_px=448, stage=Stage())
+    tasks = judging.Questions(images=[row["image_id"] for row in rows]).tasks()
+    judging.AnswerTasks(store=store, model=model)(tasks)
+    labelled = Pictures(store, 448).load([row["image_id"] for row in rows])
+    assert [image.size for image in shown] == [(448, 299)] * 2
+    assert all(np.array_equal(*pair) for pair in zip(shown, labelled.values(), strict=True))
+
+
+def test_pictures_that_are_not_kept_are_read_again(filled, monkeypatch):
+    store, rows = filled
+    ids = [row["image_id"] for row in rows]
+    monkeypatch.setattr("jobs.label.rerank.MAX_CACHED_PIXELS", 112 * 75)
+    pictures = Pictures(store, 112)
+    assert list(pictures.load(ids)) == ids
+    assert list(pictures.ready) == ids[1:] and pictures.num_pixels == 112 * 75
+    assert list(pictures.load(ids)) == ids and pictures.num_pixels == 112 * 75
+
+
+def test_every_column_that_is_looked_at_is_one_of_the_table():
+    assert set(STORED) <= set(SCHEMAS["images"].names)
