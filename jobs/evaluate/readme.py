@@ -32,7 +32,7 @@ METRICS = {
 # What docs/results.json keeps of a report: the figures, without the tables that the page alone shows.
 KEPT = ("suite", "seeds", "num_images", "num_queries", "num_preferences", "metrics", "difference", "gain")
 KEPT += ("win_rate", "judge_table", "styles", "ablations", "objectives", "targets", "machine")
-KEPT += ("wise_ft_alpha", "created_at")
+KEPT += ("wise_ft_alpha", "sweep", "training", "seconds", "created_at")
 
 
 def table(results: Mapping) -> str:
