@@ -76,4 +76,4 @@ lock:
 # Caches and build leftovers only: what runs wrote, and the environment, stay.
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
-	find cluster actors jobs serve_app tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find cluster actors jobs serve_app lab tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,7 +20,7 @@ HAPROXY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 ERROR_FILES = Path(__file__).parent / "serve"
 # In HAProxy's `defaults`. A request is passed on once its body is there, so that HAProxy still has all of it
 # when a replica dies with it in hand; what is too large for that (16 kB), and fails, is told by a 503 and not
-# by Serve's 500. A body that never comes is waited for as long as `serve_app.guard` waits. What is wrong with
+# by Serve's 500. A body that never comes is waited for as long as `serve_app.http.middleware` waits. What is wrong with
 # a request's head HAProxy tells in words of its own: these files are for requests whose head it has read.
 HAPROXY_DEFAULTS = (
     "option http-buffer-request",
@@ -33,7 +33,7 @@ HAPROXY_DEFAULTS = (
 # What Ray needs to be told on every cluster.
 HAPROXY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.unavailable:middlewares",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.unavailable:middlewares",
     # A request that a dying replica left unanswered is repeated, and not to the same replica: the first
     # connection refused marks it as down. Done twice, every route leaves what it leaves done once; but what
     # is told may be the second time's, such as 404 for an image that the first time deleted.

@@ -81,8 +81,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "aliases": pa.schema(
         {"alias": pa.string(), "version": pa.int64(), "encoder": pa.string(), "set_at": TIMESTAMP}
     ),
-    # One event of a person; see `serve_app/feedback.py`. Images are named by image_ids, image_id, over and
-    # other_image_ids, in `preferences` by winner and loser.
+    # One event of a person (`serve_app/feedback/events.py`). Images are named by image_ids, image_id, over
+    # and other_image_ids, in `preferences` by winner and loser.
     "feedback": pa.schema(
         {
             "event_id": pa.string(),

@@ -4,35 +4,31 @@ Only the verb's own module is imported, so that `kallos` and its help answer at 
 """
 
 import importlib
-import importlib.util
 import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 
 from cluster.errors import UserError
 
-# verb -> (module, what it does)
-VERBS = {
-    "studio": ("jobs.studio", "write a seeded world of photograph-like images"),
-    "pretrain": ("jobs.pretrain", "train the small models: encoder, rephraser, judge"),
-    "ingest": ("jobs.ingest", "read images, check and embed them"),
-    "label": ("jobs.label", "rephrase, retrieve and re-rank queries into preferences"),
+Verbs = Mapping[str, tuple[str, str]]  # verb -> (its package, what it does)
+
+VERBS: Verbs = {
+    "ingest": ("jobs.ingest", "read images, check them, embed them"),
+    "label": ("jobs.label", "turn queries into preferences: rephrase, retrieve, re-rank"),
     "align": ("jobs.align", "align an encoder with the preferences"),
-    "index": ("jobs.index", "embed the gallery with an encoder and index it"),
-    "delete": ("jobs.delete", "remove images from every table and every index"),
+    "index": ("jobs.index", "embed the images with an encoder and build its index"),
     "evaluate": ("jobs.evaluate", "compare encoders: metrics and a report page"),
-    "promote": ("jobs.promote", "let `live` name an encoder that passed its checks, or the one before"),
-    "serve": ("serve_app", "answer searches over HTTP, with a page"),
-    "search": ("serve_app.search", "ask a running server"),
-    "feedback": ("jobs.feedback", "tell what people chose, export their blind comparisons"),
-    "demo": ("jobs.demo", "the whole loop on a small world"),
-    "bench": (
-        "jobs.bench",
-        "measure: ingest, label and align against plain loops, index against exact search",
-    ),
+    "promote": ("jobs.promote", "make an encoder that passed its checks live, or go back to the one before"),
+    "serve": ("serve_app", "serve the search over HTTP, with a page"),
+    "search": ("serve_app.client", "search a running server"),
+    "feedback": ("jobs.feedback", "summarise what people chose, and export their votes"),
+    "delete": ("jobs.delete", "remove images from every table and index"),
 }
+# Packages beside the product add verbs of their own under this entry point: a mapping like VERBS.
+PLUGINS = "kallos.verbs"
 SUBMIT_TIMEOUT_S = 60.0
 USAGE = "usage: kallos <verb> [--submit http://head:8265] [options]; `kallos <verb> --help` lists them"
 
@@ -45,19 +41,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     try:
         words, head = take_submit(words)
-        module, options = resolve(words)
+        package, options = resolve(words)
         if head:
-            sys.exit(submit(head, module, options))
-        run(module, options)
+            sys.exit(submit(head, package, options))
+        run(package, options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
+def verb_groups() -> dict[str, Verbs]:
+    """Title -> verbs: the product's first, then those of each installed plugin."""
+    plugins = sorted(entry_points(group=PLUGINS), key=lambda point: point.name)
+    return {"verbs": VERBS, **{f"{point.name} verbs": point.load() for point in plugins}}
+
+
 def help_text() -> str:
     """The verbs, one a line."""
-    lines = [f"  {verb:<10}{text}" for verb, (_, text) in VERBS.items()]
-    return "\n".join([USAGE, "", "verbs:", *lines])
+    lines = [USAGE]
+    for title, verbs in verb_groups().items():
+        lines += ["", f"{title}:", *(f"  {verb:<13}{text}" for verb, (_, text) in verbs.items())]
+    return "\n".join(lines)
 
 
 def take_submit(words: Sequence[str]) -> tuple[list[str], str]:
@@ -81,32 +85,28 @@ def take_submit(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def resolve(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The module that the first word names, and the words that follow.
+    """The package that the first word names, and the words that follow.
 
     Raises:
         UserError: no such verb.
     """
-    if not words or words[0] not in VERBS:
-        given = repr(words[0]) if words else "nothing"
-        raise UserError(f"There is no verb {given}: give one of {', '.join(VERBS)}.")
-    return VERBS[words[0]][0], list(words[1:])
+    verb = words[0] if words else ""
+    if verb in VERBS:
+        return VERBS[verb][0], list(words[1:])
+    known = {name: package for verbs in verb_groups().values() for name, (package, _) in verbs.items()}
+    if verb not in known:
+        given = repr(verb) if verb else "nothing"
+        raise UserError(f"There is no verb {given}: give one of {', '.join(known)}.")
+    return known[verb], list(words[1:])
 
 
-def run(module: str, options: Sequence[str]) -> None:
-    """Call the module's `main()`, as `python -m module` would."""
-    sys.argv = [f"kallos {module.rpartition('.')[2]}", *options]
-    importlib.import_module(entry(module)).main()
+def run(package: str, options: Sequence[str]) -> None:
+    """Call `main` of the verb's package, as `python -m package` would."""
+    sys.argv = [f"kallos {package.rpartition('.')[2]}", *options]
+    importlib.import_module(f"{package}.__main__").main()
 
 
-def entry(module: str) -> str:
-    """The module whose `main` is the entry point: a package has it in `__main__`."""
-    spec = importlib.util.find_spec(module)
-    if spec is None:
-        raise UserError(f"The module {module} is not installed: reinstall kallos with `make setup`.")
-    return f"{module}.__main__" if spec.submodule_search_locations is not None else module
-
-
-def submit(head: str, module: str, options: Sequence[str]) -> int:
+def submit(head: str, package: str, options: Sequence[str]) -> int:
     """Send the verb to a cluster as a Ray job and follow it; returns its exit status.
 
     Its log goes to stderr; the JSON object that it ends with is printed on stdout, as if it had run here.
@@ -117,7 +117,7 @@ def submit(head: str, module: str, options: Sequence[str]) -> int:
         client = JobSubmissionClient(head)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(f"No Ray cluster answers at {head}: {error}.") from None
-    job = send(client, shlex.join(["python", "-m", module, *options]))
+    job = send(client, shlex.join(["python", "-m", package, *options]))
     report = follow(client, job)
     status = client.get_job_status(job)
     if status == JobStatus.SUCCEEDED:

@@ -26,16 +26,16 @@ from cluster.errors import UserError
 from cluster.profile import LanguageModel, Profile, Serve
 from cluster.session import connect
 from cluster.tables import Store
-from serve_app import logs
-from serve_app.api import make_api
-from serve_app.args import ServeArgs, settings
-from serve_app.feedback import make_tables
-from serve_app.keys import check_exposure
-from serve_app.metrics import Metrics
-from serve_app.service import Service
-from serve_app.systems import Systems, check_store, opener
-from serve_app.teacher import JudgeEngine, RephraserEngine, Teacher
-from serve_app.tickets import Tickets
+from serve_app.config import ServeArgs, settings
+from serve_app.feedback.events import make_tables
+from serve_app.feedback.signed_ids import Tickets
+from serve_app.http import logs
+from serve_app.http.api import make_api
+from serve_app.http.keys import check_exposure
+from serve_app.http.metrics import Metrics
+from serve_app.search.service import Service
+from serve_app.search.systems import Systems, check_store, opener
+from serve_app.search.teacher import JudgeEngine, RephraserEngine, Teacher
 
 logger = logging.getLogger(__name__)
 APP = "kallos"

@@ -12,8 +12,8 @@ from jobs.evaluate import inputs, judging, summary, winrate
 from jobs.evaluate.asking import Asked, Candidates
 from jobs.evaluate.hpir import Row, Votes
 from jobs.evaluate.systems import Answers
-from jobs.studio.latents import sample_latents
-from jobs.studio.words import ASPECTS, LIGHT_APPEAL
+from lab.studio.latents import sample_latents
+from lab.studio.words import ASPECTS, LIGHT_APPEAL
 
 IDS = [f"{i:064x}" for i in range(20)]
 QUERIES = ["a boat", '<b>&"boat"</b>', "same boat"]

@@ -15,10 +15,10 @@ from starlette.testclient import TestClient
 
 from cluster.profile import Serve
 from cluster.tables import EncoderRecord
-from serve_app.api import make_api
-from serve_app.errors import ApiError
-from serve_app.models import FeedbackResponse, Heatmap
-from serve_app.service import Found
+from serve_app.http.api import make_api
+from serve_app.http.errors import ApiError
+from serve_app.http.models import FeedbackResponse, Heatmap
+from serve_app.search.service import Found
 
 IMAGE_IDS = [hashlib.sha256(f"image {number}".encode()).hexdigest() for number in range(30)]
 JPEG = b"\xff\xd8\xff\xe0 not much of a picture"

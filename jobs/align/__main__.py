@@ -1,6 +1,13 @@
-"""`python -m jobs.align`: the job's entry point."""
+"""`python -m jobs.align`: the entry point of `kallos align`."""
 
-from jobs.align.run import main
+from cluster import command
+from jobs.align.config import AlignConfig
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, run the job, print its report."""
+    command.main(AlignConfig, argv)
+
 
 if __name__ == "__main__":
     main()

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.caption_pairs import pair_ranks
 from cluster.errors import UserError
-from jobs.caption_pairs import pair_ranks
 
 RECALL = "recall@10"  # the name of the metric
 NUM_RESULTS = 10

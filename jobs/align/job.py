@@ -11,23 +11,22 @@ import pyarrow.compute as pc
 import torch
 
 from actors.encoder import Encoder, save_encoder
-from cluster import session
+from cluster import command, session
 from cluster.errors import UserError
 from cluster.profile import Align
 from cluster.schemas import HUMAN, near_ties
 from cluster.tables import EncoderRecord, Store
-from jobs import command
 from jobs.align import prepare
+from jobs.align.config import AlignConfig
 from jobs.align.corpus import read_corpus, read_pairs, saved_corpus
 from jobs.align.guard import RECALL, outcome
 from jobs.align.progress import progress
-from jobs.align.run import AlignConfig
 from jobs.align.train import finished_state, train
 
 OWN_COLUMNS = ("encoder", "parent", "checkpoint", "seconds")  # what `encoders` has elsewhere, or not at all
 
 
-def align(config: AlignConfig) -> dict[str, Any]:
+def run(config: AlignConfig) -> dict[str, Any]:
     """Align, save, register; returns the report."""
     started = time.perf_counter()
     profile, store = command.settings(config)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from actors.caption_pairs import contrastive_loss
 from actors.encoder import Encoder
 from cluster.profile import Align
 from jobs.align.guard import GuardSet, recall_at_10
 from jobs.align.objectives import preference_losses
-from jobs.caption_pairs import contrastive_loss
 
 # CLIP's own (arXiv 2103.00020, table 19). The epsilon also keeps weights whose gradient is only rounding
 # error from moving by a whole step.

@@ -1,6 +1,13 @@
-"""`python -m jobs.evaluate`: see the package."""
+"""`python -m jobs.evaluate`: the entry point of `kallos evaluate`."""
 
-from jobs.evaluate import main
+from cluster import command
+from jobs.evaluate.config import EvaluateConfig
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, run the job, print its report."""
+    command.main(EvaluateConfig, argv)
+
 
 if __name__ == "__main__":
     main()

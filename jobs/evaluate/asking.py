@@ -6,18 +6,8 @@ from dataclasses import dataclass, replace
 from cluster.errors import UserError
 from cluster.profile import Profile
 from cluster.tables import EncoderRecord, Store
-from jobs.evaluate import (
-    CHALLENGERS,
-    DIVERSITY_K,
-    EvaluateConfig,
-    figures,
-    hpir,
-    judging,
-    learned,
-    metrics,
-    teacher,
-    winrate,
-)
+from jobs.evaluate import figures, hpir, judging, learned, metrics, teacher, winrate
+from jobs.evaluate.config import CHALLENGERS, DIVERSITY_K, EvaluateConfig
 from jobs.evaluate.inputs import Captions, VoteTable, load_captions, load_queries, load_votes
 from jobs.evaluate.systems import Answers, EncoderSystem, embedded_ids
 
@@ -64,7 +54,7 @@ def gather(
     votes, pairs = load_votes(config, store, set.intersection(*embedded), known)
     truth = None
     if config.truth:
-        from jobs.studio.truth import load_truth  # only the studio knows a truth
+        from lab.studio.truth import load_truth  # only the studio knows a truth
 
         truth = load_truth(config.truth)
     captions = load_captions(config, store, gallery, learned.captioned_images(store, [*records, *more]))

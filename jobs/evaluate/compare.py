@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from cluster import command
 from cluster.tables import now
-from jobs import command
-from jobs.evaluate import SYSTEMS, EvaluateConfig, judging, report, saved, summary
+from jobs.evaluate import judging, report, saved, summary
 from jobs.evaluate.asking import (
     ask_encoder,
     ask_teacher,
@@ -22,6 +22,7 @@ from jobs.evaluate.asking import (
     questions,
     retrieve_candidates,
 )
+from jobs.evaluate.config import SYSTEMS, EvaluateConfig
 from jobs.evaluate.summary import Evaluation
 from jobs.evaluate.systems import EncoderSystem
 

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from jobs.evaluate import DIVERSITY_K, RECALLS, TOP_K, hpir, metrics
+from jobs.evaluate import hpir, metrics
+from jobs.evaluate.config import DIVERSITY_K, RECALLS, TOP_K
 from jobs.evaluate.inputs import VoteTable
 from jobs.evaluate.systems import Answers
 

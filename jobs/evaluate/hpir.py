@@ -24,7 +24,7 @@ import numpy as np
 
 from cluster.errors import UserError
 from cluster.schemas import HPIR_COLUMNS, HPIR_TIES
-from jobs.table_files import read_table, require_columns
+from cluster.table_files import read_table, require_columns
 
 PAIR_COLUMNS = ("query", "file_a", "file_b", "n_prefer_a", "n_prefer_b")
 CRITERIA = ("accuracy", "aesthetic")

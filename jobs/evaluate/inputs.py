@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from cluster.errors import UserError
+from cluster.table_files import query_texts
 from cluster.tables import Store
-from jobs.evaluate import EvaluateConfig, hpir
-from jobs.table_files import query_texts
+from jobs.evaluate import hpir
+from jobs.evaluate.config import EvaluateConfig
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jobs.evaluate import TOP_K
+from jobs.evaluate.config import TOP_K
 from jobs.evaluate.judging import Verdicts
 from jobs.evaluate.metrics import by_query, estimate
 from jobs.evaluate.winrate import TIE, Duel, outcomes

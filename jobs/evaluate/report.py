@@ -14,7 +14,8 @@ import numpy as np
 
 from actors.images import decode
 from cluster.tables import Store
-from jobs.evaluate import DIVERSITY_K, SYSTEMS, TOP_K, EvaluateConfig, winrate
+from jobs.evaluate import winrate
+from jobs.evaluate.config import DIVERSITY_K, SYSTEMS, TOP_K, EvaluateConfig
 from jobs.evaluate.inputs import draw
 from jobs.evaluate.saved import Saved
 from jobs.evaluate.systems import rows_of
@@ -233,10 +234,10 @@ def findings(rows: Iterable[Mapping], document: Mapping) -> list[str]:
     return found
 
 
-def templates() -> jinja2.Environment:
-    """The pages' templates, escaping whatever comes from data."""
+def templates(*packages: str) -> jinja2.Environment:
+    """The templates of those packages, after those shared here; whatever comes from data is escaped."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(str(resources.files("jobs.evaluate"))),
+        loader=jinja2.FileSystemLoader([str(resources.files(name)) for name in ("jobs.evaluate", *packages)]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

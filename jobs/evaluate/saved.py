@@ -19,7 +19,8 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 from cluster.errors import UserError
-from jobs.evaluate import DRAWING, EvaluateConfig, figures
+from jobs.evaluate import figures
+from jobs.evaluate.config import DRAWING, EvaluateConfig
 from jobs.evaluate.summary import Evaluation
 
 ANSWERS = pa.schema(

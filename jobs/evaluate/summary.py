@@ -8,8 +8,9 @@ import numpy as np
 from scipy import stats
 
 from cluster.profile import Profile
-from jobs.evaluate import CHALLENGERS, TOP_K, EvaluateConfig, figures, judging, metrics, protocols, winrate
+from jobs.evaluate import figures, judging, metrics, protocols, winrate
 from jobs.evaluate.asking import Asked, Candidates, Duels
+from jobs.evaluate.config import CHALLENGERS, TOP_K, EvaluateConfig
 from jobs.evaluate.inputs import VoteTable
 from jobs.evaluate.systems import Answers
 
@@ -68,7 +69,7 @@ class Evaluation:
         """WIN, TIE or LOSS of the challenger's rows by simulated raters, int [Q]; None outside a studio."""
         if self.asked.truth is None:
             return None
-        from jobs.evaluate import people  # the studio's words are needed only where it is the world
+        from lab.suite import people  # the studio's words are needed only where it is the world
 
         rows = (self.answers[system].rows for system in (challenger, "baseline"))
         return people.outcomes(self.asked.truth.latents, self.asked.queries, *rows, seed=seed)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from actors.caption_pairs import text_to_image_ranks
 from actors.cascade import encoder_ratings
 from actors.encoder import Encoder
 from actors.retriever import Retriever
@@ -15,8 +16,8 @@ from actors.vectors import vector_matrix
 from cluster.errors import UserError
 from cluster.profile import EncoderModel
 from cluster.tables import EncoderRecord, Store, embeddings_table
-from jobs.caption_pairs import text_to_image_ranks
-from jobs.evaluate import TOP_K, metrics
+from jobs.evaluate import metrics
+from jobs.evaluate.config import TOP_K
 from jobs.evaluate.inputs import Captions
 
 BLOCK_ROWS = 8192

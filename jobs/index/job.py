@@ -5,17 +5,18 @@ from dataclasses import asdict
 from typing import Any
 
 from actors.encoder import Encoder, load_registered
+from actors.missing_vectors import add_vectors, missing_images
 from actors.retriever import Retriever
 from actors.vectors import VectorTable
+from cluster import command
 from cluster.profile import Index
 from cluster.tables import Store
-from jobs import command
-from jobs.index import IndexConfig, tuning
+from jobs.index import tuning
 from jobs.index.ann import EXACT, build_ann, compact, index_ids, num_unindexed
-from jobs.missing_vectors import add_vectors, missing_images
+from jobs.index.config import IndexConfig
 
 
-def index(config: IndexConfig) -> dict:
+def run(config: IndexConfig) -> dict:
     """The whole job; see the package."""
     started = time.monotonic()
     profile, store = command.settings(config)

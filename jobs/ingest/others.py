@@ -6,11 +6,11 @@ import pyarrow as pa
 from pyarrow import compute as pc
 
 from actors.encoder import load_registered
+from actors.missing_vectors import add_vectors, missing_images
 from actors.vectors import VectorTable
 from cluster.errors import UserError
 from cluster.profile import Profile
 from cluster.tables import Store, embeddings_table
-from jobs.missing_vectors import add_vectors, missing_images
 
 
 def other_encoders(store: Store, fingerprint: str) -> dict[str, list[str]]:

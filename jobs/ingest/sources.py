@@ -14,7 +14,8 @@ from pyarrow import parquet
 from actors.images import UnusableImage, image_id, read_uri
 from cluster.errors import UserError
 from cluster.profile import Stage
-from jobs.ingest import IngestConfig, listing
+from jobs.ingest import listing
+from jobs.ingest.config import IngestConfig
 from jobs.ingest.listing import Place
 from jobs.ingest.metadata import Metadata, find_metadata, read_metadata
 from jobs.ingest.readers import ImageFiles, TarSamples

@@ -1,6 +1,13 @@
-"""`python -m jobs.label`: see the package."""
+"""`python -m jobs.label`: the entry point of `kallos label`."""
 
-from jobs.label import main
+from cluster import command
+from jobs.label.config import LabelConfig
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, run the job, print its report."""
+    command.main(LabelConfig, argv)
+
 
 if __name__ == "__main__":
     main()

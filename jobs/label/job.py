@@ -20,19 +20,18 @@ from actors.judge import identity as prompts_identity
 from actors.pool import through, user_error_in
 from actors.rephraser import MODEL_STYLES, Rephrase
 from actors.scorers import LinearHead, PromptPairs, RankAxis, Scorer
-from cluster import session
+from cluster import command, session
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Profile, Stage
 from cluster.schemas import near_ties
+from cluster.table_files import read_table
 from cluster.tables import EncoderRecord, Store, embeddings_table
-from jobs import command
-from jobs.label import LabelConfig
+from jobs.label.config import LabelConfig
 from jobs.label.pairs import Grid
 from jobs.label.queries import draw_queries, read_queries
 from jobs.label.rerank import Order, Rerank
 from jobs.label.retrieve import Retrieve
 from jobs.label.write import Run, Write
-from jobs.table_files import read_table
 
 # Identifies weights without reading gigabytes: training changes the first and last megabyte of every file.
 EDGE_BYTES = 1 << 20
@@ -54,7 +53,7 @@ class Plan:
     run: Run
 
 
-def label(config: LabelConfig) -> dict:
+def run(config: LabelConfig) -> dict:
     """Label the queries that this run has not labelled yet. Raises UserError before any work."""
     started = time.monotonic()
     plan = make_plan(config)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cluster.errors import UserError
+from cluster.table_files import query_texts
 from cluster.tables import Store, embeddings_table
-from jobs.table_files import query_texts
 
 NUM_DRAWN = 64
 

@@ -5,16 +5,16 @@ from typing import Any
 from pyarrow import compute as pc
 
 from actors.encoder import load_registered
+from cluster import command
 from cluster.errors import UserError
 from cluster.profile import Guard
 from cluster.tables import EncoderRecord, Store, embeddings_table
-from jobs import command
-from jobs.promote import PromoteConfig
+from jobs.promote.config import PromoteConfig
 
 LIVE = "live"
 
 
-def promote(config: PromoteConfig) -> dict[str, Any]:
+def run(config: PromoteConfig) -> dict[str, Any]:
     """The whole job; see the package."""
     profile, store = command.settings(config)
     named = history(store)

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 from PIL import Image
 
-from serve_app.errors import ApiError
-from serve_app.models import FeedbackResponse, Heatmap
-from serve_app.service import Found
+from serve_app.http.errors import ApiError
+from serve_app.http.models import FeedbackResponse, Heatmap
+from serve_app.search.service import Found
 
 NUM_IMAGES = 30
 ORDERS = {

@@ -7,7 +7,7 @@ from browsing import MadeUp
 from made_service import listening
 
 from cluster.profile import load_profile
-from serve_app.api import make_api
+from serve_app.http.api import make_api
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [

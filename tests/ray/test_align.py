@@ -20,9 +20,10 @@ from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
 from jobs.align import job
+from jobs.align.config import AlignConfig
 from jobs.align.corpus import read_captions, read_vectors
 from jobs.align.guard import draw, recall_at_10
-from jobs.align.run import AlignConfig, run
+from jobs.align.job import run
 from jobs.align.train import train
 
 NUM_IMAGES = 140  # a quarter of their captions, 32, is the smallest guard set

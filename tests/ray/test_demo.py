@@ -11,7 +11,7 @@ SIZES = ["--num-images", "1000", "--num-queries", "12", "--num-eval-queries", "1
 
 
 def demo(folder, *options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "jobs.demo", "--no-serve", "--out", str(folder), *SIZES, *options]
+    command = [sys.executable, "-m", "lab.demo.job", "--no-serve", "--out", str(folder), *SIZES, *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 

@@ -18,10 +18,12 @@ from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
-from jobs.evaluate import EvaluateConfig, hpir, metrics, run
-from jobs.studio.captions import detailed_caption, plain_caption
-from jobs.studio.draw import render
-from jobs.studio.latents import is_accurate, sample_latents, true_aesthetics
+from jobs.evaluate import hpir, metrics
+from jobs.evaluate.config import EvaluateConfig
+from jobs.evaluate.job import run
+from lab.studio.captions import detailed_caption, plain_caption
+from lab.studio.draw import render
+from lab.studio.latents import is_accurate, sample_latents, true_aesthetics
 
 NUM_IMAGES, NUM_OUTSIDE = 48, 8
 QUERIES = ["a sailboat", "teapot", "red guitar", "a lighthouse at sunset"]
@@ -122,7 +124,7 @@ def embed(store, encoder, path, rows, arrays):
 
 def write_profile(folder, store):
     """The mini profile with a random judge, and `repeat`, which rephrases without a language model."""
-    from jobs.pretrain import judge_model
+    from lab.pretrain.judge import model as judge_model
 
     tokenizer = judge_model.train_tokenizer([*QUERIES, "1 2 3 4 5 A B"], 400)
     config = judge_model.make_config(tokenizer, vision_width=64, vision_depth=1, text_width=64, text_depth=1)

@@ -17,7 +17,9 @@ from actors.scorers import PromptPairs
 from actors.vectors import vector_matrix
 from cluster.errors import UserError
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
-from jobs.index import IndexConfig, ann, run
+from jobs.index import ann
+from jobs.index.config import IndexConfig
+from jobs.index.job import run
 
 DIM = 32
 

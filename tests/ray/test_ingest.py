@@ -22,8 +22,11 @@ from actors.encoder import Encoder
 from actors.images import Fit, image_id
 from actors.scorers import PromptPairs
 from cluster.tables import EncoderRecord, Store, embeddings_table
-from jobs import index
-from jobs.ingest import IngestConfig, run, sources, stages
+from jobs.index import job as index
+from jobs.index.config import IndexConfig
+from jobs.ingest import sources, stages
+from jobs.ingest.config import IngestConfig
+from jobs.ingest.job import run
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.stages import NEW, REJECTED, Recipe
 
@@ -131,7 +134,7 @@ def test_after_a_promotion_new_images_are_embedded_for_what_is_live_too(ray_clus
     promoted = Encoder.load(checkpoint)
     live, table = promoted.fingerprint, embeddings_table(promoted.fingerprint)
     store.register_encoder(EncoderRecord(encoder=live, checkpoint=checkpoint, dim=promoted.dim))
-    index.run(index.IndexConfig(profile=profile, store=store.uri, encoder=live))
+    index.run(IndexConfig(profile=profile, store=store.uri, encoder=live))
     store.set_alias("live", live)
     counts = {"num_copied": 0, "num_embedded": 5, "num_from_preview": 0}
     assert ingest("new") == {live: {"aliases": ["live"], **counts}}

@@ -12,8 +12,9 @@ from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
-from jobs.label import LabelConfig, run
-from jobs.pretrain import judge_model
+from jobs.label.config import LabelConfig
+from jobs.label.job import run
+from lab.pretrain.judge import model as judge_model
 
 QUERIES = ["a red boat", "two cats", "castle at night", "blue car", "snow", "a dog on the beach"]
 NUM_IMAGES = 40

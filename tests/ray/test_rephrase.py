@@ -11,8 +11,8 @@ import torch
 from actors.engine import ENGINE_ACTOR, Reply, Request, make_engine
 from actors.rephraser import MODEL_STYLES, Rephrase, keeps_query, parse, prompt, rephrase, schema
 from cluster.profile import load_profile
-from jobs.pretrain.rephraser_fit import check
-from jobs.pretrain.rephraser_queries import KINDS, Asked, unseen
+from lab.pretrain.rephraser.fit import check
+from lab.pretrain.rephraser.queries import KINDS, Asked, unseen
 
 QUERIES = [
     "red sailboat at sunset",

@@ -26,10 +26,10 @@ from cluster.errors import UserError
 from cluster.profile import ROOT, load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, now
 from serve_app.app import _free_port
-from serve_app.args import ServeArgs
-from serve_app.errors import ApiError
-from serve_app.metrics import Metrics
-from serve_app.systems import Systems, opener
+from serve_app.config import ServeArgs
+from serve_app.http.errors import ApiError
+from serve_app.http.metrics import Metrics
+from serve_app.search.systems import Systems, opener
 
 
 @pytest.fixture(scope="module")

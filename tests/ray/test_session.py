@@ -14,8 +14,8 @@ from cluster.profile import ROOT, Stage, load_profile
 
 @ray.remote(num_cpus=1)
 def where_a_worker_is() -> dict:
+    import cluster.command
     import cluster.profile
-    import jobs.command  # noqa: F401  what a stage imports must be there
 
     return {
         "root": str(cluster.profile.ROOT),

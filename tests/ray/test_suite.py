@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from cluster.profile import PROFILES
-from jobs.evaluate import EvaluateConfig, run, suite
+from jobs.evaluate.config import EvaluateConfig
+from jobs.evaluate.job import run
+from lab.suite import job as suite
 
 VARIANTS = (
     suite.Variant("source", "lmm_score", {"source": "lmm_score"}),

@@ -9,8 +9,10 @@ import yaml
 from served import ask, ids, running
 
 from cluster.profile import PROFILES
-from jobs import ingest
-from jobs.studio import write
+from jobs.ingest import job as ingest
+from jobs.ingest.config import IngestConfig
+from lab.studio import job as write
+from lab.studio.config import StudioConfig
 
 GIVE_UP_S = 400
 IDLE_S = 30
@@ -27,8 +29,8 @@ def server(tmp_path_factory):
     profile.write_text(yaml.safe_dump(values))
     common = {"profile": str(profile)}
     sizes = {"num_images": 400, "num_train_queries": 8, "num_heldout_queries": 8, "num_hpir": 0}
-    write.run(write.StudioConfig(out=str(folder / "studio"), **sizes, **common))
-    ingest.run(ingest.IngestConfig(source=str(folder / "studio"), **common))
+    write.run(StudioConfig(out=str(folder / "studio"), **sizes, **common))
+    ingest.run(IngestConfig(source=str(folder / "studio"), **common))
     yield from running({"profile": str(profile), "folder": folder})
 
 

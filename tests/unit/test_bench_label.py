@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 
 from cluster.profile import LanguageModel, Stage
-from jobs.bench.label import warm_up_rows
-from jobs.bench.side import Side
+from lab.bench.label.job import warm_up_rows
+from lab.bench.label.side import Side
 
 
 def side(requests_per_row: int, rows_per_call: int, most_rows: int = 1000) -> Side:

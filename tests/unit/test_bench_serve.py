@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 
-from jobs.bench import serve
-from jobs.bench.load import Answer
+from lab.bench.serve import job as serve
+from lab.bench.serve.load import Answer
 
 
 def test_failures_of_searches_and_of_feedback_are_told_apart(monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from open_clip.loss import ClipLoss
 from torch.nn import functional
 
-from jobs.caption_pairs import contrastive_loss, pair_ranks, text_to_image_ranks
+from actors.caption_pairs import contrastive_loss, pair_ranks, text_to_image_ranks
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from pydantic import Field
 
+from cluster.command import JobConfig, main, save_config, settings, to_json
 from cluster.errors import UserError
 from cluster.profile import ROOT
 from jobs import cli
-from jobs.command import JobConfig, main, save_config, settings, to_json
 
 
 class CountConfig(JobConfig):
@@ -33,7 +33,7 @@ def count(config: CountConfig) -> dict:
 
 
 def test_the_report_is_the_only_line_on_stdout(capfd):
-    main(CountConfig, count, ["--num-images", "7"])
+    main(CountConfig, ["--num-images", "7"], run=count)
     out, err = capfd.readouterr()
     assert out == '{"num_images": 7, "mean": 0.5}\n'
     assert "progress, not a report" in err
@@ -44,7 +44,7 @@ def test_what_a_child_process_prints_goes_to_stderr_too(capfd):
         subprocess.run(["echo", "from a child"], check=True)
         return {}
 
-    main(CountConfig, run, [])
+    main(CountConfig, [], run=run)
     out, err = capfd.readouterr()
     assert out == "{}\n"
     assert "from a child" in err
@@ -53,7 +53,7 @@ def test_what_a_child_process_prints_goes_to_stderr_too(capfd):
 def test_what_ray_still_has_to_say_comes_before_the_report(capfd, monkeypatch):
     ray = SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: print("a late warning of a raylet"))
     monkeypatch.setitem(sys.modules, "ray", ray)
-    main(CountConfig, lambda config: {}, [])
+    main(CountConfig, [], run=lambda config: {})
     out, err = capfd.readouterr()
     assert out == "{}\n"
     assert "a late warning of a raylet" in err
@@ -69,7 +69,7 @@ def test_what_ray_still_has_to_say_comes_before_the_report(capfd, monkeypatch):
 )
 def test_a_users_mistake_ends_with_status_2_and_no_traceback(argv, words, capfd):
     with pytest.raises(SystemExit) as ended:
-        main(CountConfig, count, argv)
+        main(CountConfig, argv, run=count)
     out, err = capfd.readouterr()
     assert ended.value.code == 2
     assert out == ""
@@ -79,12 +79,12 @@ def test_a_users_mistake_ends_with_status_2_and_no_traceback(argv, words, capfd)
 
 def test_another_error_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        main(CountConfig, lambda config: 1 // 0, [])
+        main(CountConfig, [], run=lambda config: 1 // 0)
 
 
 def test_help_names_every_option_and_its_description(capfd):
     with pytest.raises(SystemExit) as ended:
-        main(CountConfig, count, ["--help"])
+        main(CountConfig, ["--help"], run=count)
     out, _ = capfd.readouterr()
     assert ended.value.code == 0
     for name, field in CountConfig.model_fields.items():
@@ -114,8 +114,9 @@ def test_reports_become_strict_json():
 def test_kallos_without_a_verb_lists_all_of_them(capsys):
     cli.main([])
     out = capsys.readouterr().out
-    assert all(f"  {verb} " in out for verb in cli.VERBS)
-    assert len(cli.VERBS) == 14
+    verbs, lab = out.split("lab verbs:")
+    assert all(f"  {verb} " in verbs for verb in cli.VERBS)
+    assert all(f"  {verb} " in lab for verb in ("demo", "studio", "suite", "pretrain", "bench"))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_kallos_without_a_verb_lists_all_of_them(capsys):
     [
         (["ingest", "--source", "x"], "jobs.ingest", ["--source", "x"]),
         (["serve"], "serve_app", []),
-        (["pretrain", "judge", "--seed", "1"], "jobs.pretrain", ["judge", "--seed", "1"]),
+        (["pretrain", "judge", "--seed", "1"], "lab.pretrain", ["judge", "--seed", "1"]),
     ],
 )
 def test_a_verb_names_its_module(words, module, options):
@@ -154,18 +155,23 @@ def test_submit_is_taken_from_anywhere_among_the_words(flag):
 
 
 def test_a_verb_runs_through_kallos_in_a_process_of_its_own(tmp_path):
-    (tmp_path / "hello.py").write_text(
-        textwrap.dedent(
-            """
-            from jobs.command import JobConfig, main as run_main
+    files = {
+        "config": """
+            from cluster.command import JobConfig
             class HelloConfig(JobConfig):
                 '''Greets.'''
                 word: str = "none"
-            def main():
-                run_main(HelloConfig, lambda config: {"word": config.word})
-            """
-        )
-    )
+        """,
+        "job": "def run(config): return {'word': config.word}",
+        "__main__": """
+            from cluster import command
+            from hello.config import HelloConfig
+            def main(): command.main(HelloConfig)
+        """,
+    }
+    (tmp_path / "hello").mkdir()
+    for name, text in files.items():
+        (tmp_path / "hello" / f"{name}.py").write_text(textwrap.dedent(text))
     code = "from jobs import cli; cli.VERBS['hello'] = ('hello', ''); cli.main()"
     command = [sys.executable, "-c", code, "hello", "--word", "good day"]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}

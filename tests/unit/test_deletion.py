@@ -10,8 +10,9 @@ import pytest
 from actors.retriever import Retriever
 from cluster.errors import UserError
 from cluster.tables import SCHEMAS, Store, embeddings_schema, embeddings_table, now
-from jobs import delete
-from jobs.delete import DeleteConfig
+from jobs.delete import job as delete
+from jobs.delete.__main__ import main
+from jobs.delete.config import DeleteConfig
 
 FIRST, SECOND = "1" * 16, "2" * 16
 IDS = [f"{number:064x}" for number in range(6)]
@@ -98,7 +99,7 @@ def test_a_fresh_store_is_fresh_in_another_process_too(store):
 
 
 def test_the_verb_says_what_it_removed_and_what_it_did_not_know(filled, capfd):
-    delete.main(["--store", filled.uri, "--image-ids", IDS[0], IDS[0], "f" * 64, "nonsense"])
+    main(["--store", filled.uri, "--image-ids", IDS[0], IDS[0], "f" * 64, "nonsense"])
     report = json.loads(capfd.readouterr().out)
     assert report == {"num_images": 1, "num_rows": 4, "unknown": ["f" * 64, "nonsense"]}
 

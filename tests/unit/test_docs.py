@@ -5,9 +5,9 @@ import re
 import pytest
 
 from cluster.profile import ROOT, profile_names
-from jobs.bench.__main__ import PARTS as BENCHMARKS
 from jobs.cli import VERBS
-from jobs.pretrain.__main__ import PARTS as MODELS
+from lab.bench.__main__ import PARTS as BENCHMARKS
+from lab.pretrain.__main__ import PARTS as MODELS
 
 README = ROOT / "README.md"
 

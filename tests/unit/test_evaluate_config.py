@@ -3,8 +3,9 @@
 import pytest
 
 from cluster.errors import UserError
-from jobs import evaluate
-from jobs.evaluate import EvaluateConfig, suite
+from jobs.evaluate import job as evaluate
+from jobs.evaluate.config import EvaluateConfig
+from lab.suite import job as suite
 
 
 def test_a_suite_refuses_what_it_settles_itself(monkeypatch):

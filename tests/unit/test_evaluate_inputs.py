@@ -7,7 +7,8 @@ import pytest
 from cluster.errors import UserError
 from cluster.schemas import HUMAN
 from cluster.tables import SCHEMAS, EncoderRecord, Store, now
-from jobs.evaluate import EvaluateConfig, learned
+from jobs.evaluate import learned
+from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.inputs import load_queries, load_votes, sample_captions
 
 IDS = ["a" * 64, "b" * 64]

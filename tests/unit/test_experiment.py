@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.experiment import assigned
+from serve_app.search.experiment import assigned
 
 CLIENTS = [f"client-{number}" for number in range(20_000)]
 

@@ -12,11 +12,11 @@ import pytest
 
 from cluster.profile import ROOT
 from cluster.tables import SCHEMAS
-from serve_app import feedback as module
-from serve_app.errors import ApiError
-from serve_app.feedback import Feedback, keep, make_tables
-from serve_app.models import FeedbackRequest, FeedbackResponse
-from serve_app.tickets import Tickets
+from serve_app.feedback import events as module
+from serve_app.feedback.events import Feedback, keep, make_tables
+from serve_app.feedback.signed_ids import Tickets
+from serve_app.http.errors import ApiError
+from serve_app.http.models import FeedbackRequest, FeedbackResponse
 
 SHOWN = [f"{number:064x}" for number in range(8)]
 OTHERS = [f"{number:064x}" for number in range(4, 12)]
@@ -313,9 +313,9 @@ def test_the_tables_of_events_are_made_once_and_left_as_they_are(taker, store):
 ANSWERS_UNTIL_KILLED = """
     import asyncio, sys, time
     from cluster.tables import Store
-    from serve_app.feedback import Feedback
-    from serve_app.models import FeedbackRequest
-    from serve_app.tickets import Tickets
+    from serve_app.feedback.events import Feedback
+    from serve_app.http.models import FeedbackRequest
+    from serve_app.feedback.signed_ids import Tickets
 
     async def one(feedback, number):
         shown = [f"{place:064x}" for place in range(8)]

@@ -8,7 +8,8 @@ import pytest
 from cluster.errors import UserError
 from cluster.tables import SCHEMAS
 from jobs.evaluate.hpir import Votes, agreement, read_hpir
-from jobs.feedback import FeedbackConfig, run
+from jobs.feedback.config import FeedbackConfig
+from jobs.feedback.job import run
 
 LIVE, BASELINE = ("live", "a" * 16), ("baseline", "b" * 16)
 GROUPS = {LIVE: ["1", "2"], BASELINE: ["2", "3"]}

@@ -14,7 +14,8 @@ from pyarrow import fs, parquet
 from actors.images import Fit, image_id
 from cluster.errors import UserError
 from cluster.profile import Stage
-from jobs.ingest import IngestConfig, listing, sources, stages
+from jobs.ingest import listing, sources, stages
+from jobs.ingest.config import IngestConfig
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.metadata import read_metadata
 from jobs.ingest.readers import ImageFiles, TarSamples

@@ -10,7 +10,7 @@ import yaml
 from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table
-from jobs.label import LabelConfig
+from jobs.label.config import LabelConfig
 from jobs.label.job import _check_grid, make_plan, short_hash
 from jobs.label.pairs import Grid, preferences
 from jobs.label.queries import distinct, read_queries

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from actors.caption_pairs import text_to_image_ranks
 from actors.encoder import Encoder
 from cluster.profile import Align, Objective
 from jobs.align.guard import GuardSet
 from jobs.align.learner import Learner, Plan, batch_loss, learning_rate_factor, to_tensors
 from jobs.align.objectives import lambda_weights, plackett_luce_loss, preference_losses, win_shares
-from jobs.caption_pairs import text_to_image_ranks
 from jobs.evaluate.metrics import recall_at
 
 QUERIES = ["a red sailboat", "two dogs", "a mountain lake", "a beach in the morning"]

@@ -13,11 +13,12 @@ from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import ROOT
 from jobs.align.objectives import dpo_loss
-from jobs.evaluate import EvaluateConfig
+from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.hpir import Votes
-from jobs.evaluate.photographs import learn, measure, page, votes
-from jobs.evaluate.photographs.votes import Fold, Panel, read_panel
-from jobs.machine import machine
+from lab.machine import machine
+from lab.photographs import job as measure
+from lab.photographs import learn, page, votes
+from lab.photographs.votes import Fold, Panel, read_panel
 
 REAL = Path(os.environ.get("KALLOS_PHOTOGRAPHS", ROOT.parent / "shared" / "data" / "oasis_beauty"))
 # file, subject, category, group, rating: the last photograph of each group is the most beautiful.

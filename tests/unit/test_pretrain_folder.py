@@ -4,13 +4,15 @@ import pytest
 
 from cluster.errors import UserError
 from cluster.profile import ROOT
-from jobs.pretrain import encoder, judge, rephraser
-from jobs.pretrain.folder import check_free
+from lab.pretrain.encoder import job as encoder
+from lab.pretrain.folder import check_free
+from lab.pretrain.judge import job as judge
+from lab.pretrain.rephraser import job as rephraser
 
 CONFIGS = {
-    "encoder": (encoder, encoder.PretrainEncoderConfig),
+    "encoder": (encoder, encoder.EncoderTraining),
     "judge": (judge, judge.JudgeTraining),
-    "rephraser": (rephraser, rephraser.Config),
+    "rephraser": (rephraser, rephraser.RephraserTraining),
 }
 
 

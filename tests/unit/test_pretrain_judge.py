@@ -8,8 +8,11 @@ import torch
 from PIL import Image
 
 from actors.judge import CRITERIA
-from jobs.pretrain import judge_batch, judge_model, judge_questions, judge_scenes
-from jobs.studio.latents import is_accurate, sample_latents, true_accuracy, true_aesthetics
+from lab.pretrain.judge import batch as judge_batch
+from lab.pretrain.judge import model as judge_model
+from lab.pretrain.judge import questions as judge_questions
+from lab.pretrain.judge import scenes as judge_scenes
+from lab.studio.latents import is_accurate, sample_latents, true_accuracy, true_aesthetics
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ import torch
 
 from actors.rephraser import MODEL_STYLES, compose, keeps_query, parse, prompt
 from cluster.errors import UserError
-from jobs.pretrain import __main__ as dispatch
-from jobs.pretrain import rephraser as recipe
-from jobs.pretrain import rephraser_batches, rephraser_data, world_words
-from jobs.pretrain.rephraser import Config
-from jobs.pretrain.rephraser_batches import (
+from lab.pretrain import __main__ as dispatch
+from lab.pretrain.rephraser import batches as rephraser_batches
+from lab.pretrain.rephraser import data as rephraser_data
+from lab.pretrain.rephraser import job as recipe
+from lab.pretrain.rephraser import world_words
+from lab.pretrain.rephraser.batches import (
     BATCHES_AT_ONCE,
     IGNORED,
     Batches,
@@ -22,11 +23,12 @@ from jobs.pretrain.rephraser_batches import (
     copy_loss,
     trained_queries,
 )
-from jobs.pretrain.rephraser_data import LIGHT_SUITS, SUITS, Query, answer, draw_query
-from jobs.pretrain.rephraser_figures import FIGURES
-from jobs.pretrain.rephraser_queries import KINDS
-from jobs.pretrain.rephraser_tokenizer import train_tokenizer
-from jobs.studio.words import GOOD_PHRASES, LIGHTS
+from lab.pretrain.rephraser.config import RephraserTraining as Config
+from lab.pretrain.rephraser.data import LIGHT_SUITS, SUITS, Query, answer, draw_query
+from lab.pretrain.rephraser.figures import FIGURES
+from lab.pretrain.rephraser.queries import KINDS
+from lab.pretrain.rephraser.tokenizer import train_tokenizer
+from lab.studio.words import GOOD_PHRASES, LIGHTS
 
 TINY = Config(
     vocab_size=400,

@@ -7,15 +7,16 @@ import pytest
 
 from actors.engine import Reply
 from cluster.errors import UserError
-from jobs.pretrain import rephraser as recipe
-from jobs.pretrain import rephraser_card, world_words
-from jobs.pretrain.rephraser import Config
-from jobs.pretrain.rephraser_data import SCENE_OF_GROUP, SUITS, answer, draw_query
-from jobs.pretrain.rephraser_figures import FIGURES, counts, share, table, wilson
-from jobs.pretrain.rephraser_fit import BAD, CONTRADICTED, GOOD, check, fits
-from jobs.pretrain.rephraser_queries import KINDS, Asked, same, understood, unseen
-from jobs.studio.latents import parse_query
-from jobs.studio.words import LIGHTS, SUBJECTS
+from lab.pretrain.rephraser import card as rephraser_card
+from lab.pretrain.rephraser import job as recipe
+from lab.pretrain.rephraser import world_words
+from lab.pretrain.rephraser.config import RephraserTraining as Config
+from lab.pretrain.rephraser.data import SCENE_OF_GROUP, SUITS, answer, draw_query
+from lab.pretrain.rephraser.figures import FIGURES, counts, share, table, wilson
+from lab.pretrain.rephraser.fit import BAD, CONTRADICTED, GOOD, check, fits
+from lab.pretrain.rephraser.queries import KINDS, Asked, same, understood, unseen
+from lab.studio.latents import parse_query
+from lab.studio.words import LIGHTS, SUBJECTS
 
 PLURALS = {subject.plural for subject in SUBJECTS.values()}
 SINGULARS = {word for subject in SUBJECTS.values() for word in (subject.name, *subject.synonyms)}

@@ -8,8 +8,10 @@ from actors.encoder import Encoder, load_registered
 from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table, now
-from jobs import demo
-from jobs.promote import PromoteConfig, job, run
+from jobs.promote import job
+from jobs.promote.config import PromoteConfig
+from jobs.promote.job import run
+from lab.demo import job as demo
 
 BASELINE, GOOD, BETTER, LAST = "b" * 16, "c" * 16, "d" * 16, "f" * 16
 IMAGES = ["1", "2", "3"]

@@ -10,20 +10,10 @@ from made_evaluation import IDS, KnownTruth, evaluation, ids, image_row, jpeg
 
 from cluster.errors import UserError
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table
-from jobs.evaluate import (
-    TOP_K,
-    EvaluateConfig,
-    figures,
-    inputs,
-    judging,
-    protocols,
-    report,
-    run,
-    saved,
-    summary,
-    winrate,
-)
+from jobs.evaluate import figures, inputs, judging, protocols, report, saved, summary, winrate
 from jobs.evaluate.asking import common_gallery
+from jobs.evaluate.config import TOP_K, EvaluateConfig
+from jobs.evaluate.job import run
 from jobs.evaluate.systems import EncoderSystem
 
 CONFIG = EvaluateConfig(num_resamples=200, num_sheets=2, num_losses=2)

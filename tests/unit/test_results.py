@@ -5,14 +5,14 @@ import json
 import pytest
 
 from cluster.errors import UserError
-from jobs.evaluate import readme
+from lab.suite import readme
 
 
 def test_the_readme_shows_the_results_that_were_measured():
     results = json.loads(readme.RESULTS.read_text(encoding="utf-8"))
     shown = readme.README.read_text(encoding="utf-8")
     assert readme.insert(shown, readme.table(results)) == shown, (
-        "README.md and docs/results.json disagree: python -m jobs.evaluate.readme runs/evaluate/report.json"
+        "README.md and docs/results.json disagree: python -m lab.suite.readme runs/evaluate/report.json"
     )
 
 

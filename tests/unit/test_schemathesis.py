@@ -22,14 +22,14 @@ from actors.encoder import Encoder
 from actors.images import preview_jpeg
 from cluster.profile import ROOT, Serve, load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
-from serve_app.api import make_api
-from serve_app.feedback import make_tables
-from serve_app.guard import KeyCheck, document_keys
-from serve_app.keys import Keyring
-from serve_app.metrics import Metrics
-from serve_app.service import Service
-from serve_app.systems import Systems, opener
-from serve_app.tickets import Tickets
+from serve_app.feedback.events import make_tables
+from serve_app.feedback.signed_ids import Tickets
+from serve_app.http.api import make_api
+from serve_app.http.keys import Keyring
+from serve_app.http.metrics import Metrics
+from serve_app.http.middleware import KeyCheck, document_keys
+from serve_app.search.service import Service
+from serve_app.search.systems import Systems, opener
 
 KEY = "k" * 16
 NUM_CASES = int(os.environ.get("KALLOS_SCHEMATHESIS_CASES", "200"))

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from serve_app.batching import Batcher
+from serve_app.search.batching import Batcher
 
 
 class Doubler:

@@ -14,11 +14,13 @@ from made_service import asking as asking_app
 
 from cluster.errors import UserError
 from jobs import cli
-from serve_app import search as search_verb
-from serve_app.client import Client, ClientError, SearchFields, image_input
-from serve_app.errors import ApiError
-from serve_app.models import Diversity, Filters
-from serve_app.search import SearchArgs, address_of, fields
+from serve_app.client import job as search_verb
+from serve_app.client.__main__ import main
+from serve_app.client.client import Client, ClientError, SearchFields, image_input
+from serve_app.client.config import SearchArgs
+from serve_app.client.job import address_of, fields
+from serve_app.http.errors import ApiError
+from serve_app.http.models import Diversity, Filters
 
 KEY = "k" * 16
 
@@ -206,7 +208,7 @@ def served(monkeypatch):
 
 
 def test_a_table_shows_what_was_found(served, capsys):
-    search_verb.main(["red boat", "-k", "3", "--negatives", "people", "dogs", "--system", "baseline"])
+    main(["red boat", "-k", "3", "--negatives", "people", "dogs", "--system", "baseline"])
     out = capsys.readouterr().out
     for place, image_id in enumerate(IMAGE_IDS[:3]):
         row = next(line for line in out.splitlines() if f"picture {place} " in line)
@@ -218,7 +220,7 @@ def test_a_table_shows_what_was_found(served, capsys):
 
 
 def test_the_last_line_is_the_answer_as_json(served, capsys):
-    search_verb.main(["--image", IMAGE_IDS[5], "--json"])
+    main(["--image", IMAGE_IDS[5], "--json"])
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(answer["results"]) == 12 and answer["system"] == "live"
     assert served.asked[0][0].image.image_id == IMAGE_IDS[5]
@@ -233,7 +235,7 @@ def test_words_of_a_caption_are_no_commands(served, capsys, monkeypatch):
         return found
 
     monkeypatch.setattr(MadeService, "search", hostile)
-    search_verb.main(["boat", "-k", "1"])
+    main(["boat", "-k", "1"])
     out = capsys.readouterr().out
     assert "[red]x[/nothing]" in out and "\x1b" not in out
 

@@ -11,9 +11,9 @@ from starlette.responses import PlainTextResponse
 
 from cluster.errors import UserError
 from cluster.profile import PROFILES, ROOT, Serve, profile_names
-from serve_app.args import ServeArgs, settings
-from serve_app.guard import SECURITY_HEADERS, BodyLimit
-from serve_app.keys import Keyring, check_exposure, is_loopback, read_keys
+from serve_app.config import ServeArgs, settings
+from serve_app.http.keys import Keyring, check_exposure, is_loopback, read_keys
+from serve_app.http.middleware import SECURITY_HEADERS, BodyLimit
 
 KEY, OTHER = "k" * 16, "another-key-of-more-characters"
 OPEN = ["/", "/docs", "/page/kallos.css", "/healthz", "/readyz", "/openapi.json"]
@@ -322,7 +322,7 @@ def test_a_request_id_of_the_client_is_returned_where_it_is_one(given, kept):
 
 
 def test_an_id_that_the_proxy_returns_itself_is_not_returned_twice():
-    from serve_app.api import make_api
+    from serve_app.http.api import make_api
 
     behind = asking(make_api(MadeService(), Serve(), proxy_returns_id=True))
     assert "x-request-id" not in behind.get("/healthz", headers={"X-Request-ID": "from-the-proxy"}).headers

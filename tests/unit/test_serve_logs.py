@@ -10,7 +10,7 @@ import pytest
 from made_service import IMAGE_IDS, MadeService, asking, made_app
 
 from cluster.profile import ROOT
-from serve_app import logs
+from serve_app.http import logs
 
 KEY = "k" * 16
 
@@ -101,9 +101,9 @@ def test_requests_at_once_keep_their_own_ids(lines):
 
 def test_configured_lines_go_to_stderr_once_and_as_json():
     code = (
-        "import logging; from serve_app import logs; logs.configure(); logs.configure();"
+        "import logging; from serve_app.http import logs; logs.configure(); logs.configure();"
         "logging.getLogger('kallos.access').info('one', extra={'k': 3});"
-        "logging.getLogger('serve_app.service').warning('two\\nlines %s', 5)"
+        "logging.getLogger('serve_app.search.service').warning('two\\nlines %s', 5)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     one, two = (json.loads(line) for line in done.stderr.splitlines())

@@ -7,9 +7,9 @@ import pytest
 from made_service import IMAGE_IDS, MadeService, asking
 
 from cluster.profile import ROOT, Serve
-from serve_app import metrics
-from serve_app.api import make_api
-from serve_app.metrics import SECONDS, Metrics
+from serve_app.http import metrics
+from serve_app.http.api import make_api
+from serve_app.http.metrics import SECONDS, Metrics
 
 DASHBOARD = json.loads((ROOT / "cluster" / "dashboards" / "grafana.json").read_text())
 LABELS = {

@@ -13,11 +13,11 @@ from made_service import asking, made_app
 from PIL import Image
 
 from cluster.errors import UserError
-from serve_app import filters, paging, tastes
-from serve_app.diversity import mmr
-from serve_app.errors import ApiError
-from serve_app.finding import Asked, find
-from serve_app.models import Filters, search_request
+from serve_app.http.errors import ApiError
+from serve_app.http.models import Filters, search_request
+from serve_app.search import filters, paging, tastes
+from serve_app.search.batched_search import Asked, find
+from serve_app.search.diversity import mmr
 
 Request = search_request(["live", "baseline"], 50)
 

@@ -10,7 +10,7 @@ from cluster import proxy
 from cluster.errors import UserError
 from cluster.profile import load_profile
 from serve_app import app
-from serve_app.args import ServeArgs
+from serve_app.config import ServeArgs
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, now
-from serve_app import systems as systems_module
-from serve_app.metrics import Metrics
-from serve_app.systems import Systems, opener
+from serve_app.http.metrics import Metrics
+from serve_app.search import systems as systems_module
+from serve_app.search.systems import Systems, opener
 
 DIM = 32
 NAMES = ("a" * 16, "b" * 16, "c" * 16, "d" * 16)

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 
 from cluster.profile import Label
-from serve_app.clock import Clock
-from serve_app.finding import Page
-from serve_app.models import SearchBase
-from serve_app.teacher import Teacher
+from serve_app.http.models import SearchBase
+from serve_app.search.batched_search import Page
+from serve_app.search.clock import Clock
+from serve_app.search.teacher import Teacher
 
 BEAUTY = {"a": 2.0, "b": 4.0, "c": 3.0}
 

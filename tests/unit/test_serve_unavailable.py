@@ -9,9 +9,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from cluster.proxy import ERROR_FILES, HAPROXY_DEFAULTS
-from serve_app import errors
-from serve_app.guard import BODY_TIMEOUT_S, SECURITY_HEADERS
-from serve_app.unavailable import RETRY_AFTER_S, middlewares
+from serve_app.http import errors
+from serve_app.http.middleware import BODY_TIMEOUT_S, SECURITY_HEADERS
+from serve_app.http.unavailable import RETRY_AFTER_S, middlewares
 
 
 def client() -> TestClient:

@@ -14,9 +14,9 @@ from pictures import encoded, gradient, readable, rotated_by_exif, unreadable
 
 from actors.images import Fit, pixels, read_for
 from cluster.profile import Serve
-from serve_app import fetch, uploads
-from serve_app.errors import ApiError
-from serve_app.models import ImageInput
+from serve_app.http.errors import ApiError
+from serve_app.http.models import ImageInput
+from serve_app.search import fetch, uploads
 
 PIXEL = encoded(gradient(40, 30), "PNG")
 FIT = Fit(24, 32, resize_mode="squash")

@@ -9,13 +9,13 @@ import pytest
 from made_service import MadeService, asking, made_app
 
 from cluster.profile import Serve
-from serve_app import paging
-from serve_app.errors import ApiError
-from serve_app.finding import Page
-from serve_app.models import search_request
-from serve_app.service import Service
-from serve_app.teacher import TEACHER
-from serve_app.tickets import Tickets
+from serve_app.feedback.signed_ids import Tickets
+from serve_app.http.errors import ApiError
+from serve_app.http.models import search_request
+from serve_app.search import paging
+from serve_app.search.batched_search import Page
+from serve_app.search.service import Service
+from serve_app.search.teacher import TEACHER
 
 VERSION = 4
 Request = search_request(["live", "baseline", TEACHER], 50)

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jobs.studio.captions import detailed_caption, plain_caption, sample_queries, web_caption
-from jobs.studio.draw import render
-from jobs.studio.latents import (
+from lab.studio.captions import detailed_caption, plain_caption, sample_queries, web_caption
+from lab.studio.draw import render
+from lab.studio.job import split_of
+from lab.studio.latents import (
     AESTHETIC_WEIGHTS,
     Latents,
     is_accurate,
@@ -16,10 +17,9 @@ from jobs.studio.latents import (
     true_accuracy,
     true_aesthetics,
 )
-from jobs.studio.raters import hpir_row, sample_raters
-from jobs.studio.subjects import DRAWINGS
-from jobs.studio.words import ASPECTS, BAD_PHRASES, COLOURS, GOOD_PHRASES, LIGHT_APPEAL, SETTINGS, SUBJECTS
-from jobs.studio.write import split_of
+from lab.studio.raters import hpir_row, sample_raters
+from lab.studio.subjects import DRAWINGS
+from lab.studio.words import ASPECTS, BAD_PHRASES, COLOURS, GOOD_PHRASES, LIGHT_APPEAL, SETTINGS, SUBJECTS
 
 BOAT = Latents(
     subject="sailboat",

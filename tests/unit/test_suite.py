@@ -10,7 +10,11 @@ from made_evaluation import KnownTruth, evaluation, image_row
 
 from cluster.profile import load_profile
 from cluster.tables import SCHEMAS, Store
-from jobs.evaluate import EvaluateConfig, figures, metrics, saved, suite, suite_report, suite_summary, summary
+from jobs.evaluate import figures, metrics, saved, summary
+from jobs.evaluate.config import EvaluateConfig
+from lab.suite import job as suite
+from lab.suite import report as suite_report
+from lab.suite import summary as suite_summary
 
 SEEDS = (3, 4)
 CONFIG = EvaluateConfig(

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import UserError
-from jobs.table_files import query_texts, read_table
+from cluster.table_files import query_texts, read_table
 
 YEARS = ["1984", "2024"]
 DATES = ["2024-01-01", "2024-02-01"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.errors import ApiError
-from serve_app.tickets import Ticket, Tickets
+from serve_app.feedback.signed_ids import Ticket, Tickets
+from serve_app.http.errors import ApiError
 
 IMAGES = ["a" * 64, "b" * 64]
 ENCODER = "0123456789abcdef"

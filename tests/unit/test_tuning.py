@@ -8,9 +8,10 @@ import pytest
 
 from actors.retriever import Effort
 from cluster.tables import SCHEMAS, now
-from jobs.bench import index as bench
 from jobs.index import ann, tuning
 from jobs.index.tuning import Measured, choose
+from lab.bench.index import job as bench
+from lab.bench.index.__main__ import main
 
 SETTINGS = {"ef": 50, "refine_factor": 2, "nprobes": 1, "p50_ms": 1.5}
 
@@ -75,7 +76,7 @@ def test_measurements_from_before_there_were_settings_stay(store):
 
 def test_the_benchmark_measures_an_index_of_vectors_that_it_draws(capfd, monkeypatch):
     monkeypatch.setattr(tuning, "EFS", (50, 200))
-    bench.main(["--num-rows", "2000", "--dim", "16", "--num-queries", "10", "--num-runs", "2"])
+    main(["--num-rows", "2000", "--dim", "16", "--num-queries", "10", "--num-runs", "2"])
     report = json.loads(capfd.readouterr().out.splitlines()[-1])
     ratio, figures = report["ratios"]["recall_at_10"], report["figures"]
     assert report["bench"] == "index" and len(ratio["runs"]) == 2

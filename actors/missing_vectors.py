@@ -1,0 +1,128 @@
+"""Vectors for the images that an encoder's table lacks: taken over from its parent's, else embedded.
+
+`kallos index` gives them to one encoder, `kallos ingest` to the others that answer.
+"""
+
+import sys
+from functools import partial
+
+import lance_ray
+import pyarrow as pa
+import ray.data
+from pyarrow import compute as pc
+
+from actors.embedding import embed, streaming_context
+from actors.encoder import Encoder
+from actors.stored_pixels import COLUMNS, prepare_stored
+from actors.vectors import VectorTable
+from cluster import session
+from cluster.errors import UserError
+from cluster.profile import EncoderModel, Profile
+from cluster.tables import EncoderRecord, Store, embeddings_table
+
+COPY_ROWS = 10_000
+
+
+def missing_images(store: Store, fingerprint: str, where: str = "") -> pa.Table:
+    """`image_id`, `added_at` of the images, of those that `where` (SQL) keeps, without a vector."""
+    try:
+        wanted = store.read("images", columns=["image_id", "added_at"], where=where or None)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"where '{where}' is not a valid filter on the images: {error}") from error
+    return without_vector(store, fingerprint, wanted)
+
+
+def without_vector(store: Store, fingerprint: str, images: pa.Table) -> pa.Table:
+    """The rows of `images` whose `image_id` is not in the encoder's table."""
+    name = embeddings_table(fingerprint)
+    if not store.exists(name):
+        return images
+    there = store.read(name, columns=["image_id"])["image_id"].combine_chunks()
+    return images.filter(pc.invert(pc.is_in(images["image_id"], value_set=there)))
+
+
+def add_vectors(
+    vectors: VectorTable, profile: Profile, record: EncoderRecord, encoder: Encoder, missing: pa.Table
+) -> dict[str, int]:
+    """Give the images `missing` their vectors; returns num_copied, num_embedded, num_from_preview.
+
+    missing: of `missing_images`.
+    """
+    num_copied = copy_from_parent(vectors, record, encoder, missing)
+    if num_copied:
+        missing = without_vector(vectors.store, record.encoder, missing)
+    return {"num_copied": num_copied, **embed_missing(vectors, profile, record, encoder, missing)}
+
+
+def copy_from_parent(vectors: VectorTable, record: EncoderRecord, encoder: Encoder, missing: pa.Table) -> int:
+    """Take over the parent's vectors when both encoders see every image alike; returns how many."""
+    store = vectors.store
+    if not len(missing) or not record.parent or not store.exists(embeddings_table(record.parent)):
+        return 0
+    if not _same_image_side(store, record.parent, encoder):
+        return 0
+    table, ids = store.open(embeddings_table(record.parent)).to_lance(), _ids(missing)
+    batches = table.to_batches(batch_size=COPY_ROWS, filter=_not_older(missing))
+    tables = (pa.Table.from_batches([batch]) for batch in batches)
+    return sum(vectors.merge(rows.filter(pc.is_in(rows["image_id"], value_set=ids))) for rows in tables)
+
+
+def _same_image_side(store: Store, parent: str, encoder: Encoder) -> bool:
+    try:
+        checkpoint = store.encoder(parent).checkpoint
+        return Encoder.load(checkpoint).image_fingerprint == encoder.image_fingerprint
+    except UserError:
+        return False  # the parent's folder is gone: embedding again gives the same vectors
+
+
+def embed_missing(
+    vectors: VectorTable, profile: Profile, record: EncoderRecord, encoder: Encoder, missing: pa.Table
+) -> dict[str, int]:
+    """Embed the images `missing` with a pool of actors; merges their vectors as they come."""
+    counts = {"num_embedded": 0, "num_from_preview": 0}
+    if not len(missing):
+        return counts
+    model = profile.encoder.model_copy(update={"model": record.checkpoint})
+    session.connect(profile)
+    session.require({"decode": model.decode, "encode": model.stage})
+    with streaming_context():
+        prepare = partial(prepare_stored, fit=encoder.fit, missing=_ids(missing))
+        dataset = embed(stored_pixels(vectors.store, model, prepare, _not_older(missing)), model)
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            counts["num_embedded"] += vectors.merge(batch)
+            counts["num_from_preview"] += pc.sum(batch["from_preview"]).as_py() or 0
+            told = f"{counts['num_embedded']} of {len(missing)} embedded"
+            print(f"encoder {record.encoder}: {told}", file=sys.stderr)
+    return counts
+
+
+def stored_pixels(store: Store, model: EncoderModel, prepare: partial, where: str) -> ray.data.Dataset:
+    """A Ray dataset over the rows of `images` that `where` (SQL) keeps, with `pixels`."""
+    rows = lance_ray.read_lance(
+        store.open("images").to_lance().uri,
+        columns=list(COLUMNS),
+        filter=where,
+        concurrency=model.decode.max_actors,
+        ray_remote_args={"num_cpus": model.decode.num_cpus},
+    )
+    return rows.map_batches(
+        prepare,
+        batch_size=model.decode.batch_size,
+        batch_format="pyarrow",
+        num_cpus=model.decode.num_cpus,
+        concurrency=model.decode.max_actors,
+    )
+
+
+def _ids(images: pa.Table) -> pa.Array:
+    return images["image_id"].combine_chunks()
+
+
+def _not_older(missing: pa.Table) -> str:
+    """SQL for what was added no earlier than the first of `missing`.
+
+    Of a large store with a few new images Lance then reads these alone, not every preview and vector.
+    """
+    return f"added_at >= timestamp '{pc.min(missing['added_at']).as_py():%Y-%m-%d %H:%M:%S.%f}'"

@@ -1,0 +1,13 @@
+"""Options of `kallos delete`."""
+
+from pydantic import Field
+
+from cluster import command
+
+
+class DeleteConfig(command.JobConfig):
+    """Which images."""
+
+    image_ids: tuple[str, ...] = Field(
+        min_length=1, description="the images, each the sha256 of its file's bytes, 64 hex characters"
+    )

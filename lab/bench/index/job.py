@@ -1,0 +1,117 @@
+"""Measures the ANN index: how much of the exact answer it finds, how fast, on as many vectors as one likes.
+
+    kallos bench index
+    kallos bench index --num-rows 1000000 --dim 512
+
+Vectors and queries are drawn from one mixture of Gaussians, whose variances fall off as 1 / axis: clustered
+and of few effective dimensions, as the embeddings of images are. The index is built and its settings are
+chosen as `kallos index` does it; recall is then measured on queries that had no part in the choice.
+"""
+
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from actors.encoder import vector_array
+from actors.retriever import Retriever
+from cluster import command
+from cluster.tables import Store, embeddings_schema, embeddings_table, now
+from jobs.index import ann, tuning
+from lab.bench.index.config import BenchIndexConfig
+from lab.machine import machine
+
+FINGERPRINT = "0" * 16
+BATCH_ROWS = 10_000
+ROWS_PER_CLUSTER = 1000
+# Length of a vector's way from its cluster's centre, whose own length is 1.
+SPREAD = 0.7
+MILLION = 1_000_000
+MOST_EXACT_QUERIES = 20
+
+
+class Mixture:
+    """Clusters of unit vectors; equal seeds draw equal ones."""
+
+    def __init__(self, num_clusters: int, dim: int, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.centres = _normalised(self.rng.standard_normal((num_clusters, dim), np.float32))
+        deviations = 1 / np.sqrt(np.arange(1, dim + 1, dtype=np.float32))
+        self.deviations = SPREAD * deviations / np.linalg.norm(deviations)
+
+    def draw(self, count: int) -> np.ndarray:
+        """The next `count` vectors, L2-normalised float32 [count, dim]."""
+        centres = self.centres[self.rng.integers(len(self.centres), size=count)]
+        noise = self.rng.standard_normal(centres.shape, np.float32)
+        return _normalised(centres + noise * self.deviations)
+
+
+def run(config: BenchIndexConfig) -> dict[str, Any]:
+    """Write, build, choose, measure; see the module."""
+    profile, _ = command.settings(config)
+    mixture = Mixture(max(1, config.num_rows // ROWS_PER_CLUSTER), config.dim, config.seed)
+    with tempfile.TemporaryDirectory(prefix="kallos-bench-") as folder:
+        store = Store(folder)
+        started = time.perf_counter()
+        table = write(store, mixture, config)
+        written = time.perf_counter()
+        ann.build_ann(table, ann_min_rows=1)
+        built = time.perf_counter()
+        swept = tuning.sweep(store, FINGERPRINT, mixture.draw(config.num_queries))
+        effort = tuning.choose(swept, profile.index.recall).effort
+        retriever = Retriever(store, FINGERPRINT, effort=effort)
+        runs = [measure(retriever, mixture.draw(config.num_queries)) for _ in range(config.num_runs)]
+        some = mixture.draw(min(config.num_queries, MOST_EXACT_QUERIES))
+        ((_, exact_p50_ms),) = tuning.timed([retriever], some, exact=True)
+    recalls = [recall for recall, _ in runs]
+    name = "recall_at_10_1m" if config.num_rows >= MILLION else "recall_at_10"
+    ratio = {"value": median(recalls), "min": min(recalls), "max": max(recalls), "runs": recalls}
+    figures = {
+        "num_rows": config.num_rows,
+        "dim": config.dim,
+        "num_queries": config.num_queries,
+        "recall_target": profile.index.recall,
+        **asdict(effort),
+        "write_s": round(written - started, 2),
+        "build_s": round(built - written, 2),
+        "p50_ms": round(median(p50_ms for _, p50_ms in runs), 3),
+        "exact_p50_ms": round(exact_p50_ms, 3),
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    return {"bench": "index", "ratios": {name: ratio}, "figures": figures, "machine": machine()}
+
+
+def write(store: Store, mixture: Mixture, config: BenchIndexConfig) -> Any:
+    """The table of vectors, written batch by batch; returns it."""
+    schema = embeddings_schema(config.dim)
+    batches = pa.RecordBatchReader.from_batches(schema, _batches(mixture, config, schema))
+    return store.database.create_table(embeddings_table(FINGERPRINT), data=batches, schema=schema)
+
+
+def measure(retriever: Retriever, queries: np.ndarray) -> tuple[float, float]:
+    """recall@10 on the queries [Q, D], and the median milliseconds of one."""
+    ((found, p50_ms),) = tuning.timed([retriever], queries)
+    true = retriever.search(queries, tuning.RECALL_AT, exact=True)
+    return tuning.recall(found, true), p50_ms
+
+
+def _batches(mixture: Mixture, config: BenchIndexConfig, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    moment = now()
+    for start in range(0, config.num_rows, BATCH_ROWS):
+        numbers = range(start, min(start + BATCH_ROWS, config.num_rows))
+        constant = {"caption": "", "width_px": 640, "height_px": 480, "tags": [], "source": "bench"}
+        columns = {name: [value] * len(numbers) for name, value in constant.items()}
+        columns |= {"added_at": [moment] * len(numbers), "aesthetic": [0.5] * len(numbers)}
+        columns["image_id"] = [f"{number:064x}" for number in numbers]
+        columns["vector"] = vector_array(mixture.draw(len(numbers)), config.dim)
+        yield pa.RecordBatch.from_pydict(columns, schema)
+
+
+def _normalised(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

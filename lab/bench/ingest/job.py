@@ -1,0 +1,119 @@
+"""Measures the ingest pipeline against a plain open_clip loop over the same JPEG files, in turns, in one run.
+
+    kallos bench ingest --num-images 2000
+
+ingest: read, sha256, decode, preview, pixels, embed, merge into `embeddings_<encoder>` and `images` of a new
+store; from the first embedded block, which is not counted, to the last merge. Actors are up before the first
+file is read, so that no decoded images pile up in front of them.
+bare loop: open, decode, open_clip's own preprocessing, encode, L2-normalise; one process, torch's threads,
+the same batch size and precision; the model is loaded and warm. No identity, no preview, no tables.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import open_clip
+import pyarrow as pa
+import ray.data
+import torch
+from PIL import Image
+
+from actors.encoder import PRECISIONS, Encoder, open_clip_name
+from cluster import command, session
+from cluster.profile import EncoderModel
+from cluster.tables import Store
+from jobs.ingest import job as pipeline
+from jobs.ingest import stages
+from jobs.ingest.config import IngestConfig
+from jobs.ingest.listing import files_below, images_of, place_of
+from jobs.ingest.lookup import Lookup
+from jobs.ingest.sources import open_source
+from jobs.ingest.writer import Writer
+from lab.bench.ingest.config import BenchIngestConfig
+from lab.bench.report import comparison
+from lab.machine import machine
+
+ACTORS_READY_S = 600
+
+
+def run(config: BenchIngestConfig) -> dict[str, Any]:
+    """Both sides in turns; the ratio of images per second."""
+    profile, _ = command.settings(config)
+    session.connect(profile)
+    ray.data.DataContext.get_current().wait_for_min_actors_s = ACTORS_READY_S
+    with tempfile.TemporaryDirectory(prefix="kallos-bench-") as scratch:
+        source = config.source or write_studio(config, f"{scratch}/studio")
+        files = [path for path, _ in images_of(files_below(place_of(source)))]
+        loop = BareLoop(profile.encoder)
+        speeds: dict[str, list[float]] = {"ingest": [], "bare_loop": []}
+        for turn in range(config.num_runs):
+            speeds["bare_loop"].append(loop.images_per_s(files))
+            speeds["ingest"].append(ingest_images_per_s(profile.encoder, source, f"{scratch}/store_{turn}"))
+    figures = {f"{side}_images_per_s": round(median(values), 1) for side, values in speeds.items()}
+    figures |= {"num_images": len(files), "batch_size": profile.encoder.stage.batch_size}
+    figures |= {"bare_loop_threads": torch.get_num_threads(), "embed_threads": profile.encoder.num_threads}
+    ratio = comparison(speeds["ingest"], speeds["bare_loop"])
+    return {
+        "bench": "ingest",
+        "ratios": {"ingest_over_bare_loop": ratio},
+        "figures": figures,
+        "machine": machine(),
+    }
+
+
+def write_studio(config: BenchIngestConfig, folder: str) -> str:
+    """A seeded studio's images, as JPEG files."""
+    from lab.studio import job as write
+
+    write.run(
+        write.StudioConfig(profile=config.profile, out=folder, num_images=config.num_images, num_hpir=0)
+    )
+    return folder
+
+
+def ingest_images_per_s(model: EncoderModel, source: str, store_uri: str) -> float:
+    """The whole pipeline into a new store; images per second after the first block."""
+    opened = open_source(IngestConfig(source=source), model.decode)
+    encoder = Encoder.load(model.model)
+    recipe = stages.Recipe(encoder.fit, preview_px=256, max_pixels=IngestConfig(source=source).max_pixels)
+    writer = Writer(Store(store_uri), encoder, opened.label)
+    batches = pipeline.embedded(opened, model, recipe, Lookup(pa.array([], pa.string())))
+    uncounted = next(batches)
+    writer.add(uncounted)
+    started = time.perf_counter()
+    for batch in batches:
+        writer.add(batch)
+    writer.close()
+    return (writer.counts["num_inputs"] - uncounted.num_rows) / (time.perf_counter() - started)
+
+
+class BareLoop:
+    """What one would write by hand: open_clip and Pillow, one process."""
+
+    def __init__(self, model: EncoderModel) -> None:
+        name, weights = open_clip_name(model.model)
+        network, _, self.preprocess = open_clip.create_model_and_transforms(name, pretrained=weights)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.network = network.eval().to(self.device)
+        self.batch_size = model.stage.batch_size
+        self.bf16 = PRECISIONS[model.precision] == torch.bfloat16
+
+    def images_per_s(self, files: Sequence[str]) -> float:
+        """Encode the files; the first batch is the warm-up and not counted."""
+        batches = [files[start : start + self.batch_size] for start in range(0, len(files), self.batch_size)]
+        self.encode(batches[0])
+        started = time.perf_counter()
+        for batch in batches[1:]:
+            self.encode(batch)
+        return (len(files) - len(batches[0])) / (time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def encode(self, files: Sequence[str]) -> torch.Tensor:
+        """L2-normalised vectors [B, D] of the files."""
+        images = torch.stack([self.preprocess(Image.open(Path(file)).convert("RGB")) for file in files])
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+            return self.network.encode_image(images.to(self.device), normalize=True).cpu()

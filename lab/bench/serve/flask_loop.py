@@ -1,0 +1,44 @@
+"""What the search is compared with: the same encoder and index behind Flask, one request at a time.
+
+    python -m lab.bench.serve.flask_loop STORE ENCODER PORT
+
+Flask's own threaded server, with a lock around encoder and index.
+"""
+
+import sys
+import threading
+
+import torch
+from flask import Flask, request
+
+from actors.encoder import Encoder
+from actors.retriever import Retriever
+from cluster.tables import Store
+
+COLUMNS = ("caption", "width_px", "height_px")
+
+
+def make_app(store: Store, fingerprint: str) -> Flask:
+    """The application."""
+    encoder = Encoder.load(store.encoder(fingerprint).checkpoint)
+    retriever = Retriever(store, fingerprint, encoder)
+    lock, app = threading.Lock(), Flask(__name__)
+
+    @app.post("/v1/search")
+    def search() -> dict:
+        asked = request.get_json()
+        with lock:
+            vector = encoder.encode_texts([asked["query"]])
+            rows = retriever.search(vector, asked["k"], columns=COLUMNS)[0]
+        return {"encoder": fingerprint, "results": rows}
+
+    @app.get("/healthz")
+    def healthz() -> dict:
+        return {"status": "ok"}
+
+    return app
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    make_app(Store(sys.argv[1]), sys.argv[2]).run(port=int(sys.argv[3]), threaded=True)

@@ -1,0 +1,28 @@
+"""Verbs with parts (`kallos bench ingest`, `kallos pretrain judge`): each part is a package like a verb."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+
+def run_part(group: str, parts: Sequence[str], argv: Sequence[str] | None = None) -> None:
+    """Call `main` of the part that the first argument names; only that part is imported.
+
+    Args:
+        group: the package that holds the parts, such as `lab.bench`.
+        parts: names of the parts.
+        argv: the arguments, default: the process's. Exits with status 2 for an unknown part.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = group.rpartition(".")[2]
+    part = arguments[0] if arguments else ""
+    if part in ("-h", "--help"):
+        print(
+            f"usage: kallos {verb} {{{','.join(parts)}}} [options]; `kallos {verb} <part> --help` lists them"
+        )
+        return
+    if part not in parts:
+        given = repr(part) if part else "nothing"
+        print(f"error: kallos {verb} {given}: choose one of {', '.join(parts)}.", file=sys.stderr)
+        sys.exit(2)
+    importlib.import_module(f"{group}.{part}.__main__").main(arguments[1:])

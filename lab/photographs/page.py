@@ -1,0 +1,44 @@
+"""report.html of photographs: how often each method sides with people, beside the floor and the ceiling."""
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from jobs.evaluate import report
+from lab.photographs import votes
+from lab.suite import charts
+
+
+def page(document: Mapping) -> str:
+    """One self-contained page; everything from data is escaped."""
+    rows = [document["floor"], *document["methods"], document["ceiling"], document["subject"]]
+    return (
+        report.templates("lab.photographs")
+        .get_template("page.html.j2")
+        .render(
+            report=document,
+            rows=rows,
+            scopes={scope: scope.replace("_", " ").replace("same", "of one") for scope in votes.SCOPES},
+            chart=Markup(agreements(rows)),
+        )
+    )
+
+
+def agreements(rows: Sequence[Mapping]) -> str:
+    """Agreement with its interval, a line a method, a panel a scope, as SVG."""
+    with rc_context(charts.STYLE):
+        figure = Figure(figsize=(9, 0.32 * len(rows) + 0.8))
+        panels = figure.subplots(1, len(votes.SCOPES), sharey=True)
+        for axes, scope in zip(panels, votes.SCOPES, strict=True):
+            for place, row in enumerate(rows):
+                if row[scope]["ci95"]:
+                    axes.plot(row[scope]["ci95"], (place, place), color=charts.INK, lw=1.4)
+                    axes.plot(row[scope]["value"], place, "o", color=charts.COLOURS["both"])
+            axes.axvline(0.5, color=charts.INK, lw=0.8, ls=":")
+            axes.set_xlabel(f"agreement with the majority, {scope.replace('_', ' ')}")
+        panels[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
+        panels[0].invert_yaxis()
+        figure.tight_layout()
+        return charts.svg(figure)

@@ -1,0 +1,13 @@
+"""`python -m lab.pretrain.judge`: the entry point of `kallos pretrain judge`."""
+
+from cluster import command
+from lab.pretrain.judge.config import JudgeTraining
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, run the job, print its report."""
+    command.main(JudgeTraining, argv)
+
+
+if __name__ == "__main__":
+    main()

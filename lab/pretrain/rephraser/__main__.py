@@ -1,0 +1,13 @@
+"""`python -m lab.pretrain.rephraser`: the entry point of `kallos pretrain rephraser`."""
+
+from cluster import command
+from lab.pretrain.rephraser.config import RephraserTraining
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line, run the job, print its report."""
+    command.main(RephraserTraining, argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Training examples of the mini rephraser: queries of every kind, and answers in each prompt style.
+
+A query is drawn from the studio's lexicon, from everyday words outside it, or made up of random syllables,
+so that the model learns to copy a subject it has never seen. The expectations are the studio's own
+phrases (`GOOD_PHRASES`), chosen to suit where the subject stands and which light the query names.
+"""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.rephraser import ASPECTS, MAX_WORDS, NUM_QUALITIES
+from lab.pretrain.rephraser import world_words
+from lab.studio.words import COLOUR_SYNONYMS, COLOURS, COUNT_WORDS, LIGHTS, SETTINGS, SUBJECTS
+
+# What suits a kind of scene, per aspect; the first of each is the usual choice, the others now and then.
+SUITS: dict[str, dict[str, tuple[str, ...]]] = {
+    "wide": {
+        "light": ("golden hour light", "dramatic light", "beautiful light"),
+        "composition": ("rule of thirds, level horizon", "balanced composition, level horizon"),
+        "colours": ("vivid colours", "rich colours"),
+        "detail": ("sharp focus, fine detail", "crisp detail"),
+        "mood": ("stunning", "masterpiece", "award winning photo"),
+    },
+    "built": {
+        "light": ("golden hour light", "dramatic light"),
+        "composition": ("well composed, straight horizon", "rule of thirds, uncluttered"),
+        "colours": ("rich colours", "harmonious palette"),
+        "detail": ("crisp detail, well exposed", "sharp focus"),
+        "mood": ("award winning photo", "stunning"),
+    },
+    "close": {
+        "light": ("soft light", "beautiful light"),
+        "composition": ("rule of thirds, clean background", "balanced composition, uncluttered"),
+        "colours": ("vivid colours", "harmonious palette"),
+        "detail": ("tack sharp, fine detail", "sharp focus"),
+        "mood": ("stunning", "professional photo"),
+    },
+    "indoor": {
+        "light": ("soft light", "beautiful light"),
+        "composition": ("balanced composition, clean background", "well composed, minimalist"),
+        "colours": ("harmonious palette", "rich colours"),
+        "detail": ("sharp focus, clean image", "crisp detail, balanced exposure"),
+        "mood": ("professional photo", "beautiful"),
+    },
+    "unknown": {
+        "light": ("beautiful light", "soft light"),
+        "composition": ("rule of thirds, uncluttered", "well composed, clean background"),
+        "colours": ("vivid colours", "rich colours"),
+        "detail": ("sharp focus, fine detail", "tack sharp"),
+        "mood": ("stunning", "beautiful"),
+    },
+}
+LIGHT_SUITS = {
+    "sunset": "golden hour light", "dusk": "dramatic light", "mist": "soft light",
+    "night": "dramatic light", "midday": "beautiful light", "overcast": "soft light",
+}  # fmt: skip
+USUAL_SHARE = 0.75
+
+SCENE_OF_GROUP = {
+    "animal": "close", "outdoor": "wide", "building": "built", "vehicle": "built", "plant": "close",
+    "food": "indoor", "object": "indoor", "people": "close",
+}  # fmt: skip
+SCENE_OF_SETTING = {
+    "sea": "wide", "beach": "wide", "desert": "wide", "forest": "close", "mountains": "wide",
+    "meadow": "close", "city": "built", "snow": "wide", "room": "indoor", "table": "indoor",
+}  # fmt: skip
+FRAMES = (
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "{}",
+    "a photo of {}",
+    "picture of {}",
+    "{} photo",
+    "best {} pictures",
+)
+PREPOSITIONS = ("in the", "in a", "on the", "on a", "by the", "at the", "near a", "under the")
+SYLLABLE_STARTS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr kr pl qu sh st th tr sw"
+SYLLABLE_ENDS = "a e i o u ai ea ee oo ar er in on um el ock ist ant ill ong ush yx eft"
+FOREIGN = "äöüßéèêçñåøœíóúабвгдежзиклмнопрстуяαβγδεζηθλμπσω東京山川海空花月火水木金土猫犬"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query, the kind of scene it asks for (a key of SUITS), and the light it names ("" for none)."""
+
+    text: str
+    scene: str
+    light: str = ""
+
+
+def pick(rng: np.random.Generator, options) -> str:
+    return str(options[rng.integers(len(options))])
+
+
+def made_up_word(rng: np.random.Generator) -> str:
+    """A word that no one has seen: syllables, now and then random letters, digits or another script."""
+    kind = rng.random()
+    if kind < 0.12:
+        return "".join(pick(rng, "abcdefghijklmnopqrstuvwxyz") for _ in range(rng.integers(2, 9)))
+    if kind < 0.17:
+        return "".join(pick(rng, FOREIGN) for _ in range(rng.integers(2, 7)))
+    if kind < 0.2:
+        return str(rng.integers(1, 3000))
+    starts, ends = SYLLABLE_STARTS.split(), SYLLABLE_ENDS.split()
+    parts = [pick(rng, starts) + pick(rng, ends) for _ in range(rng.integers(1, 4))]
+    return "".join(parts) + (pick(rng, "bdgklmnprst") if rng.random() < 0.4 else "")
+
+
+def _studio_noun(rng: np.random.Generator) -> tuple[str, str]:
+    subject = SUBJECTS[pick(rng, list(SUBJECTS))]
+    kind = rng.random()
+    noun = subject.name if kind < 0.5 else subject.plural if kind < 0.7 else pick(rng, subject.synonyms)
+    scene = SCENE_OF_SETTING[subject.settings[0]]
+    return noun, "close" if subject.name in (
+        "dog",
+        "cat",
+        "horse",
+        "penguin",
+        "butterfly",
+        "tulip",
+    ) else scene
+
+
+def _world_noun(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
+    group = pick(rng, list(SCENE_OF_GROUP))
+    noun = pick(rng, world_words.words(group, held_out))
+    plural = rng.random() < 0.25 and not noun.endswith("s")
+    return noun + "s" * plural, SCENE_OF_GROUP[group]
+
+
+def draw_noun(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
+    """(noun, scene). `held_out` draws from the words that training never sees."""
+    kind = rng.random()
+    if kind < 0.3 and not held_out:
+        return _studio_noun(rng)
+    if kind < 0.65:
+        return _world_noun(rng, held_out)
+    if kind < 0.75:
+        return f"{made_up_word(rng)} {made_up_word(rng)}", "unknown"
+    return made_up_word(rng), "unknown"
+
+
+def _described(rng: np.random.Generator, noun: str, held_out: bool) -> str:
+    """The noun with, now and then, an article, a count, a quality or a colour before it."""
+    words = [noun]
+    if rng.random() < 0.35:
+        colour = pick(rng, list(COLOURS))
+        words.insert(0, colour if rng.random() < 0.7 else pick(rng, COLOUR_SYNONYMS[colour]))
+    if rng.random() < 0.3:
+        words.insert(0, pick(rng, world_words.qualifiers(held_out)))
+    if rng.random() < 0.3:
+        words.insert(0, pick(rng, ("a", "the", "my", "one", *COUNT_WORDS[2], *COUNT_WORDS[3])))
+    return " ".join(words)
+
+
+def _place(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
+    kind = rng.random()
+    if kind < 0.5:
+        setting = pick(rng, list(SETTINGS))
+        return pick(rng, SETTINGS[setting]), SCENE_OF_SETTING[setting]
+    if kind < 0.65:
+        return pick(rng, world_words.split(world_words.OUTDOOR_PLACES, held_out)), "wide"
+    if kind < 0.8:
+        return pick(rng, world_words.split(world_words.INDOOR_PLACES, held_out)), "indoor"
+    # A place that nobody knows has no horizon for certain: it may be a room.
+    return f"{pick(rng, PREPOSITIONS)} {made_up_word(rng)}", "unknown"
+
+
+def misspelt(rng: np.random.Generator, text: str) -> str:
+    """The text with one letter swapped with the next, dropped or doubled."""
+    if len(text) < 4:
+        return text
+    at = int(rng.integers(1, len(text) - 1))
+    middle = (text[at + 1] + text[at], text[at + 1], text[at] * 2 + text[at + 1])[rng.integers(3)]
+    return text[:at] + middle + text[at + 2 :]
+
+
+def draw_query(rng: np.random.Generator, held_out: bool = False) -> Query:
+    """A query as people type them; `held_out` uses nouns, qualities and places that training never sees."""
+    noun, scene = draw_noun(rng, held_out)
+    parts = [_described(rng, noun, held_out)]
+    if rng.random() < 0.2:
+        other, other_scene = draw_noun(rng, held_out)
+        parts += [pick(rng, ("and", "with", "near", "under", "on")), _described(rng, other, held_out)]
+        scene = scene if scene == other_scene else "unknown"
+    light = ""
+    if rng.random() < 0.35:
+        place, scene = _place(rng, held_out)
+        parts.insert(0 if rng.random() < 0.35 else len(parts), place)
+    if rng.random() < 0.35:
+        light = pick(rng, list(LIGHTS))
+        parts.insert(0 if rng.random() < 0.5 else len(parts), pick(rng, LIGHTS[light]))
+    text = pick(rng, FRAMES).format(" ".join(parts))
+    return Query(_as_typed(rng, text), scene, light)
+
+
+def _as_typed(rng: np.random.Generator, text: str) -> str:
+    kind = rng.random()
+    if kind < 0.08:
+        text = misspelt(rng, text)
+    elif kind < 0.12:
+        text = text.title()
+    elif kind < 0.14:
+        text = text.upper()
+    elif kind < 0.17:
+        text = text.replace(" ", ", ", 1)
+    return text.strip()
+
+
+def expectations(rng: np.random.Generator, query: Query) -> dict[str, str]:
+    """A phrase for each aspect, from the studio's vocabulary, that suits the query."""
+    chosen = {}
+    for aspect, options in SUITS[query.scene].items():
+        usual = len(options) == 1 or rng.random() < USUAL_SHARE
+        chosen[aspect] = options[0] if usual else pick(rng, options[1:])
+    if query.light:
+        chosen["light"] = LIGHT_SUITS[query.light]
+    return chosen
+
+
+def answer(rng: np.random.Generator, query: Query, style: str) -> str:
+    """The answer wanted from the model, as compact JSON."""
+    chosen = expectations(rng, query)
+    if style == "kw_dict":
+        content: dict = {aspect: chosen[aspect] for aspect in ASPECTS}
+    elif style == "k_list":
+        phrases = [phrase for aspect in ASPECTS for phrase in chosen[aspect].split(", ")]
+        usual = rng.random() < USUAL_SHARE
+        order = np.arange(len(phrases)) if usual else rng.permutation(len(phrases))
+        order = sorted(order[:NUM_QUALITIES])
+        content = {"qualities": [phrases[place] for place in order]}
+    elif style == "detail":
+        end = f"{chosen['composition']}, with {chosen['colours']}, {chosen['detail']}"
+        content = {"description": _sentence(query.text, f"in {chosen['light']}, {end}")}
+    else:
+        end = f"{chosen['composition']}, {chosen['colours']}, {chosen['mood']}"
+        content = {"sentence": _sentence(query.text, f"in {chosen['light']}, {end}")}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def _sentence(query: str, expectations: str) -> str:
+    """The query and as many of the expectations as MAX_WORDS leaves room for."""
+    words = f"{query} {expectations}".split()
+    return " ".join(words[:MAX_WORDS]).rstrip(",")

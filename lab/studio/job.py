@@ -1,0 +1,178 @@
+"""Writes a studio: images, captions, latents, queries and votes, as anyone's image folder would be.
+
+    kallos studio --out runs/studio --seed 0 --num-images 4000
+
+Input: a seed. Output folder:
+
+    images/<split>/<index>.jpg   split: train | gallery | heldout; no image is in two
+    metadata.parquet             file_name, caption, detailed_caption, tags, split: what `kallos ingest` reads
+    latents.parquet              image_id, file_name, split, aesthetics and every latent: the truth
+    queries_train.parquet        query; no query is in both files
+    queries_heldout.parquet      query; each has at least five accurate images in the gallery
+    hpir.parquet                 votes of simulated people on held-out images (form: `raters.hpir_row`)
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from cluster.command import save_config, settings
+from cluster.errors import UserError
+from cluster.session import connect
+from lab.studio.captions import detailed_caption, sample_queries, web_caption
+from lab.studio.config import StudioConfig
+from lab.studio.draw import render
+from lab.studio.latents import Latents, accuracy, parse_query, sample_latents, true_aesthetics
+from lab.studio.raters import hpir_row, sample_raters
+
+SPLITS = {"train": 0.4, "gallery": 0.4, "heldout": 0.2}
+JPEG_QUALITY = 92
+MIN_ACCURATE = 5
+GROUP_SIZE = 5
+
+
+def split_of(index: int, num_images: int) -> str:
+    """The split of the index-th image."""
+    bounds = np.cumsum(list(SPLITS.values())) * num_images
+    return list(SPLITS)[int(np.searchsorted(bounds, index, side="right"))]
+
+
+def write_image(index: int, config: StudioConfig) -> dict:
+    """Draw and save one image; returns its row of `metadata` and `latents`."""
+    rng = np.random.default_rng((config.seed, index))
+    latents = sample_latents(rng)
+    encoded = cv2.imencode(
+        ".jpg", render(latents, config.size_px)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )[1].tobytes()
+    split = split_of(index, config.num_images)
+    name = f"images/{split}/{index:06d}.jpg"
+    (Path(config.out) / name).write_bytes(encoded)
+    return {
+        "image_id": hashlib.sha256(encoded).hexdigest(),
+        "file_name": name,
+        "split": split,
+        "caption": web_caption(latents, rng),
+        "detailed_caption": detailed_caption(latents),
+        "aesthetics": true_aesthetics(latents),
+        **dataclasses.asdict(latents),
+    }
+
+
+def draw_batch(batch: dict[str, np.ndarray], config: StudioConfig) -> pa.Table:
+    """Ray Data stage: `id` -> the images' rows, the files written on the way."""
+    cv2.setNumThreads(1)
+    return pa.Table.from_pylist([write_image(int(index), config) for index in batch["id"]])
+
+
+def draw_images(config: StudioConfig) -> pa.Table:
+    """All images, drawn side by side by Ray Data; their rows, ordered by file name."""
+    for split in SPLITS:
+        (Path(config.out) / "images" / split).mkdir(parents=True, exist_ok=True)
+    num_blocks = max(2, config.num_images // 250)
+    rows = ray.data.range(config.num_images, override_num_blocks=num_blocks).map_batches(
+        draw_batch,
+        fn_kwargs={"config": config},
+        batch_size=50,
+        compute=ray.data.TaskPoolStrategy(size=os.cpu_count()),
+        num_cpus=1,
+    )
+    tables = [ray.get(block) for block in rows.to_arrow_refs()]
+    return pa.concat_tables(tables).sort_by("file_name")
+
+
+def scenes(rows: pa.Table, split: str = "") -> dict[str, Latents]:
+    """image_id -> latents of one split ("" = all)."""
+    names = [field.name for field in dataclasses.fields(Latents)]
+    return {
+        row["image_id"]: Latents(**{name: row[name] for name in names})
+        for row in rows.to_pylist()
+        if not split or row["split"] == split
+    }
+
+
+def accurate_ids(query: str, of: dict[str, Latents]) -> list[str]:
+    """Ids of the scenes that show everything the query names."""
+    wanted = parse_query(query)
+    return [image_id for image_id, latents in of.items() if accuracy(wanted, latents) == 1.0]
+
+
+def write_queries(rows: pa.Table, config: StudioConfig) -> None:
+    """Training and held-out queries; a held-out query is never a training query."""
+    rng = np.random.default_rng((config.seed, 1_000_003))
+    gallery = scenes(rows, "gallery")
+    held_out = sample_queries(
+        rng, config.num_heldout_queries, lambda query: len(accurate_ids(query, gallery)) >= MIN_ACCURATE
+    )
+    train = sample_queries(rng, config.num_train_queries, lambda query: query not in held_out)
+    for name, queries in (("train", train), ("heldout", held_out)):
+        pq.write_table(pa.table({"query": queries}), Path(config.out) / f"queries_{name}.parquet")
+
+
+def write_votes(rows: pa.Table, config: StudioConfig) -> None:
+    """HPIR rows on the held-out split, for queries with enough images for two groups."""
+    rng = np.random.default_rng((config.seed, 1_000_004))
+    held_out = scenes(rows, "heldout")
+    raters = sample_raters(rng, config.num_raters)
+    usable = [
+        (query, ids)
+        for query in sample_queries(rng, 300)
+        if len(ids := accurate_ids(query, held_out)) >= 2 * GROUP_SIZE
+    ]
+    if config.num_hpir and not usable:
+        raise UserError(
+            f"num_images={config.num_images} is too few for votes on groups of {GROUP_SIZE}; ask for at "
+            "least 1,000 images, or for num_hpir=0."
+        )
+    votes = [
+        hpir_row(*usable[i % len(usable)][:1], held_out, usable[i % len(usable)][1], raters, rng, GROUP_SIZE)
+        for i in range(config.num_hpir)
+    ]
+    pq.write_table(pa.Table.from_pylist(votes), Path(config.out) / "hpir.parquet")
+
+
+def write_metadata(rows: pa.Table, config: StudioConfig) -> None:
+    """`latents.parquet` (the truth) and `metadata.parquet` (what an owner of images would have)."""
+    folder = Path(config.out)
+    pq.write_table(rows.drop_columns(["caption", "detailed_caption"]), folder / "latents.parquet")
+    tags = [[f"split:{split}"] for split in rows["split"].to_pylist()]
+    metadata = rows.select(["file_name", "caption", "detailed_caption", "split"])
+    pq.write_table(metadata.append_column("tags", pa.array(tags)), folder / "metadata.parquet")
+
+
+def run(config: StudioConfig) -> dict:
+    """Write the folder; a folder that this config has finished before is left as it is.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    started = time.monotonic()
+    folder = Path(config.out)
+    mark = folder / "studio.json"
+    identity = config.model_dump(exclude={"profile", "store", "out"})
+    if mark.exists() and json.loads(mark.read_text()) != identity:
+        raise UserError(f"{folder} holds a studio of another configuration; choose another --out.")
+    if not mark.exists():
+        if folder.exists() and not (folder / "resolved_config.yaml").exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty and not a studio; choose another --out.")
+        profile, _ = settings(config)
+        connect(profile)
+        save_config(config, folder)
+        rows = draw_images(config)
+        write_queries(rows, config)
+        write_votes(rows, config)
+        write_metadata(rows, config)
+        mark.write_text(json.dumps(identity))
+    return {
+        "studio": str(folder),
+        "num_images": config.num_images,
+        "seconds": round(time.monotonic() - started, 1),
+    }

@@ -1,0 +1,145 @@
+"""The suite's charts as inline SVG: drawn by matplotlib, readable on light and on dark paper."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jobs.evaluate import figures
+from jobs.evaluate.config import TOP_K
+
+INK = "#7c7c80"  # a grey that stands out on white and on near black
+COLOURS = {"both": "#0a8f85", "text": "#5b70d8"}
+PANELS = 3  # in a row
+NAMES = {"both": "both towers", "text": "text tower"}
+STYLE = {
+    "svg.hashsalt": "kallos",  # the same figures give the same page
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an <svg> element."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+KEPT = {"recall@1": "caption recall@1", "recall@10": "caption recall@10", "zero_shot": "zero-shot accuracy"}
+
+
+def trade_off(sweep: Mapping[str, Sequence[Mapping]]) -> str:
+    """aesthetic@k against what is to be kept, for the weights between before (a = 0) and the end of training
+    (a = 1).
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 3.4))
+        panels = figure.subplots(1, len(KEPT), sharey=True)
+        for axes, (metric, title) in zip(panels, KEPT.items(), strict=True):
+            for mode, rows in sweep.items():
+                _curve(axes, rows, metric, mode)
+            axes.set_xlabel(title)
+        panels[0].set_ylabel(f"aesthetic@{TOP_K}")
+        panels[0].legend(loc="lower left")
+        return svg(figure)
+
+
+def _curve(axes: Axes, rows: Sequence[Mapping], metric: str, mode: str) -> None:
+    rows = [row for row in rows if metric in row]
+    points = [(row[metric], row[f"aesthetic@{TOP_K}"]) for row in rows]
+    x, y = ([pair[i]["value"] for pair in points] for i in (0, 1))
+    spread = [[abs(f["value"] - f["ci95"][end]) for _, f in points] for end in (0, 1)]
+    axes.errorbar(
+        x, y, spread, color=COLOURS[mode], marker="o", ms=4, lw=1.4, elinewidth=0.6, label=NAMES[mode]
+    )
+    for row, a, b in zip(rows, x, y, strict=True):
+        axes.annotate(f"a={float(row['name']):g}", (a, b), (5, -9), textcoords="offset points", fontsize=7)
+
+
+def win_rates(rates: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """Win rates over the baseline with their intervals: by the judge and by people, of both modes."""
+    rows = [
+        (f"{NAMES[mode]}, {who}", rates[system][who], COLOURS[mode])
+        for system, mode in (("aligned", "both"), ("text", "text"))
+        for who in ("judge", "people")
+        if rates.get(system, {}).get(who, {}).get("value") is not None
+    ]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(6, 0.4 * len(rows) + 0.8))
+        axes = figure.subplots()
+        for place, (_, rate, colour) in enumerate(rows):
+            low, high = rate["ci95"]
+            axes.barh(place, rate["value"], height=0.62, color=colour, alpha=0.85)
+            axes.plot((low, high), (place, place), color=INK, lw=1.6)
+            told = (
+                f"{rate['value']:.2f} ({low:.2f} to {high:.2f}): "
+                f"{rate['wins']} won, {rate['ties']} tied, {rate['losses']} lost"
+            )
+            axes.annotate(told, (1.02, place), va="center", xycoords=("axes fraction", "data"))
+        axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+        axes.invert_yaxis()
+        axes.axvline(0.5, color=INK, lw=0.8, ls=":")
+        axes.set_xlim(0, 1)
+        axes.set_xlabel("win rate over the encoder before (0.5: no difference)")
+        return svg(figure)
+
+
+CURVES = (
+    ("loss_preference", "preference loss"),
+    ("rewards/accuracies", "pairs ordered right"),
+    ("loss_pt", "contrastive loss"),
+    ("recall@10", "guard recall@10"),
+)
+
+
+def training(epochs: Mapping[str, Sequence[Sequence[Mapping]]]) -> str:
+    """What each epoch reported, a thin line per seed and a thick one for their mean."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.6))
+        panels = figure.subplots(1, len(CURVES))
+        for axes, (metric, title) in zip(panels, CURVES, strict=True):
+            for mode, seeds in epochs.items():
+                lines = [[epoch[metric] for epoch in seed if metric in epoch] for seed in seeds]
+                for line in lines:
+                    axes.plot(range(1, len(line) + 1), line, color=COLOURS[mode], lw=0.7, alpha=0.5)
+                means = [sum(v) / len(v) for v in zip(*lines, strict=False)]
+                axes.plot(range(1, len(means) + 1), means, color=COLOURS[mode], lw=1.8, label=NAMES[mode])
+            axes.set_title(title, color=INK, fontsize=9)
+            axes.set_xlabel("epoch")
+        panels[0].legend()
+        figure.tight_layout()
+        return svg(figure)
+
+
+def followed(training: Mapping[str, Sequence[Mapping]]) -> str:
+    """Every figure after each epoch, with its interval; epoch 0 is before."""
+    rows = [row for of_mode in training.values() for row in of_mode]
+    names = [name for name in figures.HEADLINE if rows and all(name in row for row in rows)]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 2.3 * -(-len(names) // PANELS)))
+        panels = figure.subplots(-(-len(names) // PANELS), PANELS, squeeze=False).flatten()
+        for axes, name in zip(panels, names, strict=False):
+            for mode, of_mode in training.items():
+                found, epochs = [row[name] for row in of_mode], [int(row["name"]) for row in of_mode]
+                low, high = zip(*(one["ci95"] for one in found), strict=True)
+                axes.fill_between(epochs, low, high, color=COLOURS[mode], alpha=0.15, lw=0)
+                axes.plot(epochs, [one["value"] for one in found], color=COLOURS[mode], marker="o", ms=3,
+                          lw=1.4, label=NAMES[mode])  # fmt: skip
+            axes.set_title(name, color=INK, fontsize=9)
+            axes.set_xticks(epochs)
+        for axes in panels[len(names) :]:
+            axes.set_visible(False)
+        panels[0].legend(fontsize=7)
+        figure.tight_layout()
+        return svg(figure)

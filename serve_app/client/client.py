@@ -1,0 +1,233 @@
+"""A Python client of the search endpoint, typed like its OpenAPI document.
+
+with Client("http://127.0.0.1:8000") as client:
+    for result in client.search("red sailboat at sunset", negatives=["people"], k=6).results:
+        print(result.score, result.caption)
+"""
+
+import base64
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
+
+import httpx
+import tenacity
+from pydantic import BaseModel
+
+from serve_app.http.models import (
+    Deleted,
+    Diversity,
+    Examples,
+    FeedbackResponse,
+    Filters,
+    Health,
+    Heatmap,
+    Ready,
+    SearchesResponse,
+    SearchResponse,
+    Tastes,
+)
+
+IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+STARTING = "teacher_starting"
+DEFAULT_WAIT_S = 5.0
+
+Answer = TypeVar("Answer", bound=BaseModel)
+Verdict = Literal["a", "b", "tie"]
+
+
+class SearchFields(TypedDict, total=False):
+    """What a search may say beside its words; what is left out takes the server's default."""
+
+    image: str | Path | bytes  # an image file's bytes or path, a 64-hex image_id of the store, an http(s) URL
+    image_weight: float  # share of the image where words are given too, 0 to 1
+    negatives: Sequence[str]  # what not to show, in words
+    negative_weight: float  # how hard to keep away from those, 0 to 1
+    tastes: Mapping[str, float]  # how far to lean along each taste, -1 to 1
+    filters: Filters | Mapping[str, Any]  # what a result must be
+    diversity: Diversity | Mapping[str, Any]  # prefer results that differ
+    cursor: str  # `next` of the page before
+    k: int  # how many images
+    system: str  # which system answers
+
+
+class ClientError(Exception):
+    """The server refused. Its words, and the id under which its log holds the request."""
+
+    def __init__(
+        self, status: int, code: str, message: str, field: str, request_id: str, retry_after_s: float | None
+    ) -> None:
+        """`retry_after_s`: seconds after which it is worth asking again, None where it did not say."""
+        super().__init__(f"{message} ({status} {code})")
+        self.status, self.code, self.message = status, code, message
+        self.field, self.request_id, self.retry_after_s = field, request_id, retry_after_s
+
+
+class Client:
+    """Asks one server. A search by the teacher waits while its engines start.
+
+    Every method raises ClientError for a refusal and httpx.TransportError when nothing answers.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        key: str = "",
+        *,
+        timeout_s: float = 60.0,
+        start_limit_s: float = 300.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """
+        Args:
+            address: of the server, such as http://127.0.0.1:8000.
+            key: an API key, where the server asks for one.
+            timeout_s: seconds that one request may take.
+            start_limit_s: seconds to wait in all while the teacher's engines start.
+            transport: how requests travel, none = over the network.
+        """
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout_s, transport=transport)
+        self._while_starting = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: getattr(error, "code", "") == STARTING),
+            wait=lambda state: state.outcome.exception().retry_after_s or DEFAULT_WAIT_S,
+            stop=tenacity.stop_before_delay(start_limit_s),
+            reraise=True,
+        )
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def search(self, query: str = "", **fields: Unpack[SearchFields]) -> SearchResponse:
+        """Search once: for words, for `image=...`, or both."""
+        return self._while_starting(
+            self._post, "/v1/search", _body({"query": query, **fields}), SearchResponse
+        )
+
+    def searches(self, searches: Sequence[Mapping[str, Any]]) -> list[SearchResponse]:
+        """Search several times at once: `[{"query": ..., "k": ...}, ...]`; the answers in that order."""
+        body = {"searches": [_body(fields) for fields in searches]}
+        return self._while_starting(self._post, "/v1/search", body, SearchesResponse).answers
+
+    def pages(self, query: str = "", **fields: Unpack[SearchFields]) -> Iterator[SearchResponse]:
+        """The pages of a search, one after the other, until the last."""
+        while True:
+            page = self.search(query, **fields)
+            yield page
+            if not page.next:
+                return
+            fields["cursor"] = page.next
+
+    def feedback(
+        self,
+        kind: Literal["click", "prefer", "blind"],
+        search_id: str,
+        results: Sequence[str],
+        *,
+        image_id: str | None = None,
+        over: str | None = None,
+        other_search_id: str = "",
+        other_results: Sequence[str] = (),
+        accuracy: Verdict | None = None,
+        aesthetics: Verdict | None = None,
+        diversity: Verdict | None = None,
+    ) -> FeedbackResponse:
+        """Tell which image, or which of two answers, is better; `results` are the image_ids of the answer."""
+        body = {
+            "kind": kind,
+            "search_id": search_id,
+            "results": list(results),
+            "image_id": image_id,
+            "over": over,
+            "other_search_id": other_search_id,
+            "other_results": list(other_results),
+            "accuracy": accuracy,
+            "aesthetics": aesthetics,
+            "diversity": diversity,
+        }
+        return self._post("/v1/feedback", body, FeedbackResponse)
+
+    def preview(self, image_id: str) -> bytes:
+        """A JPEG of the image whose longer side is at most 256 px."""
+        return self._send("GET", f"/v1/images/{image_id}/preview").content
+
+    def why(self, image_id: str, query: str, system: str = "") -> Heatmap:
+        """Which parts of the image speak for the query."""
+        params = {"query": query, "system": system}
+        return self._get(f"/v1/images/{image_id}/why", Heatmap, params)
+
+    def delete(self, image_id: str) -> Deleted:
+        """Remove the image from every table and every index."""
+        return Deleted.model_validate_json(self._send("DELETE", f"/v1/images/{image_id}").content)
+
+    def examples(self) -> Examples:
+        """Queries worth a try."""
+        return self._get("/v1/examples", Examples)
+
+    def tastes(self) -> Tastes:
+        """Directions in which results can be leaned."""
+        return self._get("/v1/tastes", Tastes)
+
+    def healthz(self) -> Health:
+        """Whether the server lives, and with which encoders."""
+        return self._get("/healthz", Health)
+
+    def readyz(self) -> Ready:
+        """Whether searches can be answered now; ClientError `not_ready` when they cannot."""
+        return self._get("/readyz", Ready)
+
+    def _get(self, path: str, answer: type[Answer], params: dict | None = None) -> Answer:
+        return answer.model_validate_json(self._send("GET", path, params=params).content)
+
+    def _post(self, path: str, body: dict, answer: type[Answer]) -> Answer:
+        return answer.model_validate_json(self._send("POST", path, json=body).content)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        response = self._http.request(method, path, **options)
+        if response.is_success:
+            return response
+        raise _refusal(response)
+
+
+def image_input(image: str | Path | bytes) -> dict[str, str]:
+    """The `image` of a request: bytes and files are sent, an image_id and a URL are named."""
+    if isinstance(image, str) and IMAGE_ID.fullmatch(image):
+        return {"image_id": image}
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        return {"url": image}
+    data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    return {"data": base64.b64encode(data).decode("ascii")}
+
+
+def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
+    body = dict(fields)
+    if "image" in body:
+        body["image"] = image_input(body["image"])
+    for name in ("filters", "diversity"):
+        if isinstance(body.get(name), BaseModel):
+            body[name] = body[name].model_dump(mode="json", exclude_unset=True)
+    return body
+
+
+def _refusal(response: httpx.Response) -> ClientError:
+    try:
+        error = response.json()["error"]
+    except (ValueError, KeyError, TypeError):  # something between us and the server answered
+        error = {"code": "error", "message": f"The server answered {response.reason_phrase}.", "field": ""}
+    wait = response.headers.get("retry-after", "")
+    return ClientError(
+        status=response.status_code,
+        code=error["code"],
+        message=error["message"],
+        field=error["field"],
+        request_id=response.headers.get("x-request-id", ""),
+        retry_after_s=float(wait) if wait.isdecimal() else None,
+    )

@@ -1,0 +1,54 @@
+"""Whether the server lives, and whether it can answer."""
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from cluster.profile import Serve
+from serve_app.http.errors import ApiError
+from serve_app.http.models import Health, Ready, SystemHealth
+from serve_app.http.routes import refusals
+from serve_app.search.service import Service
+from serve_app.search.systems import System
+
+
+def add(app: FastAPI, service: Service, config: Serve) -> None:
+    """Add the routes to the app."""
+
+    @app.get("/healthz", response_model=Health, summary="Whether the server lives, and with which encoders")
+    def healthz() -> JSONResponse:
+        systems = {
+            alias: SystemHealth(
+                encoder=system.record.encoder,
+                parent=system.record.parent,
+                num_rows=_num_rows(system),
+                recall_at_10=system.recall_at_10,
+            )
+            for alias, system in service.systems.items()
+        }
+        health = Health(
+            systems=systems,
+            max_k=config.max_k,
+            max_upload_bytes=config.max_upload_bytes,
+            url_images=config.url_images,
+            keys_required=bool(config.keys_file),
+        )
+        return JSONResponse(health.model_dump(), headers={"Cache-Control": "no-store"})
+
+    @app.get(
+        "/readyz",
+        response_model=Ready,
+        responses=refusals(503),
+        summary="Whether searches can be answered now",
+    )
+    def readyz() -> Ready:
+        if fault := service.fault():
+            raise ApiError(503, "not_ready", fault)
+        return Ready()
+
+
+def _num_rows(system: System) -> int | None:
+    """The process lives also while its store is away: `readyz` tells of that."""
+    try:
+        return system.num_rows
+    except Exception:  # the store's own, as in `Service.fault`
+        return None

@@ -1,0 +1,45 @@
+"""Typed filters -> SQL on an embeddings table. The only place where words of a client meet SQL."""
+
+import datetime
+from collections.abc import Sequence
+
+from serve_app.http.models import Filters
+
+BOUNDS = {
+    "min_width_px": "width_px >=",
+    "max_width_px": "width_px <=",
+    "min_height_px": "height_px >=",
+    "max_height_px": "height_px <=",
+    "added_from": "added_at >=",
+    "added_before": "added_at <",
+    "min_aesthetic": "aesthetic >=",
+}
+
+
+def where(filters: Filters) -> str:
+    """An SQL condition, "" where nothing is asked."""
+    parts = [f"{condition} {_literal(value)}" for name, condition in BOUNDS.items()
+             if (value := getattr(filters, name)) is not None]  # fmt: skip
+    parts += [f"array_contains(tags, {_text(tag)})" for tag in filters.tags_all]
+    parts += [f"NOT coalesce(array_contains(tags, {_text(tag)}), false)" for tag in filters.tags_none]
+    if filters.tags_any:
+        parts.append(f"array_has_any(tags, {_list(filters.tags_any)})")
+    if filters.sources:
+        parts.append(f"source IN ({', '.join(map(_text, filters.sources))})")
+    return " AND ".join(parts)
+
+
+def _literal(value: float | datetime.datetime) -> str:
+    if not isinstance(value, datetime.datetime):
+        return repr(value)
+    moment = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+    return f"timestamp '{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S.%f}'"
+
+
+def _list(values: Sequence[str]) -> str:
+    return f"make_array({', '.join(map(_text, values))})"
+
+
+def _text(value: str) -> str:
+    """A string literal: a quote in it is doubled, and SQL knows no other escape."""
+    return "'" + value.replace("'", "''") + "'"
