@@ -62,6 +62,7 @@ browser:
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 
 # Each prints one JSON object; progress goes to stderr.
 bench: setup
