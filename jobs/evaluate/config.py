@@ -95,16 +95,11 @@ class EvaluateConfig(command.JobConfig):
     num_seeds: int = Field(
         3,
         ge=1,
-        description="with a suite: studios drawn, of seed, ...; with photographs: trainings, a count",
+        description="with a suite: studios drawn, of seed, ..., a count",
     )
     num_images: int = Field(4000, ge=1000, description="with a suite: images of a studio, a count")
     num_train_queries: int = Field(
         160, ge=8, description="with a suite: queries labelled to learn from, a count"
-    )
-    photographs: str = Field(
-        "",
-        description="folder of photographs that people rated (metadata.csv, pairs.csv): measure how far "
-        "their votes can be learned, one rater group held out at a time, and nothing else",
     )
     out: str = Field("runs/evaluate", description="folder for report.json and report.html")
     report: bool = Field(

@@ -7,10 +7,6 @@ from jobs.evaluate.config import SETTLED_BY_SUITE, EvaluateConfig
 def run(config: EvaluateConfig) -> dict:
     """The whole evaluation; returns the content of report.json. Raises UserError for the user's mistakes."""
     # Here, so that `--help` waits for neither torch nor LanceDB.
-    if config.photographs:
-        from lab.photographs import job as measure
-
-        return measure.run(config)
     from jobs.evaluate import compare, saved
     from lab.suite import job as suite
 

@@ -21,10 +21,9 @@ import numpy as np
 from cluster import command
 from cluster.errors import UserError
 from cluster.tables import now
-from jobs.evaluate import saved
-from jobs.evaluate.config import EvaluateConfig
 from lab.machine import machine
 from lab.photographs import votes
+from lab.photographs.config import PhotographsConfig
 from lab.photographs.votes import Fold, Panel
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def ridge_scores(
     return RidgeCV(ALPHAS).fit(features[fold.learn], ratings[fold.learn]).predict(features)
 
 
-def all_scores(panel: Panel, config: EvaluateConfig) -> dict[str, np.ndarray]:
+def all_scores(panel: Panel, config: PhotographsConfig) -> dict[str, np.ndarray]:
     """Method -> held-out scores, float [S, P, 2]; S is 1 where nothing is random."""
     from actors.scorers import PromptPairs
     from lab.photographs import learn
@@ -113,11 +112,9 @@ def all_scores(panel: Panel, config: EvaluateConfig) -> dict[str, np.ndarray]:
     return scores
 
 
-def _features(panel: Panel, config: EvaluateConfig) -> tuple["Encoder", Features]:
+def _features(panel: Panel, config: PhotographsConfig) -> tuple["Encoder", Features]:
     """The profile's encoder, and what it and the statistics say of every photograph."""
     from dataclasses import replace
-
-    import torch
 
     from actors.encoder import Encoder
     from actors.images import pixels as fitted
@@ -125,8 +122,8 @@ def _features(panel: Panel, config: EvaluateConfig) -> tuple["Encoder", Features
     from lab.photographs import learn
 
     profile = load_profile(config.profile).encoder
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = Encoder.load(profile.model, precision=profile.precision, device=device)
+    num_gpus = profile.stage.num_gpus
+    encoder = Encoder.load(profile.model, precision=profile.precision, num_gpus=num_gpus)
     whole = replace(encoder.fit, resize_mode="squash")  # a crop to the middle loses what stands at the sides
     photographs = [_decoded(panel.folder / name) for name in panel.files]
     hand = [np.stack(block) for block in zip(*map(learn.hand_features, photographs), strict=True)]
@@ -145,7 +142,7 @@ def _decoded(path: Path) -> "Image":
         raise UserError(f"photograph {str(path)!r} {error}") from error
 
 
-def summarise(panel: Panel, scores: Mapping[str, np.ndarray], config: EvaluateConfig) -> dict:
+def summarise(panel: Panel, scores: Mapping[str, np.ndarray], config: PhotographsConfig) -> dict:
     """The report of held-out scores [S, P, 2]: see the module; every entry has a figure per scope."""
     bootstrap = {"num_resamples": config.num_resamples, "seed": config.seed}
     agrees = {name: votes.agreements(panel, found) for name, found in scores.items()}
@@ -204,20 +201,20 @@ def _figure(entry: Mapping, scope: str) -> str:
     return "nothing measured" if value is None else f"{value:.3f} ({ci95[0]:.3f} to {ci95[1]:.3f})"
 
 
-def run(config: EvaluateConfig) -> dict:
-    """The whole measurement; returns the content of report.json. Raises UserError like `read_panel`."""
+def run(config: PhotographsConfig) -> dict:
+    """Run the whole measurement and return the content of report.json.
+
+    Raises UserError like `read_panel`.
+    """
     from lab.photographs import page
 
     start = time.monotonic()
     folder = Path(config.out)
-    if config.report:
-        report = saved.read_document(folder)
-    else:
-        panel = votes.read_panel(config.photographs)
-        report = summarise(panel, all_scores(panel, config), config)
-        report["machine"], report["created_at"] = machine(), now().isoformat(timespec="seconds")
-        report["seconds"] = round(time.monotonic() - start, 1)
-        command.save_config(config, folder)
-        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    panel = votes.read_panel(config.folder)
+    report = summarise(panel, all_scores(panel, config), config)
+    report["machine"], report["created_at"] = machine(), now().isoformat(timespec="seconds")
+    report["seconds"] = round(time.monotonic() - start, 1)
+    command.save_config(config, folder)
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(page.page(report), encoding="utf-8")
     return report | {"report": str(folder / "report.html")}

@@ -6,7 +6,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from jobs.evaluate import report
+from jobs.evaluate.page import render
 from lab.photographs import votes
 from lab.suite import charts
 
@@ -15,7 +15,7 @@ def page(document: Mapping) -> str:
     """One self-contained page; everything from data is escaped."""
     rows = [document["floor"], *document["methods"], document["ceiling"], document["subject"]]
     return (
-        report.templates("lab.photographs")
+        render.templates("lab.photographs")
         .get_template("page.html.j2")
         .render(
             report=document,

@@ -19,8 +19,8 @@ import numpy as np
 from cluster.errors import UserError
 from cluster.table_files import read_table
 from jobs.evaluate import hpir
+from jobs.evaluate.figures.metrics import resample_counts
 from jobs.evaluate.hpir import Votes
-from jobs.evaluate.metrics import resample_counts
 
 METADATA_COLUMNS = ("file", "subject", "category", "rater_group", "beauty_mean")
 PAIRS_COLUMNS = (*hpir.PAIR_COLUMNS, "n_tie", "scope", "rater_group")

@@ -13,11 +13,11 @@ from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import ROOT
 from jobs.align.objectives import dpo_loss
-from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.hpir import Votes
 from lab.machine import machine
 from lab.photographs import job as measure
 from lab.photographs import learn, page, votes
+from lab.photographs.config import PhotographsConfig
 from lab.photographs.votes import Fold, Panel, read_panel
 
 REAL = Path(os.environ.get("KALLOS_PHOTOGRAPHS", ROOT.parent / "shared" / "data" / "oasis_beauty"))
@@ -235,7 +235,7 @@ def test_dpo_learns_the_votes_and_leaves_the_encoder_as_it_is(tiny_encoder_folde
 
 def test_the_report_compares_with_the_floor(panel):
     truth = scores_of(panel, panel.ratings)
-    config = EvaluateConfig(num_resamples=100)
+    config = PhotographsConfig(folder="", num_resamples=100)
     report = measure.summarise(
         panel,
         {"floor": -truth, "subject": truth, "query": truth, "dpo_both": np.tile(truth, (2, 1, 1))},
