@@ -22,6 +22,7 @@ def embed(prepared: ray.data.Dataset, model: EncoderModel) -> ray.data.Dataset:
             "model": model.model,
             "precision": model.precision,
             "num_threads": model.num_threads,
+            "num_gpus": model.stage.num_gpus,
         },
         compute=ray.data.ActorPoolStrategy(min_size=model.stage.min_actors, max_size=model.stage.max_actors),
         num_cpus=model.stage.num_cpus,

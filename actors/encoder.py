@@ -62,14 +62,18 @@ class Encoder:
 
     @classmethod
     def load(
-        cls, model: str, *, precision: str = "fp32", device: str = "cpu", num_threads: int = 0
+        cls, model: str, *, precision: str = "fp32", num_threads: int | None = None, num_gpus: float = 0.0
     ) -> "Encoder":
-        """Load a folder, hub name or `architecture/tag`; `num_threads` sets torch's threads of this process.
+        """Load a folder, hub name or `architecture/tag` on the device that this process has reserved.
 
-        Raises UserError when the precision is unknown or the model cannot be found or read.
+        num_threads: torch's threads in this process, None leaves them unchanged. num_gpus: GPUs that the stage of
+        this process reserves; above 0 the encoder runs on CUDA, else on the CPU. A driver reserves none.
+        Raises UserError when the precision is unknown, the model cannot be found or read, or GPUs are reserved
+        where torch sees none.
         """
         if precision not in PRECISIONS:
             raise UserError(f"encoder precision '{precision}' is unknown; allowed: {', '.join(PRECISIONS)}.")
+        device = _reserved_device(model, num_gpus)
         if num_threads:
             torch.set_num_threads(num_threads)
         import open_clip
@@ -148,12 +152,25 @@ class Encoder:
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=dtype != torch.float32)
 
 
-def load_registered(record: "EncoderRecord", **options: Any) -> Encoder:
-    """The encoder of a record; `options` are those of `Encoder.load`.
+def _reserved_device(model: str, num_gpus: float) -> str:
+    if not num_gpus:
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"The stage of encoder '{model}' reserves {num_gpus:g} GPUs, and torch sees no GPU on its node: "
+            "install torch for CUDA there, or set encoder.stage.num_gpus to 0 and align.use_gpu to false."
+        )
+    return "cuda"
+
+
+def load_registered(
+    record: "EncoderRecord", *, precision: str = "fp32", num_threads: int | None = None, num_gpus: float = 0.0
+) -> Encoder:
+    """Load the encoder of a record: `Encoder.load`, and a check of its fingerprint.
 
     Raises UserError when its checkpoint cannot be loaded, or holds another encoder by now.
     """
-    encoder = Encoder.load(record.checkpoint, **options)
+    encoder = Encoder.load(record.checkpoint, precision=precision, num_threads=num_threads, num_gpus=num_gpus)
     if encoder.fingerprint != record.encoder:
         raise UserError(
             f"The checkpoint {record.checkpoint!r} holds encoder {encoder.fingerprint}, no longer "
@@ -299,9 +316,10 @@ def vector_array(vectors: Iterable[np.ndarray] | np.ndarray, dim: int) -> pa.Fix
 class EncodeImages:
     """Ray Data actor on Arrow batches: `pixels` (raw uint8 [3, H, W]) -> `vector` [dim], null where null."""
 
-    def __init__(self, *, model: str, precision: str = "fp32", num_threads: int = 0) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.encoder = Encoder.load(model, precision=precision, device=device, num_threads=num_threads)
+    def __init__(
+        self, *, model: str, precision: str = "fp32", num_threads: int | None = None, num_gpus: float = 0.0
+    ) -> None:
+        self.encoder = Encoder.load(model, precision=precision, num_threads=num_threads, num_gpus=num_gpus)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         given = np.flatnonzero(batch["pixels"].is_valid())

@@ -85,10 +85,10 @@ class Comparison:
 class Judge:
     """Asks an engine the questions above.
 
-    image_px: images are shrunk to this longer side before the prompt, 0 leaves them as they are.
+    image_px: images are shrunk to this longer side before the prompt, None leaves them as they are.
     """
 
-    def __init__(self, engine: Engine, image_px: int = 0):
+    def __init__(self, engine: Engine, image_px: int | None = None):
         self.engine = engine
         self.image_px = image_px
 
@@ -232,7 +232,7 @@ def shrink(image: Image.Image, longer_px: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def stored_images(rows: Iterable[Mapping[str, Any]], image_px: int) -> dict[str, Image.Image]:
+def stored_images(rows: Iterable[Mapping[str, Any]], image_px: int | None) -> dict[str, Image.Image]:
     """Rows of `images` (columns `actors.images.STORED`) -> the images as the judge sees them, by image_id.
 
     `image_px` as for `Judge`. Where the preview's longer side falls short of it, the file is read. Raises

@@ -1,12 +1,14 @@
-"""Profiles: one typed object that says which models, how many resources and where data lies.
+"""Profiles: one typed object that names the models, the resources, the store and every setting.
 
-A profile is a YAML file of the shape of `Profile`; `mini`, `gpu` and `fleet` lie in `cluster/profiles/`.
+A profile is a YAML file of the shape of `Profile`; `cluster/profiles/` holds `mini`, `gpu` and `fleet`, and
+`docs/profile.md` lists every field.
 
     profile = load_profile("mini", store="/data/store")
 """
 
+import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +25,7 @@ Objective = Literal["dpo", "ipo", "hinge", "simpo", "kto", "rank_dpo", "plackett
 
 
 class Settings(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
+    """A frozen group of settings that refuses unknown keys. A setting of None is not set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,14 +33,22 @@ class Settings(BaseModel):
 class Ray(Settings):
     """Where Ray runs, and how large it may become."""
 
-    address: str = Field(description='"local" = start one here, "auto" = join one here, or host:port')
-    num_cpus: int = Field(ge=0, description="logical CPUs declared when started here, 0 = the machine's")
+    address: str = Field(
+        description='"local" starts Ray here, "auto" joins the cluster of this machine, host:port another one'
+    )
+    num_cpus: int | None = Field(
+        None, ge=1, description="logical CPUs of a Ray that is started here, a count; default: the machine's"
+    )
     object_store_bytes: int = Field(
-        ge=80_000_000, description="shared memory when Ray is started here, bytes"
+        ge=80_000_000, description="shared memory of a Ray that is started here, bytes"
     )
     log_to_driver: bool = Field(False, description="show what worker processes print")
-    max_cpus: float = Field(0, ge=0, description="CPUs that the autoscaler may grow to, 0 = it does not grow")
-    max_gpus: float = Field(0, ge=0, description="GPUs that the autoscaler may grow to, 0 = it does not grow")
+    max_cpus: float | None = Field(
+        None, ge=0, description="CPUs that the autoscaler may grow to, a count; default: no autoscaler"
+    )
+    max_gpus: float | None = Field(
+        None, ge=0, description="GPUs that the autoscaler may grow to, a count; default: no autoscaler"
+    )
 
 
 class Stage(Settings):
@@ -46,9 +56,9 @@ class Stage(Settings):
 
     min_actors: int = Field(1, ge=1, description="actors that must run, a count")
     max_actors: int = Field(1, ge=1, description="actors that the stage may grow to, a count")
-    num_cpus: float = Field(1.0, ge=0, description="logical CPUs per actor")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs per actor, fractions share one")
-    batch_size: int = Field(64, ge=1, description="rows per call")
+    num_cpus: float = Field(1.0, ge=0, description="logical CPUs of an actor, a count")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs of an actor, a count; actors can share one")
+    batch_size: int = Field(64, ge=1, description="rows that an actor processes in one call, a count")
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Stage":
@@ -56,46 +66,61 @@ class Stage(Settings):
             raise ValueError(f"max_actors {self.max_actors} is below min_actors {self.min_actors}")
         return self
 
+    def without_gpus(self) -> "Stage":
+        """The same stage on CPUs alone."""
+        return self.model_copy(update={"num_gpus": 0.0})
+
 
 class EncoderModel(Settings):
     """The two-tower encoder, and the stages that decode and embed images."""
 
-    model: str = Field(description='an open_clip folder, "hf-hub:..." name or "architecture/pretrained-tag"')
+    model: str = Field(description='open_clip folder, "hf-hub:..." name, or "architecture/pretrained-tag"')
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the forward pass")
-    num_threads: int = Field(0, ge=0, description="torch threads per actor, 0 = torch's own choice")
-    stage: Stage = Field(description="actors that embed")
+    num_threads: int | None = Field(
+        None, ge=1, description="torch threads of an actor, a count; default: torch's own choice"
+    )
+    stage: Stage = Field(description="actors that compute embeddings")
     decode: Stage = Field(description="tasks or actors that decode and check image files")
 
 
 class LanguageModel(Settings):
-    """A language model, or a multi-modal one, and the engine that hosts it."""
+    """A language model, text-only or multi-modal, and the engine that hosts it."""
 
-    model: str = Field(description="a Hugging Face folder or hub name")
-    engine: Literal["vllm_offline"] = Field("vllm_offline", description="which engine hosts the model")
-    engine_args: dict[str, Any] = Field(default_factory=dict, description="passed to the engine as they are")
-    max_tokens: int = Field(ge=1, description="tokens an answer may have")
-    temperature: float = Field(0.0, ge=0, description="sampling temperature, 0 = greedy")
-    image_px: int = Field(0, ge=0, description="longer side of images in a prompt, pixels, 0 = as they are")
-    stage: Stage = Field(description="actors that hold one engine each")
+    model: str = Field(description="Hugging Face folder or hub name")
+    engine: Literal["vllm_offline"] = Field("vllm_offline", description="engine that hosts the model")
+    engine_args: dict[str, Any] = Field(
+        default_factory=dict, description="arguments passed to the engine unchanged"
+    )
+    max_tokens: int = Field(ge=1, description="most tokens of a reply, a count")
+    temperature: float = Field(0.0, ge=0, description="sampling temperature; 0 is greedy")
+    image_px: int | None = Field(
+        None,
+        ge=1,
+        description="longer side to which images in a prompt are shrunk, pixels; default: full size",
+    )
+    stage: Stage = Field(description="actors, each with an engine of its own")
 
 
 class Label(Settings):
-    """How preferences are made; the names are those of the method."""
+    """How preferences are made; K, u and v are the names that the method's paper uses."""
 
     style: Literal["original", "repeat", "detail", "k_list", "kw_dict", "reorg"] = Field(
-        "kw_dict", description="how the language model rephrases a query"
+        "kw_dict", description="the way the rephraser writes"
     )
     source: Literal["scorer", "lmm_score", "lmm_pair"] = Field(
-        "lmm_score", description="what orders by beauty"
+        "lmm_score",
+        description="who orders images by beauty: a scorer, or the judge by ratings or by comparisons",
     )
     semantic: Literal["encoder", "judge"] = Field(
-        "judge", description="what tells how well an image answers: the reference encoder or the judge"
+        "judge", description="who rates accuracy: the reference encoder, or the judge"
     )
-    top_k: int = Field(100, ge=2, description="K: images retrieved for a rephrased query")
-    rows: int = Field(5, ge=1, description="u: rows of the partial order")
-    columns: int = Field(5, ge=1, description="v: images in a row of the partial order")
-    stride: int = Field(4, ge=1, description="every stride-th image of the semantic order is taken")
-    min_accuracy: float = Field(3.0, ge=1, le=5, description="accuracy below it is off the query, 1 to 5")
+    top_k: int = Field(100, ge=2, description="K: images retrieved for a rephrased query, a count")
+    rows: int = Field(5, ge=1, description="u: rows of the partial order, a count")
+    columns: int = Field(5, ge=1, description="v: images in a row of the partial order, a count")
+    stride: int = Field(4, ge=1, description="step between the images taken from the order by accuracy, a count")
+    min_accuracy: float = Field(
+        3.0, ge=1, le=5, description="lowest accuracy of an image that the teacher keeps, 1 to 5"
+    )
 
     @model_validator(mode="after")
     def _grid_fits(self) -> "Label":
@@ -111,56 +136,68 @@ class Label(Settings):
 class Align(Settings):
     """How an encoder is aligned."""
 
-    mode: Literal["both", "text"] = Field("both", description="which towers learn")
-    num_workers: int = Field(1, ge=1, description="data-parallel training workers")
-    use_gpu: bool = Field(False, description="one GPU per worker")
-    epochs: int = Field(1, ge=1, description="passes over the preferences")
-    queries_per_batch: int = Field(8, ge=1, description="queries per batch, which a worker encodes at once")
-    caption_batch_size: int = Field(64, ge=1, description="caption pairs of L_pt per batch")
-    batches_per_step: int = Field(1, ge=1, description="batches per worker whose gradients make one step")
-    learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak step size")
-    warmup: float = Field(0.1, ge=0, le=1, description="share of all steps in which the step size rises")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled decay")
-    objective: Objective = Field("dpo", description="the preference loss: see `jobs/align/objectives.py`")
-    beta: float = Field(1.0, gt=0, description="scale of the rewards in the preference loss")
-    target_margin: float = Field(
-        0.5, ge=0, description="reward by which `simpo` wants the better image ahead"
+    mode: Literal["both", "text"] = Field(
+        "both", description="towers that train; `text` alone keeps all image vectors valid"
     )
+    num_workers: int = Field(1, ge=1, description="data-parallel training workers, a count")
+    use_gpu: bool = Field(False, description="give each worker one GPU")
+    epochs: int = Field(1, ge=1, description="passes over the preferences, a count")
+    queries_per_batch: int = Field(
+        8, ge=1, description="queries that a worker encodes at once, with all their images, a count"
+    )
+    caption_batch_size: int = Field(64, ge=1, description="caption pairs of L_pt in a batch, a count")
+    batches_per_step: int = Field(
+        1, ge=1, description="batches of a worker whose gradients make one optimizer step, a count"
+    )
+    learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak learning rate")
+    warmup: float = Field(
+        0.1, ge=0, le=1, description="share of all steps in which the learning rate rises, 0 to 1"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    objective: Objective = Field("dpo", description="preference loss, see `jobs/align/objectives.py`")
+    beta: float = Field(1.0, gt=0, description="scale of the rewards in the preference loss")
+    target_margin: float = Field(0.5, ge=0, description="reward margin that `simpo` aims for")
     pretrain_weight: float = Field(1.0, ge=0, description="w_pt: weight of the contrastive loss L_pt")
-    max_pairs_per_query: int = Field(200, ge=1, description="preference pairs of a query used in a step")
+    max_pairs_per_query: int = Field(
+        200, ge=1, description="most preference pairs of one query in a step, a count"
+    )
     near_tie_weight: float = Field(
-        0.5, ge=0, le=1, description="weight of a pair whose p_winner is next to one half, 0 = left out"
+        0.5, ge=0, le=1, description="weight of a near tie, 0 to 1; 0 excludes near ties"
     )
     inconsistent_weight: float = Field(
-        0.5, ge=0, le=1, description="weight of a pair that the judge contradicted in the other order"
+        0.5, ge=0, le=1, description="weight of a pair that the judge decided differently in the other order"
     )
     human_weight: float = Field(
-        1.0, ge=0, description="weight of a pair that a person gave, among its query's others, 0 = left out"
+        1.0, ge=0, description="weight of a pair that a person decided; 0 excludes such pairs"
     )
     gradient_clip: float = Field(1.0, gt=0, description="largest L2 norm of the gradient")
-    seed: int = Field(0, ge=0, description="seed of order and sampling")
+    seed: int = Field(0, ge=0, description="seed of the training order and of sampling")
     pixel_cache_bytes: int = Field(
-        400_000_000, ge=0, description="decoded images kept in Ray's object store if they fit, bytes"
+        400_000_000, ge=0, description="most decoded images kept in Ray's object store, bytes"
     )
 
 
 class Index(Settings):
-    """When an approximate index is built, and how well it must find."""
+    """When an approximate index is built, and the recall that it must reach."""
 
-    ann_min_rows: int = Field(50_000, ge=1, description="rows from which an ANN index is built, else exact")
-    recall: float = Field(0.95, ge=0, le=1, description="recall@10 that its settings must reach, 0 to 1")
-    num_recall_queries: int = Field(200, ge=1, description="queries that measure recall@10 against exact")
+    ann_min_rows: int = Field(
+        50_000, ge=1, description="rows from which an approximate index is built, a count; below, it is exact"
+    )
+    recall: float = Field(0.95, ge=0, le=1, description="recall@10 that the index must reach, 0 to 1")
+    num_recall_queries: int = Field(
+        200, ge=1, description="queries that measure recall@10 against exact search, a count"
+    )
 
 
 class Guard(Settings):
-    """What alignment may cost ordinary retrieval: beyond it training stops, and nothing is promoted."""
+    """What alignment may cost ordinary retrieval: beyond it training stops and promotion is refused."""
 
     num_captions: int = Field(
-        256, ge=0, description="caption pairs held out to measure recall@10 after every epoch, 0 = none"
+        256, ge=0, description="held-out captions that measure recall@10 after every epoch, a count"
     )
     max_recall_drop: float = Field(0.03, ge=0, le=1, description="recall@10 that may be lost, 0 to 1")
     wise_ft_alpha: float = Field(
-        1.0, ge=0, le=1, description="a in (1 - a) theta_ref + a theta, 1 = as trained"
+        1.0, ge=0, le=1, description="a in (1 - a) theta_ref + a theta (WiSE-FT); 1 keeps the trained weights"
     )
 
 
@@ -168,31 +205,37 @@ class Serve(Settings):
     """The search endpoint."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    num_replicas: int = Field(1, ge=1, description="copies of the search deployment at least")
-    max_replicas: int = Field(1, ge=1, description="copies that it may grow to when many search")
-    max_batch_size: int = Field(16, ge=1, description="queries encoded together, and searched together")
-    batch_wait_s: float = Field(0.0, ge=0, description="seconds a batch waits to fill, 0 = starts at once")
-    max_k: int = Field(100, ge=1, description="largest k a request may ask for")
-    refresh_s: float = Field(1.0, gt=0, description="seconds between looks at aliases and tables")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    num_replicas: int = Field(1, ge=1, description="fewest replicas of the search, a count")
+    max_replicas: int = Field(1, ge=1, description="most replicas of the search, under load, a count")
+    max_batch_size: int = Field(16, ge=1, description="most queries encoded and searched together, a count")
+    batch_wait_s: float = Field(0.0, ge=0, description="longest wait for a batch to fill, seconds")
+    max_k: int = Field(100, ge=1, description="largest k of a request, a count")
+    refresh_s: float = Field(1.0, gt=0, description="time between checks of aliases and tables, seconds")
     experiment_share: float = Field(
-        0.0, ge=0, le=1, description="share of clients of `live` that `candidate` answers, 0 = no experiment"
+        0.0, ge=0, le=1, description="share of the clients of `live` that `candidate` answers, 0 to 1"
     )
-    teacher: bool = Field(True, description="offer the cascade of rephraser and judge as a system")
-    teacher_idle_s: float = Field(300.0, gt=0, description="seconds without a question that end its engines")
+    teacher: bool = Field(True, description="offer the teacher as a system")
+    teacher_idle_s: float = Field(
+        300.0, gt=0, description="time without a request after which the teacher's engines stop, seconds"
+    )
     max_upload_bytes: int = Field(8_000_000, ge=0, description="largest image file in a request, bytes")
-    max_upload_pixels: int = Field(40_000_000, ge=1, description="most pixels of an image in a request")
-    upload_timeout_s: float = Field(5.0, gt=0, description="seconds that reading one image may take")
+    max_upload_pixels: int = Field(
+        40_000_000, ge=1, description="most pixels of an image in a request, a count"
+    )
+    upload_timeout_s: float = Field(5.0, gt=0, description="longest time to read one image, seconds")
     url_images: bool = Field(False, description="fetch images that a request names by their public URL")
     allow_delete: bool = Field(False, description="let DELETE /v1/images/<id> remove images")
-    keys_file: str = Field(
-        "", description="file of API keys, `name:key` a line; needed to listen beyond this machine"
+    keys_file: str | None = Field(
+        None,
+        description="file of API keys, one `name:key` per line, needed to listen beyond this machine; "
+        "default: no keys",
     )
-    requests_per_minute: int = Field(
-        0,
-        ge=0,
-        description="requests of one key a minute and replica, 0 = no limit; without keys those of one "
-        "address, and behind HAProxy all have the same",
+    requests_per_minute: int | None = Field(
+        None,
+        ge=1,
+        description="most requests of one key (without keys, of one address; behind HAProxy, of all addresses "
+        "together) in a minute and replica, a count; default: no limit",
     )
     log_queries: bool = Field(False, description="write the words of queries into the log")
 
@@ -208,14 +251,14 @@ class Profile(Settings):
 
     name: str = Field(description="the profile's own name")
     store: str = Field(description="LanceDB address of the tables: a local folder, s3:// or gs://")
-    ray: Ray = Field(description="where Ray runs")
-    encoder: EncoderModel = Field(description="the two-tower encoder")
+    ray: Ray = Field(description="where Ray runs, and how large it may become")
+    encoder: EncoderModel = Field(description="the two-tower encoder, and the stages that use it")
     rephraser: LanguageModel = Field(description="the language model that rephrases queries")
-    judge: LanguageModel = Field(description="the multi-modal model that judges images")
+    judge: LanguageModel = Field(description="the multi-modal language model that rates or compares images")
     label: Label = Field(default_factory=Label, description="how preferences are made")
     align: Align = Field(default_factory=Align, description="how an encoder is aligned")
-    index: Index = Field(default_factory=Index, description="when an ANN index is built")
-    guard: Guard = Field(default_factory=Guard, description="what may be promoted")
+    index: Index = Field(default_factory=Index, description="when an approximate index is built")
+    guard: Guard = Field(default_factory=Guard, description="what alignment may cost ordinary retrieval")
     serve: Serve = Field(default_factory=Serve, description="the search endpoint")
 
 
@@ -224,11 +267,11 @@ def profile_names() -> list[str]:
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
-def load_profile(name_or_path: str, **overrides: Any) -> Profile:
-    """The shipped profile of that name, or the one in that YAML file, with `overrides` laid over it.
+def load_profile(name_or_path: str, /, **overrides: Any) -> Profile:
+    """Load the shipped profile of that name, or the one in that YAML file, and apply the overrides.
 
     An override is a top-level value (`store="..."`), a nested mapping (`align={"epochs": 1}`, merged) or a
-    dotted key (`**{"align.epochs": 1}`). Local model folders are found from the repository root as well.
+    dotted key (`**{"align.epochs": 1}`). Local model folders are also searched from the repository root.
 
     Raises:
         UserError: no such profile, not YAML, or a field that is unknown, missing or out of range.
@@ -243,7 +286,7 @@ def load_profile(name_or_path: str, **overrides: Any) -> Profile:
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"Profile {path}: {explain(error)}") from None
+        raise UserError(f"Profile {path}: {explain(error, Profile)}") from None
 
 
 def repo_path(path: str) -> str:
@@ -254,16 +297,42 @@ def repo_path(path: str) -> str:
     return str(candidate) if candidate.exists() else path
 
 
-def explain(error: ValidationError) -> str:
-    """One sentence for a pydantic error: each field, its value and what is allowed."""
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One sentence for the errors of a model: each field with its value and what is allowed.
+
+    An unknown field names the one that was probably meant.
+    """
     parts = []
     for item in error.errors():
-        field = ".".join(str(part) for part in item["loc"]) or "the whole"
+        field = ".".join(map(str, item["loc"])) or "the whole"
         message = item["msg"].removeprefix("Value error, ")
-        parts.append(
-            f"{field}: {message}" if item["type"] == "missing" else f"{field} = {item['input']!r}: {message}"
-        )
-    return "; ".join(parts) + "."
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{field} is unknown: {_suggestion(field, model)}")
+        elif item["type"] == "missing":
+            parts.append(f"{field}: {message}")
+        else:
+            parts.append(f"{field} = {item['input']!r}: {message}")
+    text = "; ".join(parts)
+    return text if text.endswith("?") else f"{text}."
+
+
+def _suggestion(field: str, model: type[BaseModel]) -> str:
+    """The known field that is most like this one, else all fields of its section."""
+    known = list(field_paths(model))
+    section, _, name = field.rpartition(".")
+    same_name = [path for path in known if path.rpartition(".")[2] == name]
+    if found := same_name or difflib.get_close_matches(field, known, n=1):
+        return f"did you mean {found[0]}?"
+    siblings = [path for path in known if path.rpartition(".")[0] == section]
+    return f"{section or 'there'} has {', '.join(siblings)}"
+
+
+def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields, those of nested sections after the section: `align`, `align.mode`, ..."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from field_paths(field.annotation, f"{prefix}{name}.")
 
 
 def _profile_path(name_or_path: str) -> Path:
@@ -284,7 +353,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"Profile {path} is not valid YAML: {error}.") from None
     if not isinstance(values, dict):
-        raise UserError(f"Profile {path} must hold a mapping of settings, not {type(values).__name__}.")
+        raise UserError(f"Profile {path} must be a mapping of settings, not {type(values).__name__}.")
     return values
 
 

@@ -115,7 +115,7 @@ def query_encoder(parent: Encoder, record: EncoderRecord, settings: Align) -> En
 
 
 def _encode_texts(model: str, precision: str, texts: list[str]) -> np.ndarray:
-    return Encoder.load(model, precision=precision, device="cuda").encode_texts(texts)
+    return Encoder.load(model, precision=precision, num_gpus=1).encode_texts(texts)
 
 
 def load_images(store: Store, corpus: Corpus, parent: Encoder, profile: Profile, settings: Align) -> Images:

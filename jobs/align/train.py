@@ -112,11 +112,13 @@ def train_worker(config: dict[str, Any]) -> None:
     plan: Plan = config["plan"]
     guard: GuardSet = config["guard"]
     images: Images = config["images"]
-    device = str(ray.train.torch.get_device())
-    encoder = Encoder.load(plan.model, precision=plan.precision, device=device, num_threads=plan.num_threads)
+    num_gpus = float(plan.settings.use_gpu)
+    encoder = Encoder.load(
+        plan.model, precision=plan.precision, num_threads=plan.num_threads, num_gpus=num_gpus
+    )
     learner = Learner(encoder, plan)
     if checkpoint := ray.train.get_checkpoint():
-        learner.load(load_state(checkpoint, device))
+        learner.load(load_state(checkpoint, encoder.device))
     learner.wrapped = ray.train.torch.prepare_model(
         learner.towers, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
     )

@@ -196,12 +196,16 @@ def label_queries(plan: Plan, config: LabelConfig, queries: list[str]) -> Counts
 
 
 def stages(plan: Plan) -> dict[str, Stage]:
-    """The resources of everything that runs at the same time."""
+    """The resources of each stage. Only stages that hold an engine reserve GPUs: encoding a few queries and
+    searching LanceDB are light, and a scorer is numpy.
+    """
     profile = plan.profile
-    rerank = profile.judge.stage if plan.order.needs_judge else profile.encoder.stage
+    on_cpu = profile.encoder.stage.without_gpus()
+    rephraser = profile.rephraser.stage
+    rerank = profile.judge.stage if plan.order.needs_judge else on_cpu
     return {
-        "rephrase": profile.rephraser.stage,
-        "retrieve": profile.encoder.stage,
+        "rephrase": rephraser if plan.style in MODEL_STYLES else rephraser.without_gpus(),
+        "retrieve": on_cpu,
         "rerank": rerank,
         "write": WRITER,
     }

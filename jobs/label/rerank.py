@@ -217,7 +217,7 @@ class Rerank:
 class Pictures:
     """The stored images as the judge sees them, the latest used kept ready."""
 
-    def __init__(self, store: Store, image_px: int):
+    def __init__(self, store: Store, image_px: int | None):
         self.store = store
         self.image_px = image_px
         self.ready: OrderedDict[str, Image.Image] = OrderedDict()

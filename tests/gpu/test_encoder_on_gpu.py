@@ -13,7 +13,7 @@ def test_vectors_are_those_of_the_cpu(tiny_encoder_folder, precision, tolerance)
 
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 96, 96), dtype=np.uint8)
     on_cpu = Encoder.load(tiny_encoder_folder)
-    on_gpu = Encoder.load(tiny_encoder_folder, precision=precision, device="cuda")
+    on_gpu = Encoder.load(tiny_encoder_folder, precision=precision, num_gpus=1)
     assert on_gpu.fingerprint == on_cpu.fingerprint
     np.testing.assert_allclose(on_gpu.encode_images(pixels), on_cpu.encode_images(pixels), atol=tolerance)
     texts = ["a red sailboat at sunset", "two dogs"]

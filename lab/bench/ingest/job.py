@@ -97,7 +97,7 @@ class BareLoop:
     def __init__(self, model: EncoderModel) -> None:
         name, weights = open_clip_name(model.model)
         network, _, self.preprocess = open_clip.create_model_and_transforms(name, pretrained=weights)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = "cuda" if model.stage.num_gpus else "cpu"
         self.network = network.eval().to(self.device)
         self.batch_size = model.stage.batch_size
         self.bf16 = PRECISIONS[model.precision] == torch.bfloat16
