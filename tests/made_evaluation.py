@@ -8,8 +8,9 @@ from PIL import Image
 
 from cluster.profile import load_profile
 from cluster.tables import now
-from jobs.evaluate import inputs, judging, summary, winrate
+from jobs.evaluate import inputs, language_models, summary
 from jobs.evaluate.asking import Asked, Candidates
+from jobs.evaluate.figures import winrate
 from jobs.evaluate.hpir import Row, Votes
 from jobs.evaluate.systems import Answers
 from lab.studio.latents import sample_latents
@@ -99,7 +100,7 @@ def evaluation(truth, *, with_text=False):
         )
         for pair in overall
     }
-    verdicts = judging.Verdicts(aesthetics, accuracy, overall, together)
+    verdicts = language_models.Verdicts(aesthetics, accuracy, overall, together)
     candidates = Candidates(QUERIES, AFTER, {QUERIES[0]: "a boat, golden light"}, 1)
     encoders = {"baseline": "b" * 16, "aligned": "a" * 16}
     return summary.Evaluation(

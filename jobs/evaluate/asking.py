@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from cluster.errors import UserError
 from cluster.profile import Profile
 from cluster.tables import EncoderRecord, Store
-from jobs.evaluate import figures, hpir, judging, learned, metrics, teacher, winrate
+from jobs.evaluate import hpir, language_models, teacher, trained_on
 from jobs.evaluate.config import CHALLENGERS, DIVERSITY_K, EvaluateConfig
+from jobs.evaluate.figures import metrics, per_query, winrate
 from jobs.evaluate.inputs import Captions, VoteTable, load_captions, load_queries, load_votes
 from jobs.evaluate.systems import Answers, EncoderSystem, embedded_ids
 
@@ -22,7 +23,7 @@ class Asked:
     captions: Captions
     votes: list[VoteTable]
     pairs: list[VoteTable]
-    truth: figures.Truth | None
+    truth: per_query.Truth | None
     gallery: frozenset[str]  # image_ids
     num_learned: int = 0  # queries that are not asked because alignment may have learned from them
 
@@ -48,7 +49,7 @@ def gather(
     Raises UserError for anything missing or malformed.
     """
     gallery = common_gallery(store, records, config.where)
-    known = learned.queries(store)
+    known = trained_on.queries(store)
     queries, num_learned = load_queries(config, store, known)
     embedded = [embedded_ids(store, record.encoder) for record in records]
     votes, pairs = load_votes(config, store, set.intersection(*embedded), known)
@@ -57,7 +58,7 @@ def gather(
         from lab.studio.truth import load_truth  # only the studio knows a truth
 
         truth = load_truth(config.truth)
-    captions = load_captions(config, store, gallery, learned.captioned_images(store, [*records, *more]))
+    captions = load_captions(config, store, gallery, trained_on.captioned_images(store, [*records, *more]))
     return Asked(queries, captions, votes, pairs, truth, frozenset(gallery), num_learned)
 
 
@@ -104,7 +105,7 @@ def retrieve_candidates(
     if not config.teacher:
         return Candidates([], [], {}, 0)
     texts = [*asked.queries, *asked.captions.texts[: config.num_teacher_captions]]
-    rephrased, num_failed = judging.rephrase(profile, texts)
+    rephrased, num_failed = language_models.rephrase(profile, texts)
     lists = baseline.search([rephrased[text] for text in texts], config.teacher_top_k)
     return Candidates(texts, lists, rephrased, num_failed)
 
@@ -131,7 +132,7 @@ def questions(
     duels: Duels,
     gated: Sequence[tuple[str, str]],
     gate_by_judge: bool,
-) -> judging.Questions:
+) -> language_models.Questions:
     """All that the judge is asked.
 
     For the teacher the beauty of what it has to order, and its accuracy unless the encoder tells that; for
@@ -143,7 +144,7 @@ def questions(
         rows = (zip(asked.queries, answer.rows, strict=True) for answer in answers.values())
         shown = [(query, i) for row in rows for query, ids in row for i in ids]
         named = [(asked.queries[q], a, b) for listed in duels.values() for q, _, a, b in listed]
-    return judging.Questions(
+    return language_models.Questions(
         images=[i for _, i in (*gated, *shown)],
         pairs=[*(gated if gate_by_judge else ()), *shown],
         duels=named if "ranker" in config.protocols else (),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cluster import command
 from cluster.tables import now
-from jobs.evaluate import judging, report, saved, summary
+from jobs.evaluate import language_models, output_files, summary
 from jobs.evaluate.asking import (
     ask_encoder,
     ask_teacher,
@@ -23,6 +23,7 @@ from jobs.evaluate.asking import (
     retrieve_candidates,
 )
 from jobs.evaluate.config import SYSTEMS, EvaluateConfig
+from jobs.evaluate.page import render
 from jobs.evaluate.summary import Evaluation
 from jobs.evaluate.systems import EncoderSystem
 
@@ -74,7 +75,7 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> Evaluation:
     asking = questions(config, asked, answers, duels, gated, by_judge)
     num_questions = asking.tasks().num_rows
     with clock.stage("judge", f"asking the judge {num_questions} questions"):
-        verdicts = judging.ask_judge(profile, store, asking)
+        verdicts = language_models.ask_judge(profile, store, asking)
     gate = verdicts.accuracy if by_judge else systems["baseline"].ratings(gated)
     threshold = config.min_accuracy or profile.label.min_accuracy
     if config.teacher:
@@ -91,26 +92,30 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> Evaluation:
 
 
 def compare(config: EvaluateConfig) -> dict:
-    """The whole evaluation; returns the content of report.json. Raises UserError for the user's mistakes."""
+    """The whole evaluation; returns the content of render.json. Raises UserError for the user's mistakes."""
     clock = Stopwatch()
     evaluation = evaluate(config, clock)
     document = summary.document(evaluation, config)
     document |= {"versions": versions(), "created_at": now().isoformat(timespec="seconds")}
     document["seconds"] = clock.seconds
     folder = command.save_config(config, config.out).parent
-    (folder / "report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    saved.write(saved.of(evaluation, config), folder)
+    (folder / "render.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    output_files.write(output_files.of(evaluation, config), folder)
     return redraw(config, clock)
 
 
 def redraw(config: EvaluateConfig, clock: Stopwatch | None = None) -> dict:
     """The page anew from what an evaluation left in `config.out` and from the stored previews; nobody is
-    asked again. Returns the content of report.json. Raises UserError where no evaluation has been.
+    asked again. Returns the content of render.json. Raises UserError where no evaluation has been.
     """
     folder = Path(config.out)
     with (clock or Stopwatch()).stage("report", f"writing {folder}/report.html"):
-        document, found, asked = saved.read_document(folder), saved.read(folder), saved.read_config(config)
+        document, found, asked = (
+            output_files.read_document(folder),
+            output_files.read(folder),
+            output_files.read_config(config),
+        )
         _, store = command.settings(asked)
-        page = report.render(document, *report.sheets(document, found, store, asked), asked)
+        page = render.render(document, *render.sheets(document, found, store, asked), asked)
         (folder / "report.html").write_text(page, encoding="utf-8")
     return document | {"report": str(folder / "report.html")}

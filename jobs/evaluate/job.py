@@ -7,11 +7,11 @@ from jobs.evaluate.config import SETTLED_BY_SUITE, EvaluateConfig
 def run(config: EvaluateConfig) -> dict:
     """The whole evaluation; returns the content of report.json. Raises UserError for the user's mistakes."""
     # Here, so that `--help` waits for neither torch nor LanceDB.
-    from jobs.evaluate import compare, saved
+    from jobs.evaluate import compare, output_files
     from lab.suite import job as suite
 
     if config.report:
-        return suite.redraw(config) if saved.read_config(config).suite else compare.redraw(config)
+        return suite.redraw(config) if output_files.read_config(config).suite else compare.redraw(config)
     if config.suite:
         check_suite(config)
         return suite.suite(config)

@@ -8,9 +8,10 @@ import numpy as np
 from scipy import stats
 
 from cluster.profile import Profile
-from jobs.evaluate import figures, judging, metrics, protocols, winrate
+from jobs.evaluate import language_models
 from jobs.evaluate.asking import Asked, Candidates, Duels
 from jobs.evaluate.config import CHALLENGERS, TOP_K, EvaluateConfig
+from jobs.evaluate.figures import metrics, per_query, protocols, winrate
 from jobs.evaluate.inputs import VoteTable
 from jobs.evaluate.systems import Answers
 
@@ -48,7 +49,7 @@ class Evaluation:
     answers: Mapping[str, Answers]
     candidates: Candidates
     duels: Duels
-    verdicts: judging.Verdicts
+    verdicts: language_models.Verdicts
     gate: Mapping[tuple[str, str], float]
     threshold: float
     fingerprints: Mapping[str, str]
@@ -75,16 +76,16 @@ class Evaluation:
         return people.outcomes(self.asked.truth.latents, self.asked.queries, *rows, seed=seed)
 
     @cached_property
-    def series(self) -> dict[str, dict[str, figures.Series]]:
+    def series(self) -> dict[str, dict[str, per_query.Series]]:
         """system -> metric -> its values by query."""
         asked = self.asked
         return {
-            name: figures.series_of(answers, asked.queries, asked.votes, asked.truth)
+            name: per_query.series_of(answers, asked.queries, asked.votes, asked.truth)
             for name, answers in self.answers.items()
         }
 
     @cached_property
-    def marks(self) -> figures.Truth | None:
+    def marks(self) -> per_query.Truth | None:
         """Who says what is accurate and beautiful: the truth, else the judge if asked, else nobody."""
         if self.asked.truth is not None:
             return self.asked.truth
@@ -102,7 +103,7 @@ def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
     asked, series = evaluation.asked, evaluation.series
     sampling = {"num_resamples": config.num_resamples, "seed": config.seed}
     measured = {
-        name: figures.estimates(found, figures.HEADLINE, **sampling) for name, found in series.items()
+        name: per_query.estimates(found, per_query.HEADLINE, **sampling) for name, found in series.items()
     }
     challengers = [name for name in CHALLENGERS if name in series]
     return {
@@ -113,7 +114,7 @@ def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
         "metrics": _each(measured, "value"),
         "ci95": _each(measured, "ci95"),
         "difference": {
-            f"{name}_minus_baseline": figures.differences(series[name], series["baseline"], **sampling)
+            f"{name}_minus_baseline": per_query.differences(series[name], series["baseline"], **sampling)
             for name in challengers
         },
         "share_of_teacher_gain": {name: _shares(measured, name) for name in challengers},
@@ -139,7 +140,7 @@ def _shares(measured: Mapping[str, Mapping[str, dict]], challenger: str) -> dict
     if "teacher" not in measured:
         return {}
     names, systems = (f"aesthetic@{TOP_K}", "hpir_aesthetic"), ("baseline", "teacher", challenger)
-    return {n: figures.share_of_gain(*(measured[s][n]["value"] for s in systems)) for n in names}
+    return {n: per_query.share_of_gain(*(measured[s][n]["value"] for s in systems)) for n in names}
 
 
 def _win_rate(evaluation: Evaluation, challenger: str, sampling: dict) -> dict:
@@ -183,12 +184,12 @@ def _judged(evaluation: Evaluation, sampling: dict) -> dict:
     judged = evaluation.judged
     found = {}
     for name, answers in evaluation.answers.items():
-        marks = figures.true_marks(evaluation.asked.queries, answers.rows, judged)
+        marks = per_query.true_marks(evaluation.asked.queries, answers.rows, judged)
         series = {
-            f"precision@{TOP_K}": figures.Series.even(metrics.precision_at(marks[0])),
-            f"aesthetic@{TOP_K}": figures.Series.even(metrics.aesthetic_at(*marks)),
+            f"precision@{TOP_K}": per_query.Series.even(metrics.precision_at(marks[0])),
+            f"aesthetic@{TOP_K}": per_query.Series.even(metrics.aesthetic_at(*marks)),
         }
-        found[name] = figures.estimates(series, tuple(series), **sampling)
+        found[name] = per_query.estimates(series, tuple(series), **sampling)
     return found | judge_against_truth(evaluation)
 
 
@@ -240,8 +241,8 @@ def _votes(evaluation: Evaluation, table: VoteTable, sampling: dict) -> dict:
         "num_learned": table.num_learned,
     }
     for system, answers in evaluation.answers.items():
-        series = figures.agreement_series(table, answers.votes[table.name])
-        found[system] = figures.estimates(series, tuple(series), **sampling)
+        series = per_query.agreement_series(table, answers.votes[table.name])
+        found[system] = per_query.estimates(series, tuple(series), **sampling)
     return found
 
 

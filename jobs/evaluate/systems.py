@@ -15,9 +15,10 @@ from actors.retriever import Retriever
 from actors.vectors import vector_matrix
 from cluster.errors import UserError
 from cluster.profile import EncoderModel
+from cluster.sql import in_list
 from cluster.tables import EncoderRecord, Store, embeddings_table
-from jobs.evaluate import metrics
 from jobs.evaluate.config import TOP_K
+from jobs.evaluate.figures import metrics
 from jobs.evaluate.inputs import Captions
 
 BLOCK_ROWS = 8192
@@ -139,8 +140,8 @@ def rows_of(store: Store, table: str, columns: Sequence[str], image_ids: Iterabl
     """The table's rows of those images, a few hundred per read."""
     ids = sorted(image_ids)
     for start in range(0, len(ids), IDS_PER_READ):
-        listed = ", ".join(f"'{image_id}'" for image_id in ids[start : start + IDS_PER_READ])
-        yield from store.read(table, columns, f"image_id IN ({listed})").to_pylist()
+        where = in_list("image_id", ids[start : start + IDS_PER_READ])
+        yield from store.read(table, columns, where).to_pylist()
 
 
 def vectors_of(store: Store, table: str, image_ids: Iterable[str]) -> dict[str, np.ndarray]:

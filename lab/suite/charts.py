@@ -7,8 +7,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jobs.evaluate import figures
 from jobs.evaluate.config import TOP_K
+from jobs.evaluate.figures import per_query
 
 INK = "#7c7c80"  # a grey that stands out on white and on near black
 COLOURS = {"both": "#0a8f85", "text": "#5b70d8"}
@@ -125,7 +125,7 @@ def training(epochs: Mapping[str, Sequence[Sequence[Mapping]]]) -> str:
 def followed(training: Mapping[str, Sequence[Mapping]]) -> str:
     """Every figure after each epoch, with its interval; epoch 0 is before."""
     rows = [row for of_mode in training.values() for row in of_mode]
-    names = [name for name in figures.HEADLINE if rows and all(name in row for row in rows)]
+    names = [name for name in per_query.HEADLINE if rows and all(name in row for row in rows)]
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 2.3 * -(-len(names) // PANELS)))
         panels = figure.subplots(-(-len(names) // PANELS), PANELS, squeeze=False).flatten()

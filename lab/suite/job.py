@@ -21,8 +21,9 @@ from pyarrow import parquet
 from cluster import command
 from cluster.profile import Objective, Profile, load_profile
 from cluster.tables import now
-from jobs.evaluate import compare, figures, saved
+from jobs.evaluate import compare, output_files
 from jobs.evaluate.config import DRAWING, EvaluateConfig
+from jobs.evaluate.figures import per_query
 from lab.loop import Loop, Stages, kept_epochs, split
 from lab.suite import styles
 from lab.suite import summary as suite_summary
@@ -106,7 +107,7 @@ def redraw(config: EvaluateConfig) -> dict:
     from lab.suite import report as suite_report  # Jinja and pictures are needed for the page alone
 
     folder = Path(config.out)
-    document, asked = saved.read_document(folder), saved.read_config(config)
+    document, asked = output_files.read_document(folder), output_files.read_config(config)
     (folder / "report.html").write_text(suite_report.page(document, folder, asked), encoding="utf-8")
     return document | {"report": str(folder / "report.html")}
 
@@ -148,7 +149,7 @@ def _once(config: EvaluateConfig) -> dict:
     if not is_made_of(folder / "series.parquet", made_of):
         compare.compare(config)
         mark(folder / "series.parquet", made_of)
-    return saved.read_document(folder)
+    return output_files.read_document(folder)
 
 
 def _sweeps(config: EvaluateConfig, loop: Loop, world: dict) -> dict:
@@ -171,9 +172,9 @@ def _made_of(config: EvaluateConfig, **others: object) -> dict:
     return {"config": asked, "profile": load_profile(config.profile).model_dump(mode="json"), **others}
 
 
-def write_series(series: dict[str, dict[str, figures.Series]], path: Path, made_of: dict) -> None:
+def write_series(series: dict[str, dict[str, per_query.Series]], path: Path, made_of: dict) -> None:
     """Values by query of several systems, as `series.parquet` of an evaluation has them."""
-    parquet.write_table(pa.Table.from_pylist(saved.series_rows(series), saved.SERIES), path)
+    parquet.write_table(pa.Table.from_pylist(output_files.series_rows(series), output_files.SERIES), path)
     mark(path, made_of)
 
 

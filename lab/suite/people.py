@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jobs.evaluate.winrate import TIE
+from jobs.evaluate.figures.winrate import TIE
 from lab.studio.latents import Latents, is_accurate
 from lab.studio.raters import Rater, sample_raters, votes
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from cluster.errors import UserError
 from cluster.profile import ROOT
 from jobs.evaluate.config import SYSTEMS, TOP_K
-from jobs.evaluate.report import LABELS
+from jobs.evaluate.page.render import LABELS
 
 RESULTS = ROOT / "docs" / "results.json"
 README = ROOT / "README.md"

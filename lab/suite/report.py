@@ -9,8 +9,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from cluster.tables import Store
-from jobs.evaluate import report, saved
+from jobs.evaluate import output_files
 from jobs.evaluate.config import DIVERSITY_K, SYSTEMS, TOP_K, EvaluateConfig
+from jobs.evaluate.page import render
 from lab.suite import charts
 
 ROWS = (
@@ -29,20 +30,20 @@ def page(document: Mapping, folder: Path, config: EvaluateConfig) -> str:
     """The page; the contact sheets are the first studio's, drawn by seed. Everything from data is escaped."""
     first = folder / f"seed{document['seeds'][0]}"
     own = config.model_copy(update={"seed": document["seeds"][0]})
-    found = saved.read(first / "evaluate")
+    found = output_files.read(first / "evaluate")
     store = Store(str(first / "store"))
-    drawn, losses = report.sheets(saved.read_document(first / "evaluate"), found, store, own)
+    drawn, losses = render.sheets(output_files.read_document(first / "evaluate"), found, store, own)
     drawings = {
         "trade_off": charts.trade_off(document["sweep"]),
         "win_rates": charts.win_rates(document["win_rate"]),
         "training": charts.training(document["epochs"]),
         "followed": charts.followed(document["training"]),
     }
-    template = report.templates("lab.suite").get_template("suite.html.j2")
+    template = render.templates("lab.suite").get_template("suite.html.j2")
     return template.render(
         report=document,
         rows=headline(document),
-        labels=report.LABELS,
+        labels=render.LABELS,
         systems=SYSTEMS,
         charts={name: Markup(drawing) for name, drawing in drawings.items()},
         sheets=drawn,
@@ -58,10 +59,10 @@ def headline(document: Mapping) -> list[dict]:
     return [
         {
             "name": name,
-            "meaning": report.MEANINGS[name],
+            "meaning": render.MEANINGS[name],
             "figures": [(system, document["metrics"][system].get(name)) for system in SYSTEMS],
             "differences": [
-                (found, report.verdict_on(found))
+                (found, render.verdict_on(found))
                 for found in (document["difference"][c].get(name) for c in ("aligned", "text"))
             ],
         }

@@ -10,9 +10,10 @@ from actors.engine import make_engine
 from actors.rephraser import MODEL_STYLES, STYLES, compose, rephrase
 from cluster import command
 from cluster.profile import LanguageModel, Profile
-from jobs.evaluate import figures, judging, metrics
+from jobs.evaluate import language_models
 from jobs.evaluate.asking import gather
 from jobs.evaluate.config import TOP_K, EvaluateConfig
+from jobs.evaluate.figures import metrics, per_query
 from jobs.evaluate.systems import EncoderSystem
 
 ACCURATE_BEAUTY = "aesthetics_of_accurate"
@@ -55,7 +56,7 @@ def measure(config: EvaluateConfig) -> dict[str, dict]:
         texts, num_failed = rephrased[style]
         rows = [ids[:TOP_K] for ids in system.search(texts, TOP_K)]
         found[style] = {
-            "series": _series(*figures.true_marks(asked.queries, rows, asked.truth)),
+            "series": _series(*per_query.true_marks(asked.queries, rows, asked.truth)),
             "num_failed": num_failed,
             "num_words": float(np.mean([len(text.split()) for text in texts])),
             "example": texts[0],
@@ -63,13 +64,13 @@ def measure(config: EvaluateConfig) -> dict[str, dict]:
     return found
 
 
-def _series(accurate: np.ndarray, aesthetics: np.ndarray) -> dict[str, figures.Series]:
+def _series(accurate: np.ndarray, aesthetics: np.ndarray) -> dict[str, per_query.Series]:
     hits = accurate.sum(axis=1)
     beauty = (accurate * aesthetics).sum(axis=1) / np.maximum(hits, 1)
     return {
-        f"precision@{TOP_K}": figures.Series.even(metrics.precision_at(accurate)),
-        f"aesthetic@{TOP_K}": figures.Series.even(metrics.aesthetic_at(accurate, aesthetics)),
-        ACCURATE_BEAUTY: figures.Series(beauty, (hits > 0).astype(float)),
+        f"precision@{TOP_K}": per_query.Series.even(metrics.precision_at(accurate)),
+        f"aesthetic@{TOP_K}": per_query.Series.even(metrics.aesthetic_at(accurate, aesthetics)),
+        ACCURATE_BEAUTY: per_query.Series(beauty, (hits > 0).astype(float)),
     }
 
 
@@ -77,7 +78,7 @@ def _rephrase(profile: Profile, queries: list[str]) -> dict[str, tuple[list[str]
     """style -> (texts in the order of the queries, how many could not be rephrased)."""
     asked = pa.table({"query": queries * len(STYLES), "style": [s for s in STYLES for _ in queries]})
     arguments = {"language_model": profile.rephraser}
-    done = judging.through_pool(
+    done = language_models.through_pool(
         profile, RephraseInAllStyles, asked, profile.rephraser.stage, arguments, "numpy"
     )
     found = {(row["style"], row["query"]): row for row in done.to_pylist()}

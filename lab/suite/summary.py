@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from pyarrow import parquet
 
-from jobs.evaluate import figures, metrics, protocols, winrate
 from jobs.evaluate.config import CHALLENGERS, SYSTEMS, TOP_K, EvaluateConfig
-from jobs.evaluate.saved import Saved, read, read_document, series_in
+from jobs.evaluate.figures import metrics, per_query, protocols, winrate
+from jobs.evaluate.output_files import Saved, read, read_document, series_in
 from lab.machine import machine
 
 AESTHETIC = f"aesthetic@{TOP_K}"
-Worlds = Sequence[Mapping[str, figures.Series]]  # one per seed: metric -> values by query
+Worlds = Sequence[Mapping[str, per_query.Series]]  # one per seed: metric -> values by query
 
 
 def document(folder: Path, seeds: Sequence[int], config: EvaluateConfig, compared: Sequence[str]) -> dict:
@@ -27,7 +27,7 @@ def document(folder: Path, seeds: Sequence[int], config: EvaluateConfig, compare
     documents = [read_document(folder / f"seed{seed}" / "evaluate") for seed in seeds]
     worlds = [json.loads((folder / f"seed{seed}" / "world.json").read_text()) for seed in seeds]
     of = {system: [saved.series_of(system) for saved in found] for system in SYSTEMS}
-    measured = {s: {m: mean(of[s], m, sampling) for m in figures.HEADLINE} for s in SYSTEMS}
+    measured = {s: {m: mean(of[s], m, sampling) for m in per_query.HEADLINE} for s in SYSTEMS}
     report = {
         "suite": config.suite,
         "seeds": list(seeds),
@@ -37,7 +37,9 @@ def document(folder: Path, seeds: Sequence[int], config: EvaluateConfig, compare
         "wise_ft_alpha": worlds[0]["both"]["wise_ft_alpha"],
         "metrics": measured,
         "difference": {
-            challenger: {m: difference(of[challenger], of["baseline"], m, sampling) for m in figures.HEADLINE}
+            challenger: {
+                m: difference(of[challenger], of["baseline"], m, sampling) for m in per_query.HEADLINE
+            }
             for challenger in CHALLENGERS
         },
         "gain": gains(of, sampling),
@@ -45,12 +47,12 @@ def document(folder: Path, seeds: Sequence[int], config: EvaluateConfig, compare
         "judge_table": judge_table(found, sampling),
         "judged": [document["judged"] for document in documents],
         "sweep": {
-            mode: table(folder, seeds, f"sweep_{mode}.parquet", figures.HEADLINE, sampling)
+            mode: table(folder, seeds, f"sweep_{mode}.parquet", per_query.HEADLINE, sampling)
             for mode in ("both", "text")
         },
         "epochs": {mode: [world[mode]["epochs"] for world in worlds] for mode in ("both", "text")},
         "training": {
-            mode: table(folder, seeds[:1], f"epochs_{mode}.parquet", figures.HEADLINE, sampling)
+            mode: table(folder, seeds[:1], f"epochs_{mode}.parquet", per_query.HEADLINE, sampling)
             for mode in ("both", "text")
         },
         "styles": styles(folder, seeds[0], sampling),

@@ -16,9 +16,10 @@ from actors.encoder import Encoder
 from actors.images import decode, pixels
 from cluster import command
 from cluster.tables import EncoderRecord, embeddings_table
-from jobs.evaluate import figures, hpir
+from jobs.evaluate import hpir
 from jobs.evaluate.asking import Asked, gather
 from jobs.evaluate.config import DIVERSITY_K, EvaluateConfig
+from jobs.evaluate.figures import per_query
 from jobs.evaluate.inputs import Captions
 from jobs.evaluate.systems import Answers, diversity, recognised, rows_of, vectors_of
 
@@ -26,7 +27,7 @@ BATCH_SIZE = 64
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 Weights = Mapping[str, torch.Tensor]
-Figures = dict[str, figures.Series]  # metric -> values by query
+Figures = dict[str, per_query.Series]  # metric -> values by query
 
 
 @dataclass(frozen=True)
@@ -183,4 +184,4 @@ def _figures(system: InMemorySystem, asked: Asked) -> Figures:
         diversity=diversity(results, before),  # as the encoder before sees them: none measures itself
         recognised=system.recognised(asked.labels) if asked.labels else np.zeros(0, bool),
     )
-    return figures.series_of(answers, asked.queries, asked.votes, asked.truth)
+    return per_query.series_of(answers, asked.queries, asked.votes, asked.truth)

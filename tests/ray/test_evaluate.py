@@ -18,8 +18,9 @@ from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
-from jobs.evaluate import hpir, metrics
+from jobs.evaluate import hpir
 from jobs.evaluate.config import EvaluateConfig
+from jobs.evaluate.figures import metrics
 from jobs.evaluate.job import run
 from lab.studio.captions import detailed_caption, plain_caption
 from lab.studio.draw import render

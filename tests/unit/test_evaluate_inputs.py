@@ -7,7 +7,7 @@ import pytest
 from cluster.errors import UserError
 from cluster.schemas import HUMAN
 from cluster.tables import SCHEMAS, EncoderRecord, Store, now
-from jobs.evaluate import learned
+from jobs.evaluate import trained_on
 from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.inputs import load_queries, load_votes, sample_captions
 
@@ -52,14 +52,14 @@ def _empty(kind):
 
 def test_votes_on_labelled_queries_are_left_out_and_counted(store, tmp_path):
     config = votes_on(["a dog", "a cat"], tmp_path)
-    (table,), _ = load_votes(config, store, set(IDS), learned.queries(store))
+    (table,), _ = load_votes(config, store, set(IDS), trained_on.queries(store))
     assert [row.query for row in table.rows] == ["a cat"]
     assert (table.num_left_out, table.num_learned) == (0, 1)
 
 
 def test_nothing_but_labelled_queries_is_refused(store, tmp_path):
     with pytest.raises(UserError, match="on a query that was labelled"):
-        load_votes(votes_on(["a dog"], tmp_path), store, set(IDS), learned.queries(store))
+        load_votes(votes_on(["a dog"], tmp_path), store, set(IDS), trained_on.queries(store))
 
 
 def test_queries_that_were_labelled_or_chosen_for_are_not_asked(store, tmp_path):
@@ -67,7 +67,7 @@ def test_queries_that_were_labelled_or_chosen_for_are_not_asked(store, tmp_path)
     chosen = {field.name: _empty(field.type) for field in schema} | {"query": "a cat", "source": HUMAN}
     key = ["run_id", "query", "winner", "loser"]
     store.merge("preferences", pa.Table.from_pylist([chosen], schema), on=key)
-    known = learned.queries(store)
+    known = trained_on.queries(store)
     assert known == {"a dog", "a cat"}
     path = tmp_path / "queries.txt"
     path.write_text("a  dog\na cat\na boat\n")
@@ -90,7 +90,7 @@ def aligned(store, tmp_path):
 
 
 def test_captions_of_images_that_alignment_learned_from_are_not_asked(store, aligned):
-    known = learned.captioned_images(store, [aligned])
+    known = trained_on.captioned_images(store, [aligned])
     assert known == {IDS[0]}
     found = sample_captions({IDS[0]: "red", IDS[1]: "blue"}, "caption", 0, 0, known)
     assert (found.texts, found.num_learned, found.owners) == (("blue",), 1, {IDS[0]: -1, IDS[1]: 0})
@@ -99,11 +99,11 @@ def test_captions_of_images_that_alignment_learned_from_are_not_asked(store, ali
 def test_what_an_ancestor_learned_counts_and_what_nobody_knows_is_said(store, aligned):
     grandchild = EncoderRecord(encoder="grandchild", parent="child", checkpoint="g", dim=2)
     store.register_encoder(aligned)
-    assert learned.captioned_images(store, [grandchild]) is None  # its own training is not known
+    assert trained_on.captioned_images(store, [grandchild]) is None  # its own training is not known
     training = {"metrics": {"align": {"training": aligned.metrics["align"]["training"]}}}
-    assert learned.captioned_images(store, [grandchild.model_copy(update=training)]) == {IDS[0]}
+    assert trained_on.captioned_images(store, [grandchild.model_copy(update=training)]) == {IDS[0]}
     root = EncoderRecord(encoder="root", checkpoint="r", dim=2)
-    assert learned.captioned_images(store, [root]) == frozenset()
+    assert trained_on.captioned_images(store, [root]) == frozenset()
     assert sample_captions({IDS[0]: "red"}, "caption", 0, 0, None).num_learned is None
 
 

@@ -14,7 +14,7 @@ from cluster.profile import Align, Objective
 from jobs.align.guard import GuardSet
 from jobs.align.learner import Learner, Plan, batch_loss, learning_rate_factor, to_tensors
 from jobs.align.objectives import lambda_weights, plackett_luce_loss, preference_losses, win_shares
-from jobs.evaluate.metrics import recall_at
+from jobs.evaluate.figures.metrics import recall_at
 
 QUERIES = ["a red sailboat", "two dogs", "a mountain lake", "a beach in the morning"]
 CAPTIONS = ["sailboat", "dogs running", "lake", "sailboat"]

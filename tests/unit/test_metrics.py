@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from actors.cascade import cascade_order
-from jobs.evaluate import metrics, teacher, winrate
+from jobs.evaluate import teacher
+from jobs.evaluate.figures import metrics, winrate
 
 
 def test_rank_in_lists_counts_from_one_and_misses_are_beyond_any_k():

@@ -8,7 +8,7 @@ from actors import pool
 from actors.engine import ENGINE_ACTOR
 from cluster.errors import UserError
 from cluster.profile import Stage
-from jobs.evaluate import judging
+from jobs.evaluate import language_models
 
 
 class Rows:
@@ -37,11 +37,11 @@ def test_a_broken_engine_is_not_started_for_ever():
 )
 def test_an_evaluation_tells_the_users_mistake_inside_an_actor(monkeypatch, mini_profile, cause, raised):
     rows = Rows(RayTaskError("ask", "told by Ray", cause))
-    monkeypatch.setattr(judging.session, "connect", lambda profile: None)
-    monkeypatch.setattr(judging.session, "require", lambda stages: None)
-    monkeypatch.setattr(judging.ray.data, "from_arrow", lambda table, **options: rows)
+    monkeypatch.setattr(language_models.session, "connect", lambda profile: None)
+    monkeypatch.setattr(language_models.session, "require", lambda stages: None)
+    monkeypatch.setattr(language_models.ray.data, "from_arrow", lambda table, **options: rows)
     with pytest.raises(raised) as caught:
-        judging.through_pool(mini_profile, object, pa.table({"query": ["a"]}), Stage(), {}, "numpy")
+        language_models.through_pool(mini_profile, object, pa.table({"query": ["a"]}), Stage(), {}, "numpy")
     if raised is UserError:
         assert str(caught.value) == "no such model"
     assert ENGINE_ACTOR.items() <= rows.options.items()

@@ -1,4 +1,4 @@
-"""report.json and report.html of a made-up evaluation whose figures are known in advance."""
+"""render.json and report.html of a made-up evaluation whose figures are known in advance."""
 
 import json
 import re
@@ -10,10 +10,12 @@ from made_evaluation import IDS, KnownTruth, evaluation, ids, image_row, jpeg
 
 from cluster.errors import UserError
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table
-from jobs.evaluate import figures, inputs, judging, protocols, report, saved, summary, winrate
+from jobs.evaluate import inputs, language_models, output_files, summary
 from jobs.evaluate.asking import common_gallery
 from jobs.evaluate.config import TOP_K, EvaluateConfig
+from jobs.evaluate.figures import per_query, protocols, winrate
 from jobs.evaluate.job import run
+from jobs.evaluate.page import render
 from jobs.evaluate.systems import EncoderSystem
 
 CONFIG = EvaluateConfig(num_resamples=200, num_sheets=2, num_losses=2)
@@ -30,8 +32,8 @@ def store(tmp_path_factory):
 def page(store, truth, config=CONFIG):
     made = evaluation(truth)
     document = summary.document(made, config) | {"versions": {"ray": "1.2.3"}, "created_at": "today"}
-    shown = report.sheets(document, saved.of(made, config), store, config)
-    return report.render(document, *shown, config)
+    shown = render.sheets(document, output_files.of(made, config), store, config)
+    return render.render(document, *shown, config)
 
 
 def test_the_documents_figures_are_those_worked_out_by_hand():
@@ -62,10 +64,10 @@ def test_the_win_rate_counts_consistent_rows_only():
 def test_what_is_saved_comes_back_and_gives_the_same_figures(store, tmp_path):
     made = evaluation(KnownTruth())
     document = summary.document(made, CONFIG)
-    saved.write(saved.of(made, CONFIG), tmp_path)
-    found = saved.read(tmp_path)
+    output_files.write(output_files.of(made, CONFIG), tmp_path)
+    found = output_files.read(tmp_path)
     assert found.answers.num_rows == 3 * 3 * TOP_K
-    again = figures.estimates(found.series_of("aligned"), ["aesthetic@5", "hpir_aesthetic"],
+    again = per_query.estimates(found.series_of("aligned"), ["aesthetic@5", "hpir_aesthetic"],
                               num_resamples=CONFIG.num_resamples, seed=CONFIG.seed)  # fmt: skip
     for metric, estimated in again.items():
         assert estimated["value"] == document["metrics"]["aligned"][metric]
@@ -74,7 +76,7 @@ def test_what_is_saved_comes_back_and_gives_the_same_figures(store, tmp_path):
     assert found.rows["people"].to_pylist() == [1, -1, 0]
     assert found.series_of("nobody") == {}
     with pytest.raises(UserError, match=r"no evaluation in .*absent.*answers.parquet"):
-        saved.read(tmp_path / "absent")
+        output_files.read(tmp_path / "absent")
 
 
 def test_protocols_by_hand():
@@ -86,7 +88,7 @@ def test_protocols_by_hand():
         ("accuracy", "q", "c", "d"): np.array([[5.0, 5.0], [5.0, 5.0]]),
         ("aesthetics", "q", "c", "d"): np.array([[5.0, 1.0], [1.0, 1.0]]),
     }
-    verdicts = judging.Verdicts(
+    verdicts = language_models.Verdicts(
         aesthetics={"a": 5.0, "b": 3.0, "c": 4.0, "d": 2.0},
         accuracy={("q", "a"): 1.0, ("q", "b"): 5.0, ("q", "c"): 5.0, ("q", "d"): 3.0},
         overall={("q", "a", "b"): (0.9, 0.2), ("q", "c", "d"): (nan, 0.9)},
@@ -140,8 +142,8 @@ def test_what_comes_from_data_is_escaped(store):
 
 
 def test_the_worst_losses_come_first_and_gains_never():
-    assert report.lost_most(np.array([0.1, -0.2, 0.0, -0.5]), 3) == [3, 1]
-    assert report.lost_most(np.zeros(4), 2) == []
+    assert render.lost_most(np.array([0.1, -0.2, 0.0, -0.5]), 3) == [3, 1]
+    assert render.lost_most(np.zeros(4), 2) == []
 
 
 def test_the_lost_query_is_shown_with_its_marks(store):
@@ -159,10 +161,10 @@ def test_without_a_truth_the_marks_are_said_to_be_the_judges(store):
 
 
 def test_a_change_is_called_one_only_if_its_interval_leaves_out_zero():
-    assert report.verdict_on({"ci95": [0.01, 0.2]}) == "better"
-    assert report.verdict_on({"ci95": [-0.2, -0.01]}) == "worse"
-    assert report.verdict_on({"ci95": [-0.1, 0.2]}) == "same"
-    assert report.verdict_on(None) == "same"
+    assert render.verdict_on({"ci95": [0.01, 0.2]}) == "better"
+    assert render.verdict_on({"ci95": [-0.2, -0.01]}) == "worse"
+    assert render.verdict_on({"ci95": [-0.1, 0.2]}) == "same"
+    assert render.verdict_on(None) == "same"
 
 
 def test_the_page_says_what_was_found_in_words(store):
@@ -172,7 +174,7 @@ def test_the_page_says_what_was_found_in_words(store):
 
 
 def test_thumbnails_are_small_jpegs_of_the_asked_height(store):
-    uri = report.thumbnail(jpeg(3), 60)
+    uri = render.thumbnail(jpeg(3), 60)
     assert uri.startswith("data:image/jpeg;base64,")
     assert len(uri) < 4000
 
@@ -264,11 +266,12 @@ def test_captions_that_several_images_share_are_one_query():
 
 
 def test_questions_are_asked_once_each():
-    asked = judging.Questions(["a", "b", "a"], [("q", "a"), ("q", "a"), ("r", "a")], [("q", "a", "b")] * 2)
+    pairs = [("q", "a"), ("q", "a"), ("r", "a")]
+    asked = language_models.Questions(["a", "b", "a"], pairs, [("q", "a", "b")] * 2)
     tasks = asked.tasks()
     assert tasks["kind"].to_pylist() == ["aesthetics"] * 2 + ["accuracy"] * 2 + ["overall"]
     answers = [[3.0], [np.nan], [4.0], [2.0], [0.7, 0.6]]
-    found = judging.verdicts(tasks.append_column("answer", pa.array(answers)))
+    found = language_models.verdicts(tasks.append_column("answer", pa.array(answers)))
     assert found.accuracy == {("q", "a"): 4.0, ("r", "a"): 2.0}
     assert found.overall == {("q", "a", "b"): (0.7, 0.6)}
     assert found.num_unanswered == 1

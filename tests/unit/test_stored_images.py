@@ -13,7 +13,7 @@ from cluster.errors import UserError
 from cluster.profile import LanguageModel, Stage, load_profile
 from cluster.tables import SCHEMAS, now
 from jobs.align.inputs import StoredImages
-from jobs.evaluate import judging
+from jobs.evaluate import language_models
 from jobs.label.rerank import Pictures
 
 WIDTH, HEIGHT = 600, 400  # a photograph's shape: its preview is 256 x 171
@@ -137,10 +137,10 @@ def test_labels_and_evaluations_show_the_judge_the_same_pictures(filled, monkeyp
             shown.extend(image for request in requests for image in request.images)
             return [Reply(choice_probs=dict.fromkeys("12345", 0.2)) for _ in requests]
 
-    monkeypatch.setattr(judging, "make_engine", lambda model: Engine())
+    monkeypatch.setattr(language_models, "make_engine", lambda model: Engine())
     model = LanguageModel(model="none/none", max_tokens=1, image_px=448, stage=Stage())
-    tasks = judging.Questions(images=[row["image_id"] for row in rows]).tasks()
-    judging.AnswerTasks(store=store, model=model)(tasks)
+    tasks = language_models.Questions(images=[row["image_id"] for row in rows]).tasks()
+    language_models.AnswerTasks(store=store, model=model)(tasks)
     labelled = Pictures(store, 448).load([row["image_id"] for row in rows])
     assert [image.size for image in shown] == [(448, 299)] * 2
     assert all(np.array_equal(*pair) for pair in zip(shown, labelled.values(), strict=True))

@@ -10,8 +10,9 @@ from made_evaluation import KnownTruth, evaluation, image_row
 
 from cluster.profile import load_profile
 from cluster.tables import SCHEMAS, Store
-from jobs.evaluate import figures, metrics, saved, summary
+from jobs.evaluate import output_files, summary
 from jobs.evaluate.config import EvaluateConfig
+from jobs.evaluate.figures import metrics, per_query
 from lab.suite import job as suite
 from lab.suite import report as suite_report
 from lab.suite import summary as suite_summary
@@ -29,7 +30,7 @@ EPOCHS = [
 def constant(**values):
     """metric -> the same value for each of three queries; `aesthetic_at_5` stands for aesthetic@5."""
     names = {name.replace("_at_", "@"): value for name, value in values.items()}
-    return {name: figures.Series.even(np.full(3, value)) for name, value in names.items()}
+    return {name: per_query.Series.even(np.full(3, value)) for name, value in names.items()}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def folder(tmp_path_factory):
         rows = pa.Table.from_pylist([image_row(number) for number in range(20)], SCHEMAS["images"])
         store.merge("images", rows, on=["image_id"])
         found = evaluation(KnownTruth(), with_text=True)
-        saved.write(saved.of(found, CONFIG), world / "evaluate")
+        output_files.write(output_files.of(found, CONFIG), world / "evaluate")
         document = summary.document(found, CONFIG)
         (world / "evaluate" / "report.json").write_text(json.dumps(document))
         reports = {

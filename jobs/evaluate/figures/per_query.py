@@ -6,8 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
-from jobs.evaluate import hpir, metrics
+from jobs.evaluate import hpir
 from jobs.evaluate.config import DIVERSITY_K, RECALLS, TOP_K
+from jobs.evaluate.figures import metrics
 from jobs.evaluate.inputs import VoteTable
 from jobs.evaluate.systems import Answers
 

@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jobs.evaluate.config import TOP_K
-from jobs.evaluate.judging import Verdicts
-from jobs.evaluate.metrics import by_query, estimate
-from jobs.evaluate.winrate import TIE, Duel, outcomes
+from jobs.evaluate.figures.metrics import by_query, estimate
+from jobs.evaluate.figures.winrate import TIE, Duel, outcomes
+from jobs.evaluate.language_models import Verdicts
 
 PROTOCOLS = ("ranker", "scorer", "cp_scorer")
 Pair = tuple[str, str, str]  # query, image of the challenger's row, image of the baseline's

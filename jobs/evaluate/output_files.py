@@ -19,8 +19,8 @@ from pyarrow import parquet
 from pydantic import ValidationError
 
 from cluster.errors import UserError
-from jobs.evaluate import figures
 from jobs.evaluate.config import DRAWING, EvaluateConfig
+from jobs.evaluate.figures import per_query
 from jobs.evaluate.summary import Evaluation
 
 ANSWERS = pa.schema(
@@ -47,7 +47,7 @@ class Saved:
     series: pa.Table
     rows: pa.Table
 
-    def series_of(self, system: str) -> dict[str, figures.Series]:
+    def series_of(self, system: str) -> dict[str, per_query.Series]:
         """metric -> values by query of that system; none for a system that was not asked."""
         return series_in(self.series, system)
 
@@ -70,7 +70,7 @@ def of(evaluation: Evaluation, config: EvaluateConfig) -> Saved:
     )
 
 
-def series_rows(series: Mapping[str, Mapping[str, figures.Series]]) -> list[dict]:
+def series_rows(series: Mapping[str, Mapping[str, per_query.Series]]) -> list[dict]:
     """Rows of `SERIES`: system -> metric -> values by query."""
     return [
         {"system": system, "metric": metric, "value": value, "weight": weight}
@@ -80,14 +80,14 @@ def series_rows(series: Mapping[str, Mapping[str, figures.Series]]) -> list[dict
     ]
 
 
-def series_in(table: pa.Table, system: str) -> dict[str, figures.Series]:
+def series_in(table: pa.Table, system: str) -> dict[str, per_query.Series]:
     """metric -> values by query of one system in a table of `SERIES`; empty for one that it lacks."""
     found: dict[str, list[dict]] = {}
     for row in table.to_pylist():
         if row["system"] == system:
             found.setdefault(row["metric"], []).append(row)
     return {
-        metric: figures.Series(*(np.array([row[key] for row in rows]) for key in ("value", "weight")))
+        metric: per_query.Series(*(np.array([row[key] for row in rows]) for key in ("value", "weight")))
         for metric, rows in found.items()
     }
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from actors.images import decode
 from cluster.tables import Store
-from jobs.evaluate import winrate
 from jobs.evaluate.config import DIVERSITY_K, SYSTEMS, TOP_K, EvaluateConfig
+from jobs.evaluate.figures import winrate
 from jobs.evaluate.inputs import draw
-from jobs.evaluate.saved import Saved
+from jobs.evaluate.output_files import Saved
 from jobs.evaluate.systems import rows_of
 
 LABELS = {"baseline": "before", "teacher": "teacher", "aligned": "after", "text": "after (text tower)"}
@@ -237,7 +237,7 @@ def findings(rows: Iterable[Mapping], document: Mapping) -> list[str]:
 def templates(*packages: str) -> jinja2.Environment:
     """The templates of those packages, after those shared here; whatever comes from data is escaped."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader([str(resources.files(name)) for name in ("jobs.evaluate", *packages)]),
+        loader=jinja2.FileSystemLoader([str(resources.files(p)) for p in ("jobs.evaluate.page", *packages)]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jobs.evaluate.metrics import estimate
+from jobs.evaluate.figures.metrics import estimate
 
 WIN, TIE, LOSS = 1, 0, -1
 Duel = tuple[int, int, str, str]  # query index, rank, image of row A, image of row B
