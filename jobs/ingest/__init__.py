@@ -1,10 +1,12 @@
-"""Point Kallos at images: read -> check, decode -> embed -> `images`, `embeddings_<encoder>`, `rejects`.
+"""Read images from a source, check them, embed them, write them to the tables.
 
     kallos ingest --source photos/
     kallos ingest --source s3://bucket/shards/ --kind webdataset --label stock-2024
 
-A source is a folder (local or any pyarrow filesystem, with an optional metadata table), Parquet, WebDataset
-tars or a Lance table. Images that the tables hold already are skipped, so a killed run continues when started
-again. The profile's encoder embeds; then every other encoder that an alias names and that was indexed, such
-as `live` after a promotion, gets vectors of the same images, so that searches find them at once.
+A source is a folder (local or on any pyarrow filesystem, optionally with a metadata table), Parquet files,
+WebDataset tars or a Lance table. The job writes the tables `images`, `embeddings_<encoder>` and `rejects`.
+Images that the tables already hold are skipped, so a killed run continues when it is started again.
+
+The profile's encoder embeds the images. Then every other encoder that has both an alias and an index, such as
+`live` after a promotion, embeds the same images, so that every search finds them.
 """

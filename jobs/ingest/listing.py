@@ -1,4 +1,4 @@
-"""What lies at a path or filesystem URI, and which kind of source it is."""
+"""Lists the files at a path or filesystem URI, and finds out which kind of source they are."""
 
 import os
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ METADATA_NAMES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
 
 
 @dataclass(frozen=True)
-class Place:
-    """A path on a filesystem. `prefix` + path is the address that the tables store."""
+class Location:
+    """A path on a filesystem. `prefix` + path is the address stored in the tables."""
 
     filesystem: fs.FileSystem
     path: str
@@ -28,8 +28,8 @@ class Place:
         return self.prefix + path
 
 
-def place_of(source: str) -> Place:
-    """A local path or filesystem URI -> where it is. Raises UserError when there is nothing."""
+def locate(source: str) -> Location:
+    """Resolve a local path or filesystem URI. Raises UserError when nothing is there."""
     try:
         if "://" in source:
             filesystem, path = fs.FileSystem.from_uri(source)
@@ -45,18 +45,17 @@ def place_of(source: str) -> Place:
         )
     local = isinstance(filesystem, fs.LocalFileSystem)
     prefix = "" if local else source.partition("://")[0] + "://"
-    return Place(filesystem, path.rstrip("/") or "/", prefix, found.type == fs.FileType.File)
+    return Location(filesystem, path.rstrip("/") or "/", prefix, found.type == fs.FileType.File)
 
 
-def files_below(place: Place) -> list[tuple[str, int]]:
-    """(path, bytes) of every file at or below the place, sorted by path."""
-    if place.is_file:
-        return [(place.path, place.filesystem.get_file_info(place.path).size)]
-    if isinstance(place.filesystem, fs.LocalFileSystem):
-        return sorted(
-            _local_files(place.path)
-        )  # unlike Arrow's listing, this survives names that are not UTF-8
-    infos = place.filesystem.get_file_info(fs.FileSelector(place.path, recursive=True))
+def files_below(location: Location) -> list[tuple[str, int]]:
+    """(path, size in bytes) of every file at or below the location, sorted by path."""
+    if location.is_file:
+        return [(location.path, location.filesystem.get_file_info(location.path).size)]
+    if isinstance(location.filesystem, fs.LocalFileSystem):
+        # Arrow's own listing fails on names that are not UTF-8.
+        return sorted(_local_files(location.path))
+    infos = location.filesystem.get_file_info(fs.FileSelector(location.path, recursive=True))
     return sorted((info.path, info.size) for info in infos if info.type == fs.FileType.File)
 
 
@@ -68,10 +67,10 @@ def _local_files(folder: str) -> list[tuple[str, int]]:
     return files
 
 
-def kind_of(place: Place, files: list[tuple[str, int]], source: str) -> str:
-    """folder, parquet, webdataset or lance. Raises UserError when the place holds none of them."""
+def kind_of(location: Location, files: list[tuple[str, int]], source: str) -> str:
+    """`folder`, `parquet`, `webdataset` or `lance`. Raises UserError when the files are none of these."""
     paths = [path for path, _ in files]
-    if any(f"{place.path}/_versions/" in path for path in paths):
+    if any(f"{location.path}/_versions/" in path for path in paths):
         return "lance"
     if images_of(files):
         return "folder"
@@ -80,13 +79,13 @@ def kind_of(place: Place, files: list[tuple[str, int]], source: str) -> str:
     if parquet_of(files):
         return "parquet"
     raise UserError(
-        f"source '{source}' holds no images: no file ends in tar, parquet, "
-        f"{', '.join(sorted(IMAGE_EXTENSIONS))}."
+        f"source '{source}' holds no images: none of its files ends in tar, parquet or an image's extension "
+        f"({', '.join(sorted(IMAGE_EXTENSIONS))})."
     )
 
 
 def images_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The files with an image's extension."""
+    """The files with the extension of an image."""
     return [(path, size) for path, size in files if extension(path) in IMAGE_EXTENSIONS]
 
 
@@ -96,13 +95,13 @@ def tars_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def parquet_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The Parquet files, without metadata tables of a folder."""
+    """The Parquet files, except metadata tables of a folder."""
     parquet = [file for file in files if extension(file[0]) in PARQUET_EXTENSIONS]
     return [file for file in parquet if os.path.basename(file[0]) not in METADATA_NAMES]
 
 
 def unreadable(files: list[tuple[str, int]]) -> list[tuple[str, str]]:
-    """(path, reason) of files that no reader should be given: too large, or a name that is not UTF-8."""
+    """(path, reason) of files that no reader may open: too large, or a name that is not UTF-8."""
     rejects = []
     for path, size in files:
         if size > MAX_FILE_BYTES:

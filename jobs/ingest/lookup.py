@@ -1,4 +1,4 @@
-"""A set of strings that workers share without copying: sorted 64-bit hashes in the object store."""
+"""A read-only set of strings that workers share without copying: sorted 64-bit hashes in the object store."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ import pyarrow as pa
 
 
 class Lookup:
-    """Finds the row of a key in an Arrow column; pickles as flat arrays, which Ray maps into each worker."""
+    """Finds the row of a key in an Arrow column. Pickles as flat arrays, which Ray maps into each worker."""
 
     def __init__(self, keys: pa.ChunkedArray | pa.Array) -> None:
         """`keys`: strings, unique."""
@@ -25,11 +25,11 @@ class Lookup:
     def row(self, key: str) -> int:
         """The key's row, or -1."""
         start = int(np.searchsorted(self.hashes, _hash(key)))
-        for place in range(start, len(self.hashes)):
-            if self.hashes[place] != _hash(key):
+        for index in range(start, len(self.hashes)):
+            if self.hashes[index] != _hash(key):
                 break
-            if self.keys[int(self.rows[place])].as_py() == key:
-                return int(self.rows[place])
+            if self.keys[int(self.rows[index])].as_py() == key:
+                return int(self.rows[index])
         return -1
 
 

@@ -1,4 +1,4 @@
-"""The table beside a folder of images that says what each file shows."""
+"""The metadata table of a folder: captions and tags by file name."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from pyarrow import csv, fs, parquet
 from pyarrow import json as arrow_json
 
 from cluster.errors import UserError
-from jobs.ingest.listing import METADATA_NAMES, Place
+from jobs.ingest.image_text import ImageText, TextColumns, read_text
+from jobs.ingest.listing import METADATA_NAMES, Location
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.readers import extension
-from jobs.ingest.words import Columns, Words, words_of
 
 KEY_COLUMNS = ("file_name", "file")
 READERS = {"parquet": parquet.read_table, "csv": csv.read_csv, "jsonl": arrow_json.read_json}
@@ -18,30 +18,30 @@ READERS = {"parquet": parquet.read_table, "csv": csv.read_csv, "jsonl": arrow_js
 
 @dataclass(frozen=True)
 class Metadata:
-    """Words by file, found by the file's path relative to its folder."""
+    """Captions and tags by the file's path relative to its folder."""
 
     lookup: Lookup
-    words: pa.Table
+    texts: pa.Table
 
-    def words_at(self, file: str) -> Words:
-        """What the table says about a file; empty when it says nothing."""
+    def text_of(self, file: str) -> ImageText:
+        """Captions and tags of a file; empty when the table does not list it."""
         row = self.lookup.row(file)
         if row < 0:
-            return Words()
-        values = self.words.slice(row, 1).to_pylist()[0]
-        return Words(values["caption"], values["detailed_caption"], tuple(values["tags"]))
+            return ImageText()
+        values = self.texts.slice(row, 1).to_pylist()[0]
+        return ImageText(values["caption"], values["detailed_caption"], tuple(values["tags"]))
 
 
-def find_metadata(place: Place, paths: set[str]) -> str:
-    """The path of the folder's own metadata table, "" when it has none."""
-    candidates = (f"{place.path}/{name}" for name in METADATA_NAMES)
+def find_metadata(folder: Location, paths: set[str]) -> str:
+    """Path of the folder's own metadata table, "" when it has none."""
+    candidates = (f"{folder.path}/{name}" for name in METADATA_NAMES)
     return next((path for path in candidates if path in paths), "")
 
 
-def read_metadata(filesystem: fs.FileSystem, path: str, columns: Columns) -> Metadata:
-    """Read and check a metadata table. Raises UserError for one that is broken or names no files."""
+def read_metadata(filesystem: fs.FileSystem, path: str, columns: TextColumns) -> Metadata:
+    """Read and check a metadata table. Raises UserError when it is broken or has no column of file names."""
     if extension(path) not in READERS:
-        raise UserError(f"metadata table '{path}' has an unknown form; give one of {', '.join(READERS)}.")
+        raise UserError(f"metadata table '{path}' has an unknown format; use one of {', '.join(READERS)}.")
     try:
         with filesystem.open_input_file(path) as file:
             table = READERS[extension(path)](file)
@@ -51,20 +51,20 @@ def read_metadata(filesystem: fs.FileSystem, path: str, columns: Columns) -> Met
     if not key:
         raise UserError(
             f"metadata table '{path}' has no column '{KEY_COLUMNS[0]}' or '{KEY_COLUMNS[1]}'; it has "
-            f"{', '.join(table.column_names)}."
+            f"{', '.join(table.column_names)}: rename the one that names the files."
         )
     return _metadata(table, key, columns)
 
 
-def _metadata(table: pa.Table, key: str, columns: Columns) -> Metadata:
-    wanted = [name for name in dict.fromkeys((key, *columns.wanted())) if name in table.column_names]
-    words: dict[str, Words] = {}
+def _metadata(table: pa.Table, key: str, columns: TextColumns) -> Metadata:
+    wanted = [name for name in dict.fromkeys((key, *columns.names())) if name in table.column_names]
+    texts: dict[str, ImageText] = {}
     for row in table.select(wanted).to_pylist():
         if row[key]:
-            words.setdefault(str(row[key]).removeprefix("./"), words_of(row, columns))
-    columns_of = {
-        "caption": [entry.caption for entry in words.values()],
-        "detailed_caption": [entry.detailed_caption for entry in words.values()],
-        "tags": pa.array([list(entry.tags) for entry in words.values()], pa.list_(pa.string())),
+            texts.setdefault(str(row[key]).removeprefix("./"), read_text(row, columns))
+    arrays = {
+        "caption": [entry.caption for entry in texts.values()],
+        "detailed_caption": [entry.detailed_caption for entry in texts.values()],
+        "tags": pa.array([list(entry.tags) for entry in texts.values()], pa.list_(pa.string())),
     }
-    return Metadata(Lookup(pa.array(list(words), pa.string())), pa.table(columns_of))
+    return Metadata(Lookup(pa.array(list(texts), pa.string())), pa.table(arrays))

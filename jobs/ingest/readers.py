@@ -1,19 +1,17 @@
-"""Ray Data readers that no single bad file can stop: what cannot be read becomes a row with the reason.
+"""Readers of image files and WebDataset tars: a file that cannot be read becomes a row with the reason.
 
-`ray.data.read_binary_files` and `read_webdataset` end the job at the first file that is gone or broken; these
-two use the same base (listing, retries, filesystems) and differ in that alone.
+`ray.data.read_binary_files` and `read_webdataset` fail the job at the first file that is missing or broken.
 """
 
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
-from pyarrow import fs
-from ray.data.datasource import FileBasedDatasource
-from ray.data.datasource.file_meta_provider import DefaultFileMetadataProvider
+
+from cluster.compat.ray_data import FileReader, Unreadable
 
 # fmt: off
 IMAGE_EXTENSIONS = frozenset((
@@ -25,79 +23,41 @@ CAPTION_EXTENSIONS = frozenset(["txt", "text", "caption"])
 MAX_FILE_BYTES = 1 << 29
 TAR_BLOCK_ROWS = 64
 FILE_SCHEMA = pa.schema({"path": pa.string(), "bytes": pa.binary(), "error": pa.string()})
-SAMPLE_SCHEMA = pa.schema({**{f.name: f.type for f in FILE_SCHEMA}, "words": pa.string()})
+SAMPLE_SCHEMA = pa.schema({**{f.name: f.type for f in FILE_SCHEMA}, "metadata": pa.string()})
 
 
 def extension(path: str) -> str:
-    """The last suffix in lower case without its dot; of `a/b.JPG` it is `jpg`."""
+    """The last suffix in lower case without its dot: `jpg` for `a/b.JPG`."""
     return PurePosixPath(path).suffix.lower().removeprefix(".")
 
 
-class KnownSizes(DefaultFileMetadataProvider):
-    """Paths and sizes that were listed already, so that Ray does not ask for each of them again."""
+class ImageFiles(FileReader):
+    """One row per file: `path`, `bytes`, `error` ("" when it was read)."""
 
-    def __init__(self, sizes: Sequence[int]) -> None:
-        super().__init__()
-        self.sizes = sizes
+    rows_per_file = 1
 
-    def expand_paths(self, paths: list[str], *_args: Any, **_kwargs: Any) -> Iterator[tuple[str, int]]:
-        """The listing, as it was given."""
-        yield from zip(paths, self.sizes, strict=True)
-
-
-class _Unreadable:
-    """Stands in for a file that could not be opened."""
-
-    def __init__(self, error: str) -> None:
-        self.error = error
-
-    def __enter__(self) -> "_Unreadable":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
-
-
-class ImageFiles(FileBasedDatasource):
-    """One row a file: `path`, `bytes`, `error` ("" when it was read)."""
-
-    def __init__(self, filesystem: fs.FileSystem, files: Sequence[tuple[str, int]]) -> None:
-        """`files`: (path, bytes) as listed."""
-        paths, sizes = [path for path, _ in files], [size for _, size in files]
-        super().__init__(paths, filesystem=filesystem, meta_provider=KnownSizes(sizes))
-
-    def _rows_per_file(self) -> int:
-        return 1
-
-    def _open_input_source(self, filesystem: Any, path: str, **open_args: Any) -> Any:
-        try:
-            return super()._open_input_source(filesystem, path, **open_args)
-        except OSError as error:
-            return _Unreadable(f"cannot be opened: {error}")
-
-    def _read_stream(self, f: Any, path: str) -> Iterator[pa.Table]:
-        data, error = b"", getattr(f, "error", "")
+    def read(self, stream: Any | Unreadable, path: str) -> Iterator[pa.Table]:
+        """One row with the file's bytes, or with the reason why there are none."""
+        data, error = b"", stream.error if isinstance(stream, Unreadable) else ""
         if not error:
             try:
-                data = f.readall()
-            except OSError as broken:
-                error = f"cannot be read: {broken}"
+                data = stream.readall()
+            except OSError as failure:
+                error = f"cannot be read: {failure}"
         yield pa.Table.from_pylist([{"path": path, "bytes": data, "error": error}], FILE_SCHEMA)
 
 
-class TarSamples(ImageFiles):
-    """One row a WebDataset sample: `path` (tar#member), `bytes`, `error`, `words` (a JSON object).
+class TarSamples(FileReader):
+    """One row per WebDataset sample: `path` (tar#member), `bytes`, `error`, `metadata` (a JSON object).
 
-    A sample is a run of members whose names agree up to the first dot. Where a tar breaks off, what came
-    before is kept and one row says why it ended.
+    A sample is a sequence of members whose names agree up to the first dot. From a truncated tar the complete
+    samples are kept, and one more row has the error.
     """
 
-    def _rows_per_file(self) -> None:
-        return None
-
-    def _read_stream(self, f: Any, path: str) -> Iterator[pa.Table]:
+    def read(self, stream: Any | Unreadable, path: str) -> Iterator[pa.Table]:
+        """The rows of one tar, in tables of `TAR_BLOCK_ROWS`."""
         rows: list[dict] = []
-        for row in _samples(f, path):
+        for row in _samples(stream, path):
             rows.append(row)
             if len(rows) == TAR_BLOCK_ROWS:
                 yield pa.Table.from_pylist(rows, SAMPLE_SCHEMA)
@@ -105,26 +65,36 @@ class TarSamples(ImageFiles):
         yield pa.Table.from_pylist(rows, SAMPLE_SCHEMA)
 
 
+def _opened(stream: Any | Unreadable) -> Any:
+    """The stream itself. Raises OSError if the file could not be opened."""
+    if isinstance(stream, Unreadable):
+        raise OSError(stream.error)
+    return stream
+
+
 def _samples(stream: Any, path: str) -> Iterator[dict]:
     sample: dict[str, Any] = {}
     try:
-        if hasattr(stream, "error"):
-            raise OSError(stream.error)
-        for name, data in _members(stream):
+        for name, data in _members(_opened(stream)):
             key, suffix = _key(name), extension(name)
             if sample and sample["key"] != key:
                 yield _row(sample, path)
                 sample = {}
-            sample = sample or {"key": key, "words": {}}
+            sample = sample or {"key": key, "metadata": {}}
             _add_member(sample, name, suffix, data)
     except (tarfile.TarError, OSError, EOFError) as error:
-        yield {"path": path, "bytes": b"", "error": f"the tar breaks off: {error}", "words": "{}"}
+        yield {
+            "path": path,
+            "bytes": b"",
+            "error": f"the tar is truncated or damaged: {error}",
+            "metadata": "{}",
+        }
     if sample:
         yield _row(sample, path)
 
 
 def _members(stream: Any) -> Iterator[tuple[str, bytes | None]]:
-    """(name, bytes) of each file in the tar; None for one that is too large to hold."""
+    """(name, bytes) of each file in the tar; None instead of bytes above `MAX_FILE_BYTES`."""
     with tarfile.open(fileobj=stream, mode="r|*") as tar:
         for member in tar:
             if member.isreg():
@@ -141,16 +111,16 @@ def _add_member(sample: dict, name: str, suffix: str, data: bytes | None) -> Non
     if suffix in IMAGE_EXTENSIONS and "name" not in sample:
         sample.update(name=name, bytes=data)
     elif suffix in CAPTION_EXTENSIONS and data:
-        sample["words"]["caption"] = data.decode("utf-8", "replace")
+        sample["metadata"]["caption"] = data.decode("utf-8", "replace")
     elif suffix == "json" and data:
-        sample["words"] |= _json_object(data)
+        sample["metadata"] |= _json_object(data)
 
 
 def _json_object(data: bytes) -> dict:
     try:
         value = json.loads(data)
     except ValueError:
-        return {}  # a caption that cannot be read is no reason to lose the image
+        return {}  # an image is not rejected for a malformed caption
     return value if isinstance(value, dict) else {}
 
 
@@ -159,7 +129,7 @@ def _row(sample: dict, path: str) -> dict:
     if "name" not in sample:
         error = "the sample holds no image"
     elif sample["bytes"] is None:
-        error = f"more than the allowed {MAX_FILE_BYTES:,} bytes"
+        error = f"the file has more than the allowed {MAX_FILE_BYTES:,} bytes"
     uri = f"{path}#{sample.get('name', sample['key'])}"
     data = sample.get("bytes") or b""
-    return {"path": uri, "bytes": data, "error": error, "words": json.dumps(sample["words"])}
+    return {"path": uri, "bytes": data, "error": error, "metadata": json.dumps(sample["metadata"])}

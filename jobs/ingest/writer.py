@@ -1,4 +1,4 @@
-"""The end of the pipeline: merges batches into the tables as they come; a killed run keeps what it did."""
+"""The end of the pipeline: merges batches into the tables as they arrive, so a killed run keeps its work."""
 
 import time
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from pyarrow import compute as pc
 from actors.encoder import Encoder
 from actors.vectors import VectorTable
 from cluster.tables import SCHEMAS, Store, now
-from jobs.ingest.stages import KNOWN, NEW, REJECTED
+from jobs.ingest.prepare import KNOWN, NEW, REJECTED
 
 FLUSH_ROWS = 2048
 SHOW_SECONDS = 2.0
@@ -20,7 +20,7 @@ class Writer:
     """Collects embedded rows and merges them, vectors first: an image in `images` always has its vector."""
 
     def __init__(self, store: Store, encoder: Encoder, label: str, flush_seconds: float = 5.0) -> None:
-        """`label` fills the column `source`; merges happen at least every `flush_seconds`."""
+        """`label` fills the column `source`; rows wait at most `flush_seconds`."""
         self.store = store
         self.vectors = VectorTable(store, encoder)
         self.label = label
@@ -32,19 +32,19 @@ class Writer:
         self._flushed = time.monotonic()
 
     def add(self, batch: pa.Table) -> None:
-        """Take a batch of `prepared_schema` with `vector`; merge when enough rows or seconds gathered."""
+        """Take a batch of `prepared_schema` with `vector`; merge once enough rows or seconds gathered."""
         self._waiting.append(batch)
         num_rows = sum(table.num_rows for table in self._waiting)
         if num_rows >= FLUSH_ROWS or time.monotonic() - self._flushed > self.flush_seconds:
             self.flush()
 
     def reject_inputs(self, rejects: Sequence[tuple[str, str]]) -> None:
-        """Record inputs, as (uri, reason), that no reader was given."""
+        """Record inputs that were rejected before reading, as (uri, reason)."""
         self.counts["num_inputs"] += len(rejects)
         self._reject([{"uri": uri, "stage": "list", "error": error} for uri, error in rejects])
 
     def flush(self) -> None:
-        """Merge what waits."""
+        """Merge the waiting rows."""
         rows = pa.concat_tables(self._waiting) if self._waiting else None
         self._waiting, self._flushed = [], time.monotonic()
         if rows is None or not rows.num_rows:
@@ -54,10 +54,6 @@ class Writer:
         self._insert(rows.filter(pc.equal(rows["status"], NEW)))
         rejected = rows.filter(pc.equal(rows["status"], REJECTED))
         self._reject(rejected.select(["uri", "stage", "error"]).to_pylist())
-
-    def close(self) -> None:
-        """Merge the rest."""
-        self.flush()
 
     def _insert(self, rows: pa.Table) -> None:
         if not rows.num_rows:
@@ -79,15 +75,15 @@ class Writer:
 
 
 class Progress:
-    """One line on a stream, at most every two seconds."""
+    """Prints one line of progress, at most every two seconds."""
 
     def __init__(self, total: int | None, stream: IO[str]) -> None:
         self.total = total
         self.stream = stream
-        self._begun = self._shown = time.monotonic()
+        self._started = self._shown = time.monotonic()
 
     def show(self, counts: dict[str, int]) -> None:
-        """Say how far the job is, unless it was said a moment ago."""
+        """Print the counts, unless they were printed less than two seconds ago."""
         moment = time.monotonic()
         if moment - self._shown < SHOW_SECONDS:
             return
@@ -95,7 +91,7 @@ class Progress:
         of = f" of {self.total}" if self.total is not None else ""
         print(
             f"ingest: {counts['num_inputs']}{of} read, {counts['num_images']} new, "
-            f"{counts['num_known']} known, {counts['num_rejects']} rejected, {moment - self._begun:.0f} s",
+            f"{counts['num_known']} known, {counts['num_rejects']} rejected, {moment - self._started:.0f} s",
             file=self.stream,
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""Ingest with Ray and LanceDB: every kind of source, hostile files, twice, and killed half way."""
+"""Ingest with Ray and LanceDB: every kind of source, hostile files, repeated and killed runs."""
 
 import io
 import os
@@ -24,19 +24,19 @@ from actors.scorers import PromptPairs
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs.index import job as index
 from jobs.index.config import IndexConfig
-from jobs.ingest import sources, stages
+from jobs.ingest import sources
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.job import run
 from jobs.ingest.lookup import Lookup
-from jobs.ingest.stages import NEW, REJECTED, Recipe
+from jobs.ingest.prepare import NEW, REJECTED, DecodeSettings, prepare
 
-RECIPE = Recipe(Fit(96, 96), preview_px=64, max_pixels=10_000_000)
+SETTINGS = DecodeSettings(Fit(96, 96), preview_px=64, max_pixels=10_000_000)
 NUM_PLAIN = 21
 
 
 @pytest.fixture(scope="module")
 def profile(mini_profile, tiny_encoder_folder, tmp_path_factory) -> str:
-    """A profile file: `mini` with the tiny encoder and one small actor a stage."""
+    """A profile file: `mini` with the tiny encoder and one small actor per stage."""
     values = mini_profile.model_dump(mode="json")
     values["encoder"]["model"] = tiny_encoder_folder
     values["encoder"]["stage"] |= {"min_actors": 1, "max_actors": 1, "batch_size": 8}
@@ -48,7 +48,7 @@ def profile(mini_profile, tiny_encoder_folder, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Plain photographs with captions, every hostile file, and the same bytes under two names."""
+    """Photographs with captions, every kind of hostile file, and one file under two names."""
     folder = tmp_path_factory.mktemp("photos")
     names = write_photos(folder, NUM_PLAIN)
     for name, data in readable().items():
@@ -63,12 +63,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ingested(ray_cluster, profile, folder, tmp_path_factory):
-    """(report, store) of one ingest of the folder."""
+    """(report, store) after ingesting the folder once."""
     store = str(tmp_path_factory.mktemp("ingested") / "store")
     return run(IngestConfig(profile=profile, store=store, source=str(folder))), Store(store)
 
 
-def test_every_file_is_read_or_rejected(ingested, folder):
+def test_every_file_is_ingested_or_rejected(ingested, folder):
     report, store = ingested
     num_new = NUM_PLAIN + len(readable())
     assert (report["num_images"], report["num_embeddings"]) == (num_new, num_new)
@@ -78,7 +78,7 @@ def test_every_file_is_read_or_rejected(ingested, folder):
     assert set(reasons) == {str(folder / name) for name in unreadable()}
 
 
-def test_rows_say_what_the_files_and_the_metadata_say(ingested, folder):
+def test_rows_have_the_values_of_the_files_and_of_the_metadata(ingested, folder):
     _, store = ingested
     rows = {os.path.basename(row["uri"]): row for row in store.read("images").to_pylist()}
     turned, accented = rows["rotated.jpg"], rows["été ☀ 夕焼け.jpg"]
@@ -91,7 +91,7 @@ def test_rows_say_what_the_files_and_the_metadata_say(ingested, folder):
     assert images.decode(plain["preview"]).size == (120, 90)
 
 
-def test_vectors_equal_direct_calls_of_the_encoder(ingested, folder, tiny_encoder_folder):
+def test_stored_vectors_equal_direct_calls_of_the_encoder(ingested, folder, tiny_encoder_folder):
     report, store = ingested
     encoder = Encoder.load(tiny_encoder_folder)
     files = {image_id(path.read_bytes()): path.read_bytes() for path in folder.iterdir()}
@@ -110,7 +110,7 @@ def test_the_first_encoder_is_registered_as_baseline_and_live(ingested, tiny_enc
     assert (record.checkpoint, record.dim, record.parent) == (tiny_encoder_folder, 32, "")
 
 
-def test_twice_adds_nothing(ingested, profile, folder):
+def test_ingesting_twice_adds_nothing(ingested, profile, folder):
     first, store = ingested
     counts = {name: store.count(name) for name in store.names()}
     report = run(IngestConfig(profile=profile, store=store.uri, source=str(folder)))
@@ -119,13 +119,13 @@ def test_twice_adds_nothing(ingested, profile, folder):
     assert {name: store.count(name) for name in store.names()} == counts
 
 
-def test_after_a_promotion_new_images_are_embedded_for_what_is_live_too(ray_cluster, profile, tmp_path):
+def test_after_a_promotion_new_images_are_also_embedded_for_the_live_encoder(ray_cluster, profile, tmp_path):
     write_photos(tmp_path / "old", 3)
     names = write_photos(tmp_path / "new", 5, seed=3)
     store = Store(str(tmp_path / "store"))
 
     def ingest(folder: str) -> dict:
-        """What the report says of the other encoders."""
+        """Ingest a folder; returns the report's part about the other encoders."""
         config = IngestConfig(profile=profile, store=store.uri, source=str(tmp_path / folder))
         return run(config)["other_encoders"]
 
@@ -144,12 +144,14 @@ def test_after_a_promotion_new_images_are_embedded_for_what_is_live_too(ray_clus
         data = (tmp_path / "new" / name).read_bytes()
         direct = promoted.encode_images(promoted.pixels(images.decode(data))[None])[0]
         np.testing.assert_allclose(vectors[image_id(data)], direct, atol=1e-5)
-    store.open(table).delete(f"image_id = '{image_id(data)}'")  # as if the run had been killed before it
+    store.open(table).delete(
+        f"image_id = '{image_id(data)}'"
+    )  # as if the run had been killed before this step
     assert ingest("new")[live]["num_embedded"] == 1 and store.count(table) == 8
     assert ingest("new")[live]["num_embedded"] == 0 and store.count(table) == 8
 
 
-def test_a_killed_run_continues_and_ends_as_if_never_killed(ray_cluster, profile, tmp_path):
+def test_a_killed_run_continues_and_gives_the_same_tables(ray_cluster, profile, tmp_path):
     names = write_photos(tmp_path / "many", 400, seed=2, width=60, height=45)
     store = Store(str(tmp_path / "store"))
     options = {"profile": profile, "store": store.uri, "source": str(tmp_path / "many"), "flush_seconds": 0.0}
@@ -164,7 +166,7 @@ def test_a_killed_run_continues_and_ends_as_if_never_killed(ray_cluster, profile
 
 
 def _kill_after(options, store, rows):
-    """Run the job in a process of its own and SIGKILL it once the table has so many rows."""
+    """Run the job in its own process and send SIGKILL once `images` has that many rows."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     process = subprocess.Popen([sys.executable, "-m", "jobs.ingest", *arguments], stdout=subprocess.DEVNULL)
     try:
@@ -179,18 +181,16 @@ def _kill_after(options, store, rows):
     assert process.returncode == -signal.SIGKILL
 
 
-# --- the other kinds of source, up to the encoder's door
+# --- the other kinds of source, without embedding
 
 
 def prepared(source, **options) -> list[dict]:
-    """The rows that reach the encoders from a source."""
+    """The rows of a source after the CPU stage."""
     decode = yaml.safe_load('{"min_actors": 1, "max_actors": 1, "batch_size": 8}')
     opened = sources.open_source(IngestConfig(source=str(source), **options), stages_of(decode))
     known = Lookup(pa.array([], pa.string()))
-    arguments = {"rows": opened.rows, "recipe": RECIPE, "known": known}
-    return (
-        opened.dataset().map_batches(stages.prepare, batch_format="pyarrow", fn_kwargs=arguments).take_all()
-    )
+    arguments = {"rows": opened.rows, "settings": SETTINGS, "known": known}
+    return opened.dataset().map_batches(prepare, batch_format="pyarrow", fn_kwargs=arguments).take_all()
 
 
 def stages_of(values):
@@ -199,7 +199,7 @@ def stages_of(values):
     return Stage(**values)
 
 
-def test_parquet_with_bytes(ray_cluster, tmp_path):
+def test_parquet_with_a_column_of_bytes(ray_cluster, tmp_path):
     photos = [encoded(gradient(seed=seed)) for seed in range(12)] + [b"not an image"]
     table = pa.table({"jpeg": photos, "caption": [f"photo {n}" for n in range(13)], "split": ["train"] * 13})
     parquet.write_table(table, tmp_path / "x.parquet", row_group_size=5)
@@ -213,7 +213,7 @@ def test_parquet_with_bytes(ray_cluster, tmp_path):
     assert first["uri"] == f"{tmp_path}/x.parquet#{first['image_id'][:16]}"
 
 
-def test_parquet_with_addresses(ray_cluster, tmp_path):
+def test_parquet_with_a_column_of_addresses(ray_cluster, tmp_path):
     names = write_photos(tmp_path / "files", 3)
     addresses = [f"files/{name}" for name in names[:2]] + [f"{tmp_path}/files/{names[2]}", "files/gone.jpg"]
     parquet.write_table(pa.table({"uri": addresses}), tmp_path / "x.parquet")
@@ -225,7 +225,7 @@ def test_parquet_with_addresses(ray_cluster, tmp_path):
     assert (rejected["uri"], rejected["stage"]) == (f"{tmp_path}/files/gone.jpg", "read")
 
 
-def test_webdataset_tars_one_of_them_broken(ray_cluster, tmp_path):
+def test_webdataset_tars_of_which_one_is_truncated(ray_cluster, tmp_path):
     for shard in range(2):
         with tarfile.open(tmp_path / f"{shard}.tar", "w") as tar:
             for number in range(4):
@@ -243,7 +243,7 @@ def test_webdataset_tars_one_of_them_broken(ray_cluster, tmp_path):
     assert [row["uri"] for row in rows if row["status"] == REJECTED] == [f"{tmp_path}/2.tar"]
 
 
-def test_a_lance_table(ray_cluster, tmp_path):
+def test_lance_table(ray_cluster, tmp_path):
     photos = [encoded(gradient(seed=seed)) for seed in range(5)]
     lance.write_dataset(pa.table({"bytes": photos, "caption": list("abcde")}), tmp_path / "x.lance")
     rows = prepared(tmp_path / "x.lance")
@@ -255,10 +255,8 @@ def test_a_file_that_vanishes_after_the_listing_is_rejected(ray_cluster, tmp_pat
     names = write_photos(tmp_path, 6)
     opened = sources.open_source(IngestConfig(source=str(tmp_path)), stages_of({"batch_size": 8}))
     (tmp_path / names[2]).unlink()
-    arguments = {"rows": opened.rows, "recipe": RECIPE, "known": Lookup(pa.array([], pa.string()))}
-    rows = (
-        opened.dataset().map_batches(stages.prepare, batch_format="pyarrow", fn_kwargs=arguments).take_all()
-    )
+    arguments = {"rows": opened.rows, "settings": SETTINGS, "known": Lookup(pa.array([], pa.string()))}
+    rows = opened.dataset().map_batches(prepare, batch_format="pyarrow", fn_kwargs=arguments).take_all()
     assert sorted(row["status"] for row in rows) == [NEW] * 5 + [REJECTED]
     (rejected,) = (row for row in rows if row["status"] == REJECTED)
     assert rejected["uri"].endswith(names[2]) and "cannot be opened" in rejected["error"]

@@ -27,10 +27,10 @@ from cluster import command, session
 from cluster.profile import EncoderModel
 from cluster.tables import Store
 from jobs.ingest import job as pipeline
-from jobs.ingest import stages
 from jobs.ingest.config import IngestConfig
-from jobs.ingest.listing import files_below, images_of, place_of
+from jobs.ingest.listing import files_below, images_of, locate
 from jobs.ingest.lookup import Lookup
+from jobs.ingest.prepare import DecodeSettings
 from jobs.ingest.sources import open_source
 from jobs.ingest.writer import Writer
 from lab.bench.ingest.config import BenchIngestConfig
@@ -47,7 +47,7 @@ def run(config: BenchIngestConfig) -> dict[str, Any]:
     ray.data.DataContext.get_current().wait_for_min_actors_s = ACTORS_READY_S
     with tempfile.TemporaryDirectory(prefix="kallos-bench-") as scratch:
         source = config.source or write_studio(config, f"{scratch}/studio")
-        files = [path for path, _ in images_of(files_below(place_of(source)))]
+        files = [path for path, _ in images_of(files_below(locate(source)))]
         loop = BareLoop(profile.encoder)
         speeds: dict[str, list[float]] = {"ingest": [], "bare_loop": []}
         for turn in range(config.num_runs):
@@ -79,15 +79,15 @@ def ingest_images_per_s(model: EncoderModel, source: str, store_uri: str) -> flo
     """The whole pipeline into a new store; images per second after the first block."""
     opened = open_source(IngestConfig(source=source), model.decode)
     encoder = Encoder.load(model.model)
-    recipe = stages.Recipe(encoder.fit, preview_px=256, max_pixels=IngestConfig(source=source).max_pixels)
+    settings = DecodeSettings(encoder.fit, preview_px=256, max_pixels=IngestConfig(source=source).max_pixels)
     writer = Writer(Store(store_uri), encoder, opened.label)
-    batches = pipeline.embedded(opened, model, recipe, Lookup(pa.array([], pa.string())))
+    batches = pipeline.embedded_batches(opened, model, settings, Lookup(pa.array([], pa.string())))
     uncounted = next(batches)
     writer.add(uncounted)
     started = time.perf_counter()
     for batch in batches:
         writer.add(batch)
-    writer.close()
+    writer.flush()
     return (writer.counts["num_inputs"] - uncounted.num_rows) / (time.perf_counter() - started)
 
 
