@@ -1,9 +1,9 @@
-"""Give an encoder its index: embed images, build an ANN index where one pays, choose how hard to search it.
+"""Give an encoder its index: embed images, build an ANN index where one pays off, choose the search effort.
 
     kallos index --encoder candidate
-    kallos index --optimize             # take what was ingested since into the index, join small files
+    kallos index --optimize             # add newly ingested rows to the index and merge small files
 
-`images` -> `embeddings_<encoder>`, and a row in `indexes` for each measurement that tells something new: the
-fastest settings whose recall@10 reaches the profile's `index.recall`. An encoder whose image side equals its
-parent's (aligned in `text` mode) takes over the parent's vectors.
+The job reads `images` and writes `embeddings_<encoder>`, and a row in `indexes` for each new measurement: the
+fastest settings whose recall@10 reaches the profile's `index.recall`. An encoder with the same image tower as
+its parent (aligned in mode `text`) copies the parent's vectors.
 """

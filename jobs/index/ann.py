@@ -1,4 +1,4 @@
-"""The indexes of the tables: made from some size on, brought up to date, files joined."""
+"""Builds and updates the indexes of the tables, and merges small files."""
 
 from typing import Any
 
@@ -6,19 +6,17 @@ from lancedb.index import BTree, HnswSq
 
 from actors.retriever import has_index
 
-# One HNSW graph must fit in memory while it is built.
-ROWS_PER_PARTITION = 1_000_000
-MOST_FRAGMENTS = 64
-# Every update adds a graph of its own, and a search goes through all of them.
-MOST_GRAPHS = 4
+ROWS_PER_PARTITION = 1_000_000  # a partition's HNSW graph must fit in memory while it is built
+MAX_FRAGMENTS = 64
+MAX_GRAPHS = 4  # every update adds a graph, and a search goes through all of them
 EXACT, ANN = "exact", "IVF_HNSW_SQ"
 
 
 def build_ann(table: Any, ann_min_rows: int) -> str:
-    """Build the table's ANN index, or bring it up to date, from `ann_min_rows` on; returns its kind."""
+    """Build or update the ANN index of a table with at least `ann_min_rows`; returns the index's kind."""
     if has_index(table):
         table.optimize()
-        if _statistics(table).num_indices > MOST_GRAPHS:
+        if _statistics(table).num_indices > MAX_GRAPHS:
             _build(table)
         return ANN
     if table.count_rows() < ann_min_rows:
@@ -28,24 +26,24 @@ def build_ann(table: Any, ann_min_rows: int) -> str:
 
 
 def num_partitions(num_rows: int) -> int:
-    """Into how many HNSW graphs so many rows are divided."""
+    """Number of partitions, one HNSW graph each, for a table of `num_rows`."""
     return max(1, num_rows // ROWS_PER_PARTITION)
 
 
 def num_unindexed(table: Any) -> int:
-    """Rows that no ANN index holds: a search compares the query with each of them."""
+    """Rows outside the ANN index: a search compares the query with each of them."""
     return _statistics(table).num_unindexed_rows if has_index(table) else table.count_rows()
 
 
 def index_ids(table: Any, min_rows: int) -> None:
-    """Give a table of at least `min_rows` an index on `image_id`, by which previews and deletions look."""
+    """Index `image_id` in a table of at least `min_rows`: previews and deletions look rows up by it."""
     if table.count_rows() >= min_rows and not has_index(table, "image_id"):
         table.create_index("image_id", config=BTree())
 
 
 def compact(table: Any) -> None:
-    """Join the small files that many merges leave, so that a scan opens few."""
-    if len(table.to_lance().get_fragments()) > MOST_FRAGMENTS:
+    """Merge the small files that many inserts leave behind, so that a scan opens few files."""
+    if len(table.to_lance().get_fragments()) > MAX_FRAGMENTS:
         table.optimize()
 
 

@@ -1,4 +1,4 @@
-"""The index job: vectors for the images that have none, then the indexes, and how to search them."""
+"""The index job: adds missing vectors, updates the indexes, chooses how hard to search them."""
 
 import time
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from jobs.index.config import IndexConfig
 
 
 def run(config: IndexConfig) -> dict:
-    """The whole job; see the package."""
+    """Run the job and return its report."""
     started = time.monotonic()
     profile, store = command.settings(config)
     record = store.encoder(config.encoder)
@@ -30,16 +30,16 @@ def run(config: IndexConfig) -> dict:
     embed_s = time.monotonic() - started
     table = store.open(vectors.name)
     unindexed = num_unindexed(table)
-    kind = bring_up_to_date(store, table, profile.index.ann_min_rows, compact_all=config.optimize)
+    kind = update_indexes(store, table, profile.index.ann_min_rows, compact_all=config.optimize)
     build_s = time.monotonic() - started - embed_s
-    measured = measure(store, encoder, kind, profile.index)
+    search = tune_search(store, encoder, kind, profile.index)
     return {
         "encoder": encoder.fingerprint,
         "num_rows": table.count_rows(),
         **counts,
         "num_unindexed_rows": {"before": unindexed, "after": num_unindexed(table)},
         "index": kind,
-        **measured,
+        **search,
         "seconds": {
             "embed": round(embed_s, 2),
             "build": round(build_s, 2),
@@ -48,33 +48,33 @@ def run(config: IndexConfig) -> dict:
     }
 
 
-def bring_up_to_date(store: Store, table: Any, ann_min_rows: int, *, compact_all: bool) -> str:
-    """Indexes and files of `images` and the table of vectors; returns the kind of the vectors' index."""
-    for one in (store.open("images"), table):
-        index_ids(one, ann_min_rows)
+def update_indexes(store: Store, table: Any, ann_min_rows: int, *, compact_all: bool) -> str:
+    """Update indexes and files of `images` and the table of vectors; returns the kind of the ANN index."""
+    for each in (store.open("images"), table):
+        index_ids(each, ann_min_rows)
         if compact_all:
-            one.optimize()
+            each.optimize()
         else:
-            compact(one)
+            compact(each)
     return build_ann(table, ann_min_rows)
 
 
-def measure(store: Store, encoder: Encoder, kind: str, settings: Index) -> dict[str, Any]:
-    """Choose how hard the index is searched, keep that in `indexes`; returns the report's part about it."""
+def tune_search(store: Store, encoder: Encoder, kind: str, settings: Index) -> dict[str, Any]:
+    """Choose the search effort and record it in `indexes`; returns these figures for the report."""
     retriever = Retriever(store, encoder.fingerprint, encoder)
     row = {"encoder": encoder.fingerprint, "kind": kind, "num_rows": retriever.table.count_rows()}
     if kind == EXACT or not row["num_rows"]:
-        tuning.keep(store, row | {"recall_at_10": 1.0, "num_queries": 0})
+        tuning.record(store, row | {"recall_at_10": 1.0, "num_queries": 0})
         return {"recall@10": 1.0}
     queries = tuning.recall_queries(retriever, encoder, settings.num_recall_queries)
     swept = tuning.sweep(store, encoder.fingerprint, queries)
     chosen = tuning.choose(swept, settings.recall)
-    tuning.keep(store, row | chosen.row() | {"num_queries": len(queries)})
+    tuning.record(store, row | chosen.row() | {"num_queries": len(queries)})
     return {
         "recall@10": chosen.recall_at_10,
         "recall_target": settings.recall,
         "target_reached": chosen.recall_at_10 >= settings.recall,
         **asdict(chosen.effort),
         "p50_ms": chosen.p50_ms,
-        "sweep": [one.row() for one in swept],
+        "sweep": [measurement.row() for measurement in swept],
     }

@@ -61,7 +61,7 @@ def test_text_is_read_from_irregular_rows(row, expected):
 
 
 def test_lookup_finds_exactly_its_keys():
-    keys = [f"key {number}" for number in range(1000)] + ["été", "\udcff"[:0] + "x"]
+    keys = [f"key {index}" for index in range(1000)] + ["été", "\udcff"[:0] + "x"]
     lookup = Lookup(pa.chunked_array([keys[:500], keys[500:]]))
     assert [lookup.row(key) for key in keys] == list(range(len(keys)))
     assert "key 1000" not in lookup and "" not in lookup and len(lookup) == 1002
@@ -269,7 +269,7 @@ def test_tar_members_are_grouped_into_samples_by_key(tmp_path):
 
 def test_a_truncated_tar_keeps_its_complete_samples(tmp_path):
     photo = encoded(gradient(400, 300))
-    write_tar(tmp_path / "s.tar", [(f"{number}.jpg", photo) for number in range(5)])
+    write_tar(tmp_path / "s.tar", [(f"{index}.jpg", photo) for index in range(5)])
     whole = (tmp_path / "s.tar").read_bytes()
     (tmp_path / "s.tar").write_bytes(whole[: 3 * len(whole) // 5])
     rows = read_all(TarSamples, tmp_path / "s.tar")

@@ -12,7 +12,7 @@ from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, emb
 from jobs.ingest.other_encoders import embed_for_other_encoders, other_encoders
 
 DIM = 32
-IDS = [image_id(str(number).encode()) for number in range(9)]
+IDS = [image_id(str(index).encode()) for index in range(9)]
 
 
 def fill(store: Store, fingerprint: str, ids: list[str]) -> None:

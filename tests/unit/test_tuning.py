@@ -1,23 +1,21 @@
-"""Which settings are chosen, and how they are kept; the benchmark that does both on vectors it draws."""
+"""Search settings: how they are chosen and recorded, and the benchmark that does both on drawn vectors."""
 
 import json
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from actors.retriever import Effort
-from cluster.tables import SCHEMAS, now
 from jobs.index import ann, tuning
-from jobs.index.tuning import Measured, choose
+from jobs.index.tuning import Measurement, choose
 from lab.bench.index import job as bench
 from lab.bench.index.__main__ import main
 
 SETTINGS = {"ef": 50, "refine_factor": 2, "nprobes": 1, "p50_ms": 1.5}
 
 
-def measured(recall: float, p50_ms: float) -> Measured:
-    return Measured(Effort(), recall, p50_ms)
+def measured(recall: float, p50_ms: float) -> Measurement:
+    return Measurement(Effort(), recall, p50_ms)
 
 
 def test_the_fastest_setting_that_reaches_the_target_is_chosen():
@@ -26,55 +24,44 @@ def test_the_fastest_setting_that_reaches_the_target_is_chosen():
     assert choose(swept, 0.0) == swept[0]
 
 
-def test_where_none_reaches_it_the_best_counts_and_of_equals_the_fastest():
+def test_without_a_setting_that_reaches_the_target_the_best_recall_wins_then_the_fastest():
     swept = [measured(0.7, 1.0), measured(0.8, 5.0), measured(0.8, 4.0)]
     assert choose(swept, 0.95) == swept[2]
 
 
-def test_recall_is_the_share_of_the_true_ones_that_was_found():
+def test_recall_is_the_share_of_true_neighbours_found():
     true = [[{"image_id": name} for name in "abcd"], [{"image_id": "a"}]]
     found = [[{"image_id": name} for name in "abxy"], [{"image_id": "a"}]]
     assert tuning.recall(found, true) == pytest.approx(0.75)
 
 
-def test_several_partitions_are_probed_in_part_and_in_whole(monkeypatch):
+def test_grid_probes_a_quarter_half_and_all_of_the_partitions(monkeypatch):
     assert {effort.nprobes for effort in tuning.grid(999_999)} == {1}
     monkeypatch.setattr(ann, "ROWS_PER_PARTITION", 100)
     assert {effort.nprobes for effort in tuning.grid(1000)} == {3, 5, 10}
 
 
-def test_every_measurement_is_kept(store):
+def test_every_new_measurement_is_recorded(store):
     for recall in (0.9, 0.8):
         row = {"encoder": "a", "kind": ann.ANN, "num_rows": 5, "recall_at_10": recall, "num_queries": 2}
-        tuning.keep(store, row | SETTINGS)
+        tuning.record(store, row | SETTINGS)
     rows = store.read("indexes").sort_by("measured_at").to_pylist()
     assert [row["recall_at_10"] for row in rows] == pytest.approx([0.9, 0.8])
     assert [{name: row[name] for name in SETTINGS} for row in rows] == [SETTINGS] * 2
 
 
-def test_a_measurement_that_says_the_same_again_adds_nothing(store):
+def test_a_repeated_measurement_is_not_recorded_again(store):
     exact = {"kind": ann.EXACT, "num_rows": 5, "recall_at_10": 1.0, "num_queries": 0}
     approximate = {"kind": ann.ANN, "num_rows": 9, "recall_at_10": 0.93, "num_queries": 2} | SETTINGS
     for figures in (exact, exact, approximate, approximate):
         for encoder in ("a", "b"):
-            tuning.keep(store, {"encoder": encoder} | figures)
+            tuning.record(store, {"encoder": encoder} | figures)
     assert store.count("indexes") == 4
-    tuning.keep(store, {"encoder": "a"} | exact)
-    assert store.count("indexes") == 5, "the newest row counts, and it says something else"
+    tuning.record(store, {"encoder": "a"} | exact)
+    assert store.count("indexes") == 5, "it differs from the newest row"
 
 
-def test_measurements_from_before_there_were_settings_stay(store):
-    old = pa.schema([field for field in SCHEMAS["indexes"] if field.name not in SETTINGS])
-    row = {"encoder": "a", "kind": ann.ANN, "num_rows": 5, "recall_at_10": 0.5, "num_queries": 2}
-    rows = pa.Table.from_pylist([row | {"measured_at": now()}], old)
-    table = store.database.create_table("indexes", schema=old)
-    table.add(rows)
-    tuning.keep(store, row | SETTINGS | {"encoder": "b"})
-    found = {kept["encoder"]: kept for kept in store.read("indexes").to_pylist()}
-    assert (found["a"]["recall_at_10"], found["a"]["ef"], found["b"]["ef"]) == (0.5, None, 50)
-
-
-def test_the_benchmark_measures_an_index_of_vectors_that_it_draws(capfd, monkeypatch):
+def test_the_benchmark_measures_an_index_of_drawn_vectors(capfd, monkeypatch):
     monkeypatch.setattr(tuning, "EFS", (50, 200))
     main(["--num-rows", "2000", "--dim", "16", "--num-queries", "10", "--num-runs", "2"])
     report = json.loads(capfd.readouterr().out.splitlines()[-1])
@@ -85,7 +72,7 @@ def test_the_benchmark_measures_an_index_of_vectors_that_it_draws(capfd, monkeyp
     assert min(figures[name] for name in ("build_s", "p50_ms", "exact_p50_ms", "peak_rss_bytes")) > 0
 
 
-def test_the_mixture_is_clustered_normalised_and_seeded():
+def test_drawn_vectors_are_clustered_normalised_and_seeded():
     vectors = bench.Mixture(5, 64, seed=3).draw(500)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(vectors, bench.Mixture(5, 64, seed=3).draw(500))
