@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import ray.data
 
 from actors.encoder import EncodeImages
+from cluster.compat.ray_data import SEPARATE_STAGE
 from cluster.profile import EncoderModel
 
 # Blocks small enough that the encoders start while the first file is still being read.
@@ -27,8 +28,7 @@ def embed(prepared: ray.data.Dataset, model: EncoderModel) -> ray.data.Dataset:
         compute=ray.data.ActorPoolStrategy(min_size=model.stage.min_actors, max_size=model.stage.max_actors),
         num_cpus=model.stage.num_cpus,
         num_gpus=model.stage.num_gpus,
-        # An argument of its own keeps the stage apart: Ray would decode inside actors with equal CPUs.
-        label_selector={},
+        **SEPARATE_STAGE,  # else Ray would decode images inside encoders with the same number of CPUs
     )
 
 

@@ -6,7 +6,6 @@
 import sys
 from functools import partial
 
-import lance_ray
 import pyarrow as pa
 import ray.data
 from pyarrow import compute as pc
@@ -16,6 +15,7 @@ from actors.encoder import Encoder
 from actors.stored_pixels import COLUMNS, prepare_stored
 from actors.vectors import VectorTable
 from cluster import session
+from cluster.compat.ray_data import read_lance
 from cluster.errors import UserError
 from cluster.profile import EncoderModel, Profile
 from cluster.tables import EncoderRecord, Store, embeddings_table
@@ -23,10 +23,10 @@ from cluster.tables import EncoderRecord, Store, embeddings_table
 COPY_ROWS = 10_000
 
 
-def missing_images(store: Store, fingerprint: str, where: str = "") -> pa.Table:
+def missing_images(store: Store, fingerprint: str, where: str | None = None) -> pa.Table:
     """`image_id`, `added_at` of the images, of those that `where` (SQL) keeps, without a vector."""
     try:
-        wanted = store.read("images", columns=["image_id", "added_at"], where=where or None)
+        wanted = store.read("images", columns=["image_id", "added_at"], where=where)
     except UserError:
         raise
     except ValueError as error:
@@ -100,19 +100,14 @@ def embed_missing(
 
 def stored_pixels(store: Store, model: EncoderModel, prepare: partial, where: str) -> ray.data.Dataset:
     """A Ray dataset over the rows of `images` that `where` (SQL) keeps, with `pixels`."""
-    rows = lance_ray.read_lance(
-        store.open("images").to_lance().uri,
-        columns=list(COLUMNS),
-        filter=where,
-        concurrency=model.decode.max_actors,
-        ray_remote_args={"num_cpus": model.decode.num_cpus},
-    )
+    uri, decode = store.open("images").to_lance().uri, model.decode
+    rows = read_lance(uri, COLUMNS, where, num_cpus=decode.num_cpus, num_tasks=decode.max_actors)
     return rows.map_batches(
         prepare,
-        batch_size=model.decode.batch_size,
+        batch_size=decode.batch_size,
         batch_format="pyarrow",
-        num_cpus=model.decode.num_cpus,
-        concurrency=model.decode.max_actors,
+        num_cpus=decode.num_cpus,
+        compute=ray.data.TaskPoolStrategy(size=decode.max_actors),
     )
 
 

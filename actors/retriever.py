@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from actors.encoder import Encoder
 from actors.vectors import vector_matrix
+from cluster.compat.errors import is_missing_file
 from cluster.errors import UserError
 from cluster.schemas import EMBEDDINGS
+from cluster.sql import in_list
 from cluster.tables import Store, embeddings_table
 
 # Queries in one call of LanceDB, which scans the table once for all of them.
@@ -86,7 +88,7 @@ class Retriever:
         self,
         vectors: np.ndarray,
         k: int,
-        where: str = "",
+        where: str | None = None,
         columns: Sequence[str] = (),
         *,
         exact: bool = False,
@@ -116,7 +118,13 @@ class Retriever:
         return self._without_deleted(results)
 
     def _ask(
-        self, table: Any, where: str, columns: Sequence[str], exact: bool, vectors: np.ndarray, limit: int
+        self,
+        table: Any,
+        where: str | None,
+        columns: Sequence[str],
+        exact: bool,
+        vectors: np.ndarray,
+        limit: int,
     ) -> pa.Table:
         query = table.search(vectors).distance_type("cosine").limit(limit)
         query = query.select(list(dict.fromkeys(("image_id", *columns, "_distance"))))
@@ -135,7 +143,7 @@ class Retriever:
         except ValueError as error:
             raise UserError(f"searching {self.table.name} with filter '{where}' failed: {error}") from error
         except RuntimeError as error:
-            if "Not found" not in str(error):
+            if not is_missing_file(error):
                 raise
             raise Gone(
                 f"The version of {self.table.name} that was open is cleaned up: search anew."
@@ -153,8 +161,7 @@ class Retriever:
         found = {row["image_id"] for rows in results for row in rows}
         if not found:
             return results
-        listed = ", ".join(f"'{image_id}'" for image_id in found)
-        query = self.table.search().where(f"image_id IN ({listed})").select(["image_id"]).limit(len(found))
+        query = self.table.search().where(in_list("image_id", found)).select(["image_id"]).limit(len(found))
         there = set(query.to_arrow()["image_id"].to_pylist())
         return [[row for row in rows if row["image_id"] in there] for rows in results]
 

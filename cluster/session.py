@@ -1,57 +1,56 @@
-"""Starts or joins Ray for a profile, and refuses a pipeline that the resources can never run.
+"""Start or join Ray for a profile, and refuse a pipeline that the cluster can never run.
 
 connect(profile)
 require({"embed": profile.encoder.stage, "judge": profile.judge.stage})
 """
 
 import atexit
-import importlib
-import logging
 import math
 import os
 import secrets
 import shutil
 import socket
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 
 import ray
 
 from cluster import profile as profiles
+from cluster.compat import ray_core
+from cluster.compat.errors import is_start_timeout
 from cluster.errors import UserError
 from cluster.profile import Profile, Stage
 from cluster.proxy import serve_environment
 
-# Ray Data reads, shuffles and writes in tasks of one CPU beside the actors that a pipeline holds.
+# Ray Data reads, shuffles and writes in tasks of one CPU, besides the actors of a pipeline.
 MARGIN_CPUS = 1.0
 CONNECT_TIMEOUT_S = 5.0
-# Ray gives a node 30 s to start, which a busy machine may miss.
+# Ray gives a node 30 s to start, and a busy machine may need longer.
 START_ATTEMPTS = 3
-# What worker processes on other nodes do not need of the repository.
+# Parts of the repository that worker processes on other nodes do not need.
 EXCLUDES = [".git", ".venv", "runs", "build", "dist", "tests", "**/__pycache__", "*.egg-info"]
 
 Resources = Mapping[str, float]
 
-# The autoscaler's bounds that the profile of the last `connect` declares.
-_declared: dict[str, float] = {}
+# The autoscaler's limits in the profile of the last `connect`.
+_declared: dict[str, float | None] = {}
 
 
 def connect(profile: Profile) -> None:
-    """Start Ray here, or join the cluster that the profile names. Does nothing more when Ray runs already.
+    """Start Ray here, or join the cluster that the profile names. Keeps a connection that exists.
 
-    A cluster started here has a temp dir of its own, a token that nobody else knows, and ends with the
-    process. A job that was submitted to a cluster joins that one, whatever the profile says.
+    A cluster started here has its own temporary folder and a secret token, and ends with the process. A
+    submitted job joins the cluster it was submitted to, regardless of the profile.
 
     Raises:
-        UserError: nothing answers at the address.
+        UserError: there is no cluster at the address.
     """
     _declared.update(CPU=profile.ray.max_cpus, GPU=profile.ray.max_gpus)
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    _quiet()
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    ray_core.quiet()
+    if ray_core.in_submitted_job():
         ray.init(address="auto", log_to_driver=profile.ray.log_to_driver)
     elif profile.ray.address == "local":
         _start(profile)
@@ -60,34 +59,36 @@ def connect(profile: Profile) -> None:
 
 
 def require(stages: Mapping[str, Stage]) -> None:
-    """Refuse stages that together, or alone on one node, can never fit the cluster that Ray is connected to.
+    """Refuse stages that can never fit the connected cluster, together or each on one node.
 
-    What an autoscaler may add counts, as the profile of `connect` declares it.
+    Includes what an autoscaler may add, as declared by the profile of `connect`.
 
     Raises:
-        UserError: names the CPUs or GPUs that are missing, and what asks for them.
+        UserError: names the missing CPUs or GPUs, and the stages that need them.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if fault := shortage(stages, nodes, _declared):
         raise UserError(fault)
 
 
-def shortage(stages: Mapping[str, Stage], nodes: Sequence[Resources], declared: Resources) -> str:
-    """Why the smallest form of the stages cannot run, in one sentence, or "" when it can.
+def shortage(
+    stages: Mapping[str, Stage], nodes: Sequence[Resources], declared: Mapping[str, float | None]
+) -> str:
+    """Why the stages cannot run even with `min_actors` actors each, in one sentence; "" if they can.
 
     Args:
         stages: name -> resources of each stage that runs at the same time.
         nodes: resources of each node that is alive.
-        declared: total CPU and GPU that an autoscaler may reach, 0 or absent when there is none.
+        declared: total CPU and GPU that an autoscaler may reach, None or absent when there is none.
     """
     for kind, margin in (("CPU", MARGIN_CPUS), ("GPU", 0.0)):
         needed = sum(stage.min_actors * _of(stage, kind) for stage in stages.values())
         needed += margin if needed else 0.0
-        limit = max(sum(node.get(kind, 0.0) for node in nodes), declared.get(kind, 0.0))
+        limit = max(sum(node.get(kind, 0.0) for node in nodes), declared.get(kind) or 0.0)
         if needed > limit + 1e-6:
             return _too_little(stages, kind, needed, limit)
     if any(declared.values()):
-        return ""  # the shape of the nodes to come is not known
+        return ""  # the size of the nodes that an autoscaler adds is unknown
     for name, stage in stages.items():
         room = _room(stage, nodes)
         if room < stage.min_actors:
@@ -96,12 +97,12 @@ def shortage(stages: Mapping[str, Stage], nodes: Sequence[Resources], declared: 
 
 
 def _too_little(stages: Mapping[str, Stage], kind: str, needed: float, limit: float) -> str:
-    asked = [f"{name} {s.min_actors} x {_of(s, kind):g}" for name, s in stages.items() if _of(s, kind)]
+    shares = [f"{name} {s.min_actors} x {_of(s, kind):g}" for name, s in stages.items() if _of(s, kind)]
     if kind == "CPU":
-        asked.append(f"reading and writing {MARGIN_CPUS:g}")
+        shares.append(f"reading and writing {MARGIN_CPUS:g}")
     remedy = "add nodes or raise ray.num_cpus" if kind == "CPU" else "add nodes"
     return (
-        f"The pipeline needs {needed:g} {kind}s ({', '.join(asked)}) and the cluster can have {limit:g}, so "
+        f"The pipeline needs {needed:g} {kind}s ({', '.join(shares)}) and the cluster can have {limit:g}, so "
         f"{needed - limit:g} {kind}s are missing: {remedy}, or "
         f"lower min_actors or num_{kind.lower()}s of a stage in the profile."
     )
@@ -120,7 +121,7 @@ def _of(stage: Stage, kind: str) -> float:
 
 
 def _room(stage: Stage, nodes: Sequence[Resources]) -> int:
-    """Actors of the stage that the nodes hold when nothing else runs."""
+    """Number of actors of the stage that fit on the nodes while nothing else runs, at most `min_actors`."""
     return sum(_room_on(stage, node, most=stage.min_actors) for node in nodes)
 
 
@@ -133,41 +134,31 @@ def _room_on(stage: Stage, node: Resources, most: int) -> int:
     return min([*fits, most])
 
 
-def _quiet() -> None:
-    """Keep what the verbs tell readable: warnings and errors of Ray Data show, its plans do not."""
-    importlib.import_module("ray.data")  # sets its logger as it is imported, so that comes first
-
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    # Ray starts its processes by fork and exec at once: nothing of LanceDB runs in between.
-    warnings.filterwarnings("ignore", message="lancedb fork support", category=RuntimeWarning)
-
-
 def _start(profile: Profile) -> None:
-    # Anyone who reaches a cluster's ports may run code in it: a token of this process keeps others out.
+    # Whoever reaches the ports of a cluster can run code in it. A random token keeps others out.
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # its advice is taken above
     for attempts_left in reversed(range(START_ATTEMPTS)):
         try:
             return _start_once(profile.ray, profile.serve.host)
-        except Exception as error:  # Ray raises no narrower one
+        except Exception as error:
             ray.shutdown()
-            if not attempts_left or "timed out" not in str(error):
+            if not attempts_left or not is_start_timeout(error):
                 raise
 
 
 def _start_once(config: profiles.Ray, serve_host: str) -> None:
-    # The path is short because Ray puts sockets below it, whose names may have 107 characters.
+    # A short path: Ray puts sockets below it, and a socket's path may have 107 characters.
     folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
     atexit.register(_end, folder)
     os.environ.update(serve_environment(folder, serve_host))
     ray.init(
         address="local",
-        num_cpus=config.num_cpus or None,
+        num_cpus=config.num_cpus,
         object_store_memory=config.object_store_bytes,
         include_dashboard=False,
         log_to_driver=config.log_to_driver,
-        _temp_dir=folder,
+        **ray_core.temporary_folder(folder),
     )
 
 
@@ -187,11 +178,11 @@ def _join(config: profiles.Ray) -> None:
 
 
 def _probe(address: str) -> None:
-    """Fail in seconds where Ray itself would try for minutes."""
+    """Check in seconds that something listens there; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f'ray.address {address!r} is not "local", "auto" or host:port.')
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        raise UserError(f"Nothing answers at ray.address {address!r}: {error}.") from None
+        raise UserError(f"There is no Ray cluster at ray.address {address!r}: {error}.") from None

@@ -1,7 +1,7 @@
-"""The tables (LanceDB, a local folder or s3://, gs://): their schemas, and a store that merges rows safely.
+"""A store of LanceDB tables in a local folder or at s3://, gs://, az://, with safe concurrent merges.
 
-Rows are inserted once and never updated in place; a merge of rows that are there already adds nothing, so
-every job can be run again. An image is removed from all tables at once.
+Rows are inserted once and never updated in place. Merging rows that exist adds nothing, so every job can be
+run again. Deleting an image removes it from all tables.
 """
 
 import datetime
@@ -18,21 +18,22 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from cluster.compat.errors import is_commit_conflict, is_missing_table
 from cluster.errors import UserError
 from cluster.schemas import EMBEDDINGS, SCHEMAS, embeddings_schema, embeddings_table, key_of, keyed, unkeyed
 
 __all__ = ["SCHEMAS", "EncoderRecord", "Store", "embeddings_schema", "embeddings_table", "now"]
 
 IMAGE_ID = re.compile("[0-9a-f]{64}")
-# Where an image occurs, besides the tables of embeddings: SQL that `delete_image` fills in.
-MENTIONS = {
+# SQL conditions for the rows that refer to an image, besides `images` and the tables of embeddings.
+REFERENCES = {
     "preferences": "winner = '{0}' OR loser = '{0}'",
     "rankings": "array_contains(image_ids, '{0}')",
     "feedback": "image_id = '{0}' OR over = '{0}' OR array_contains(image_ids, '{0}') "
     "OR array_contains(other_image_ids, '{0}')",
 }
 
-# The verb that makes a table, for the error that says it is missing.
+# The verb that makes each table, for the error about a missing table. All other tables are made by `index`.
 MADE_BY = {
     "images": "kallos ingest",
     "rejects": "kallos ingest",
@@ -45,7 +46,7 @@ MADE_BY = {
 
 
 def now() -> datetime.datetime:
-    """The present moment, UTC, as the tables store it."""
+    """The current time in UTC, as the tables store it."""
     return datetime.datetime.now(datetime.UTC)
 
 
@@ -58,18 +59,12 @@ class EncoderRecord(BaseModel):
     parent: str = Field("", description='fingerprint of the encoder it was aligned from, "" for a root')
     checkpoint: str = Field(description="open_clip folder or hub name")
     dim: int = Field(ge=1, description="length of its vectors")
-    metrics: dict[str, Any] = Field(default_factory=dict, description="figures measured on it")
+    metrics: dict[str, Any] = Field(default_factory=dict, description="metrics of its training")
     created_at: datetime.datetime = Field(default_factory=now, description="when it was registered")
 
 
-def _is_conflict(error: BaseException) -> bool:
-    """Whether a write failed only because another writer was first, as Lance words it."""
-    words = ("conflict", "concurrent", "contention", "please retry", "retryable")
-    return isinstance(error, OSError | RuntimeError) and any(word in str(error).lower() for word in words)
-
-
-_until_it_is_our_turn = retry(
-    retry=retry_if_exception(_is_conflict),
+retry_on_commit_conflict = retry(
+    retry=retry_if_exception(is_commit_conflict),
     wait=wait_random_exponential(multiplier=0.05, max=5),
     stop=stop_after_attempt(20),
     reraise=True,
@@ -77,13 +72,14 @@ _until_it_is_our_turn = retry(
 
 
 class Store:
-    """The tables at one address. Picklable: it reopens the database where it is unpickled."""
+    """The tables at one address. Picklable: the copy opens a connection of its own."""
 
     def __init__(self, uri: str, *, fresh: bool = False) -> None:
-        """`uri`: a local folder (made when the first table is written), or s3://, gs://, az://.
-
-        fresh: tables that stay open see at every read what others have written and deleted meanwhile; else
-        they show the version that they were opened at.
+        """
+        Args:
+            uri: a local folder, made when the first table is written, or an s3://, gs:// or az:// address.
+            fresh: whether an open table shows at every read what others have written and deleted since.
+                Otherwise it stays at the version at which it was opened.
         """
         self.uri = uri if "://" in uri else os.path.abspath(uri)
         self.fresh = fresh
@@ -128,7 +124,7 @@ class Store:
         """The LanceDB table at its newest version.
 
         Raises:
-            UserError: it does not exist; the message names the verb that makes it.
+            UserError: there is no such table. The message names the verb that makes it.
         """
         table = self._find(name)
         if table is None:
@@ -137,20 +133,19 @@ class Store:
         return table
 
     def _find(self, name: str) -> Any | None:
-        # Opened, not looked up in the list: a table is listed before its first version is complete.
         try:
             return self.database.open_table(name)
         except ValueError as error:
-            if "was not found" in str(error):
+            if is_missing_table(error):
                 return None
             raise
 
     def count(self, name: str, where: str | None = None) -> int:
-        """Rows in the table, or those that `where` (SQL) keeps."""
+        """Number of rows, of those that match `where` (SQL) if it is given."""
         return self.open(name).count_rows(where or None)
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """The table's rows, all columns or those named, filtered by `where` (SQL)."""
+        """The rows that match `where` (SQL, default all), with the named columns (default all)."""
         query = self.open(name).search()
         if where:
             query = query.where(where)
@@ -160,12 +155,12 @@ class Store:
         return rows.cast(unkeyed(rows.schema))
 
     def merge(self, name: str, rows: pa.Table, on: Sequence[str]) -> int:
-        """Insert the rows whose key `on` the table does not hold yet; returns how many were new.
+        """Insert the rows whose key `on` is not in the table yet; returns the number inserted.
 
-        Creates the table when it does not exist, with the schema of `SCHEMAS` (or that of the rows); columns
-        of `rows` beyond the schema are left out. Idempotent, and safe with concurrent writers of the same
-        keys: `on` is recorded as the table's primary key, without which LanceDB does not see that two
-        writers insert the same new key.
+        Creates the table if needed, with its schema in `SCHEMAS` or else that of the rows. Drops columns of
+        `rows` that the schema lacks. Idempotent, and safe with concurrent writers of the same keys: `on`
+        becomes the table's primary key, without which LanceDB does not notice that two writers insert the
+        same new key.
 
         Raises:
             ValueError: a column is missing or of another type, a key is null, or the table's key is not `on`.
@@ -175,24 +170,24 @@ class Store:
         if missing:
             raise ValueError(f"Rows for table {name!r} lack the columns {', '.join(missing)}.")
         schema = keyed(schema, on)
-        rows = _first_of_each(rows.select(schema.names).cast(schema), on)
+        rows = _drop_repeated_keys(rows.select(schema.names).cast(schema), on)
         return self._insert_new(name, rows, list(on))
 
-    @_until_it_is_our_turn
+    @retry_on_commit_conflict
     def _insert_new(self, name: str, rows: pa.Table, on: list[str]) -> int:
         table = self._find(name)
         if table is None:
             table = self._create(name, rows.schema)
         if (key := key_of(table.schema)) != on:
             raise ValueError(f"Table {name!r} of {self} has the key {key}, so it cannot be merged on {on}.")
-        # Without an index on the key: through it Lance does not see that two writers insert the same new key.
+        # With an index on the key, Lance does not notice that two writers insert the same new key.
         merge = table.merge_insert(on).when_not_matched_insert_all().use_index(False)
         return merge.execute(rows).num_inserted_rows
 
     def _create(self, name: str, schema: pa.Schema) -> Any:
-        """The table, made by one process alone: of two that create it at once, the later may empty it.
+        """Create the table, under a lock: if two processes create one at once, the later may empty it.
 
-        In an object store, where there is no such lock, let one process write to a new table first.
+        Object stores have no such lock, so let a single process make the first write to a new table there.
         """
         remote = "://" in self.uri
         if not remote:
@@ -204,23 +199,23 @@ class Store:
             return table
 
     def delete_image(self, image_id: str) -> int:
-        """Remove an image, its vectors, and every preference and ranking with it; returns the rows removed.
+        """Delete an image, its vectors, and the rows that refer to it; returns the number of deleted rows.
 
-        Readers no longer find it, those with an open table if their store is `fresh`. The files lose its
-        bytes when `kallos index --optimize` has rewritten them and the versions before are a week old.
+        Readers stop finding it at once, those with an open table if their store is `fresh`. Its bytes leave
+        the disk when `kallos index --optimize` has rewritten the files and the old versions are a week old.
 
         Raises:
-            KeyError: neither `images` nor a table of vectors has it, or this is no image id (64 hex).
+            KeyError: neither `images` nor a table of vectors has it, or it is not 64 hex digits.
         """
         if not IMAGE_ID.fullmatch(image_id):
             raise KeyError(image_id)
         where = f"image_id = '{image_id}'"
-        # Vectors are written before their image: an ingest that was killed leaves them alone.
+        # Ingest writes vectors before their image, so one that was killed leaves vectors without an image.
         holders = [*(name for name in self.names() if name.startswith(EMBEDDINGS)), "images"]
         if not any(self._holds(name, where) for name in holders):
             raise KeyError(image_id)
-        wheres = {name: mention.format(image_id) for name, mention in MENTIONS.items()}
-        # `images` comes last: what was stopped half way can be called again.
+        wheres = {name: condition.format(image_id) for name, condition in REFERENCES.items()}
+        # `images` comes last, so that an interrupted deletion can be called again.
         wheres |= dict.fromkeys(holders, where)
         return sum(self._delete(name, condition) for name, condition in wheres.items())
 
@@ -228,21 +223,21 @@ class Store:
         table = self._find(name)
         return table is not None and table.count_rows(where) > 0
 
-    @_until_it_is_our_turn
+    @retry_on_commit_conflict
     def _delete(self, name: str, where: str) -> int:
         table = self._find(name)
         return table.delete(where).num_deleted_rows if table is not None else 0
 
     def register_encoder(self, record: EncoderRecord) -> None:
-        """Register an encoder; one whose fingerprint is known already is left as it is."""
+        """Register an encoder, unless its fingerprint is registered already."""
         row = {**record.model_dump(), "metrics": json.dumps(record.metrics, sort_keys=True)}
         self.merge("encoders", pa.Table.from_pylist([row], SCHEMAS["encoders"]), on=["encoder"])
 
     def encoder(self, fingerprint_or_alias: str) -> EncoderRecord:
-        """The registered encoder of that fingerprint or alias.
+        """The registered encoder with that fingerprint or alias.
 
         Raises:
-            UserError: there is none; the message names those that exist.
+            UserError: there is none. The message names those that exist.
         """
         aliases = self.aliases()
         fingerprint = aliases.get(fingerprint_or_alias, fingerprint_or_alias)
@@ -252,14 +247,14 @@ class Store:
                 return EncoderRecord(**{**row, "metrics": json.loads(row["metrics"])})
         known = sorted(aliases) + sorted(row["encoder"] for row in rows)
         raise UserError(
-            f"{self} has no encoder {fingerprint_or_alias!r}: it knows {', '.join(known) or 'none'}; "
+            f"{self} has no encoder {fingerprint_or_alias!r}; it has {', '.join(known) or 'none'}. "
             "`kallos ingest` registers one as `baseline`."
         )
 
     def set_alias(self, alias: str, fingerprint: str) -> None:
-        """Let `alias` name the encoder from now on; what it named before stays, under lower versions.
+        """Point `alias` to the encoder. Earlier values stay in the table, with lower versions.
 
-        Of concurrent writers each gets a version of its own, so the last to finish is the one that counts.
+        Concurrent writers get different versions; the last to finish has the highest and wins.
         """
         while True:
             current = self._alias_rows().get(alias, {"encoder": "", "version": 0})
@@ -272,18 +267,18 @@ class Store:
                 return
 
     def aliases(self) -> dict[str, str]:
-        """What each alias names now."""
+        """alias -> fingerprint of the encoder to which it points."""
         return {alias: row["encoder"] for alias, row in self._alias_rows().items()}
 
     def _alias_rows(self) -> dict[str, dict[str, Any]]:
-        """The row of the highest version of each alias."""
+        """alias -> its row with the highest version."""
         if not self.exists("aliases"):
             return {}
         rows = sorted(self.read("aliases").to_pylist(), key=lambda row: row["version"])
         return {row["alias"]: row for row in rows}
 
     def alias(self, alias: str) -> str:
-        """The fingerprint that `alias` names.
+        """The fingerprint of the encoder to which `alias` points.
 
         Raises:
             UserError: no encoder has that alias.
@@ -291,13 +286,13 @@ class Store:
         aliases = self.aliases()
         if alias not in aliases:
             raise UserError(
-                f"{self} has no alias {alias!r}: it knows {', '.join(sorted(aliases)) or 'none'}."
+                f"{self} has no alias {alias!r}; its aliases are {', '.join(sorted(aliases)) or 'none'}."
             )
         return aliases[alias]
 
 
-def _first_of_each(rows: pa.Table, on: Sequence[str]) -> pa.Table:
-    """The first row of each key: a merge would insert every copy of a new key."""
+def _drop_repeated_keys(rows: pa.Table, on: Sequence[str]) -> pa.Table:
+    """Keep the first row of each key: LanceDB's merge inserts every row of a new key."""
     numbered = rows.select(list(on)).append_column("_row", pa.array(range(rows.num_rows), pa.int64()))
     first = numbered.group_by(list(on)).aggregate([("_row", "min")])["_row_min"]
     if len(first) == rows.num_rows:

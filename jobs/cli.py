@@ -132,6 +132,7 @@ def send(client, entrypoint: str) -> str:
 
     A cluster that has just started takes no jobs yet, so it is asked again for a while.
     """
+    from cluster.compat.errors import is_agent_missing
     from cluster.profile import ROOT
     from cluster.session import EXCLUDES
 
@@ -141,7 +142,7 @@ def send(client, entrypoint: str) -> str:
             code = {"working_dir": str(ROOT), "excludes": EXCLUDES}
             return client.submit_job(entrypoint=entrypoint, runtime_env=code)
         except RuntimeError as error:
-            if "No available agent" not in str(error) or time.monotonic() > give_up_s:
+            if not is_agent_missing(error) or time.monotonic() > give_up_s:
                 raise UserError(f"The cluster at {client.get_address()} refuses the job: {error}") from None
             time.sleep(2)
 

@@ -12,6 +12,7 @@ from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import Align
 from cluster.schemas import FEEDBACK_RUN, HUMAN
+from cluster.sql import literal
 from cluster.tables import Store, embeddings_table
 from jobs.align.batches import Corpus, flat, group_pairs
 from jobs.align.guard import CaptionPairs
@@ -20,14 +21,14 @@ from jobs.align.progress import progress
 EncodeTexts = Callable[[list[str]], np.ndarray]
 
 
-def read_pairs(store: Store, run_id: str, parent: str) -> pa.Table:
+def read_pairs(store: Store, run_id: str | None, parent: str) -> pa.Table:
     """Preference rows: `query`, `winner`, `loser`, `p_winner`, `consistent`, `source`.
 
     `run_id` names a run, or several separated by commas; "" takes all, and `feedback` is what people chose.
     Pairs of images that were deleted are left out. Raises UserError when a run has no pairs or all images are
     gone, or when another encoder than `parent` retrieved them.
     """
-    names = [name for name in run_id.split(",") if name]
+    names = [name for name in (run_id or "").split(",") if name]
     where = " OR ".join(_is_of(name) for name in names) or None
     columns = ["query", "winner", "loser", "p_winner", "consistent", "source", "run_id"]
     pairs = store.read("preferences", columns, where)
@@ -60,7 +61,7 @@ def _with_images(store: Store, pairs: pa.Table) -> pa.Table:
 
 def _is_of(name: str) -> str:
     """SQL: the row is of the run. Each choice of a person has a run_id of its own."""
-    return f"source = '{HUMAN}'" if name == FEEDBACK_RUN else "run_id = '{}'".format(name.replace("'", "''"))
+    return f"source = '{HUMAN}'" if name == FEEDBACK_RUN else f"run_id = {literal(name)}"
 
 
 def _runs(pairs: pa.Table) -> set[str]:
@@ -83,12 +84,12 @@ def _check_encoder(store: Store, where: str | None, parent: str) -> None:
             )
 
 
-def read_captions(store: Store, where: str) -> pa.Table:
+def read_captions(store: Store, where: str | None = None) -> pa.Table:
     """Caption pairs (`image_id`, `caption`) of the images that `where` (SQL) keeps, sorted.
 
     An image gives a pair for its caption and one for its detailed caption, if it has them.
     """
-    images = store.read("images", ["image_id", "caption", "detailed_caption"], where or None)
+    images = store.read("images", ["image_id", "caption", "detailed_caption"], where)
     both = [images.select(["image_id", name]).rename_columns(["image_id", "caption"]) for name in
             ("caption", "detailed_caption")]  # fmt: skip
     pairs = pa.concat_tables(both)

@@ -25,6 +25,7 @@ from actors.images import STORED
 from actors.judge import Judge, stored_images
 from actors.scorers import Scorer
 from cluster.profile import LanguageModel
+from cluster.sql import in_list
 from cluster.tables import Store
 from jobs.label.pairs import (
     Grid,
@@ -228,8 +229,8 @@ class Pictures:
         wanted = list(dict.fromkeys(image_ids))
         missing = [image for image in wanted if image not in self.ready]
         for start in range(0, len(missing), IDS_PER_READ):
-            listed = ", ".join(f"'{image}'" for image in missing[start : start + IDS_PER_READ])
-            rows = self.store.read("images", STORED, f"image_id IN ({listed})").to_pylist()
+            where = in_list("image_id", missing[start : start + IDS_PER_READ])
+            rows = self.store.read("images", STORED, where).to_pylist()
             read = stored_images(rows, self.image_px)
             self.ready.update(read)
             self.num_pixels += sum(image.width * image.height for image in read.values())

