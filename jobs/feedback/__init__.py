@@ -1,9 +1,9 @@
-"""Tells what people said on the search page, and exports their blind comparisons as votes.
+"""Summarise the feedback given on the search page, and export blind comparisons as votes.
 
     kallos feedback
     kallos feedback --export runs/votes.parquet && kallos evaluate --hpir runs/votes.parquet
 
-Reads `feedback` and `preferences`. The export is in HPIR form: a row for a query and two groups of images,
-however the sides were shuffled, with the votes for either and for neither (votes_accuracy_tie,
-votes_aesthetic_tie). Of a person who compares the same two answers again, the last word counts.
+Reads `feedback` and `preferences`. The export is in HPIR form: one row per query and pair of image groups,
+whichever side each group was shown on, with the votes for either group and for neither (votes_accuracy_tie,
+votes_aesthetic_tie). If a person compares the same results twice, only the last verdict counts.
 """

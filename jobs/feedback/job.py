@@ -1,4 +1,4 @@
-"""From rows of `feedback` to counts, shares and votes in HPIR form."""
+"""Turns rows of `feedback` into counts, win shares and votes in HPIR form."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,12 +16,12 @@ from cluster.tables import Store
 from jobs.feedback.config import FeedbackConfig
 
 CRITERIA = ("accuracy", "aesthetics", "diversity")
-HPIR_NAMES = {"accuracy": "accuracy", "aesthetics": "aesthetic"}  # it does not ask for diversity
-OTHER_WAY = {"a": "b", "b": "a", "tie": "tie"}
+HPIR_NAMES = {"accuracy": "accuracy", "aesthetics": "aesthetic"}  # HPIR has no votes on diversity
+SWAPPED = {"a": "b", "b": "a", "tie": "tie"}
 
 
-class Answer(NamedTuple):
-    """What one system answered to a query."""
+class Results(NamedTuple):
+    """The results of one system for a query."""
 
     image_ids: tuple[str, ...]
     system: str
@@ -30,22 +30,22 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Vote:
-    """What one person says of two answers: criterion -> "a" (`first` is better), "b" or "tie"."""
+    """One person's verdicts on two systems' results: criterion -> "a" (`first` is better), "b" or "tie"."""
 
     query: str
-    first: Answer
-    second: Answer
+    first: Results
+    second: Results
     verdicts: Mapping[str, str]
 
 
 def run(config: FeedbackConfig) -> dict[str, Any]:
-    """The report, and the export where one is asked for; see the package."""
+    """Run the job and return its report; write the export if one is requested."""
     _, store = command.settings(config)
     if config.export and not config.export.endswith(".parquet"):
-        raise UserError(f"--export {config.export!r} must end in .parquet: it becomes a Parquet table.")
+        raise UserError(f"--export {config.export!r} must end in .parquet: the votes are written as Parquet.")
     if not store.exists("feedback") or not store.count("feedback"):
         raise UserError(
-            f"{store} holds no feedback: people give it to `kallos serve`, or name another --store."
+            f"{store} holds no feedback: collect some with `kallos serve`, or give another --store."
         )
     events = store.read("feedback", ["kind", "system", "other_system"])
     votes = last_votes(store.read("feedback", where="kind = 'blind'").to_pylist())
@@ -70,33 +70,33 @@ def _num_preferences(store: Store) -> int:
 
 
 def last_votes(events: Iterable[Mapping[str, Any]]) -> list[Vote]:
-    """Rows of `feedback` of kind `blind` -> a vote for each person and two answers, on whichever side.
+    """Rows of `feedback` of kind `blind` -> one vote per person, query and pair of results.
 
-    By each criterion the person's last verdict counts.
+    The sides on which the results were shown do not matter. For each criterion the last verdict counts.
     """
-    said: dict[tuple[str, str, Answer, Answer], dict[str, str]] = {}
+    verdicts_of: dict[tuple[str, str, Results, Results], dict[str, str]] = {}
     for event in sorted(events, key=lambda event: (event["at"], event["event_id"])):
-        a = Answer(tuple(event["image_ids"]), event["system"], event["encoder"])
-        b = Answer(tuple(event["other_image_ids"]), event["other_system"], event["other_encoder"])
+        a = Results(tuple(event["image_ids"]), event["system"], event["encoder"])
+        b = Results(tuple(event["other_image_ids"]), event["other_system"], event["other_encoder"])
         first, second = sorted((a, b))
-        verdicts = said.setdefault((event["client"], event["query"], first, second), {})
-        verdicts.update({name: _turned(event[name], first is b) for name in CRITERIA if event[name]})
-    return [Vote(query, first, second, verdicts) for (_, query, first, second), verdicts in said.items()]
+        verdicts = verdicts_of.setdefault((event["client"], event["query"], first, second), {})
+        verdicts.update({name: _verdict(event[name], swapped=first is b) for name in CRITERIA if event[name]})
+    return [Vote(*key[1:], verdicts) for key, verdicts in verdicts_of.items()]
 
 
-def _turned(verdict: str, other_way: bool) -> str:
-    return OTHER_WAY[verdict] if other_way else verdict
+def _verdict(verdict: str, *, swapped: bool) -> str:
+    return SWAPPED[verdict] if swapped else verdict
 
 
 def shares(votes: Iterable[Vote]) -> list[dict[str, Any]]:
-    """For every two systems that were compared: by each criterion the votes and a's share, ties half each."""
+    """For each compared pair of systems and each criterion: the votes and a's share, a tie counting half."""
     counts: dict[tuple, dict[str, Counter]] = {}
     for vote in votes:
-        names = [(answer.system, answer.encoder) for answer in (vote.first, vote.second)]
-        other_way = names[0] > names[1]
+        names = [(results.system, results.encoder) for results in (vote.first, vote.second)]
+        swapped = names[0] > names[1]
         counted = counts.setdefault(tuple(sorted(names)), {name: Counter() for name in CRITERIA})
         for name, verdict in vote.verdicts.items():
-            counted[name][_turned(verdict, other_way)] += 1
+            counted[name][_verdict(verdict, swapped=swapped)] += 1
     return [
         {
             "a": {"system": a[0], "encoder": a[1]},
@@ -110,22 +110,24 @@ def shares(votes: Iterable[Vote]) -> list[dict[str, Any]]:
 def _share(counted: Counter) -> dict[str, Any]:
     total = counted.total()
     share = (counted["a"] + counted["tie"] / 2) / total if total else None
-    return {**{verdict: counted[verdict] for verdict in OTHER_WAY}, "share_a": share}
+    return {**{verdict: counted[verdict] for verdict in SWAPPED}, "share_a": share}
 
 
 def hpir_table(votes: Iterable[Vote]) -> pa.Table:
-    """Votes in HPIR form, a row for each query and two groups that differ; sorted."""
+    """Votes in HPIR form: one row per query and pair of different groups, sorted."""
     counts: dict[tuple, Counter] = {}
     for vote in votes:
         key = (vote.query, vote.first.image_ids, vote.second.image_ids)
-        told = [
-            f"votes_{HPIR_NAMES[name]}_{said}" for name, said in vote.verdicts.items() if name in HPIR_NAMES
+        columns = [
+            f"votes_{HPIR_NAMES[name]}_{verdict}"
+            for name, verdict in vote.verdicts.items()
+            if name in HPIR_NAMES
         ]
-        if vote.query and told and vote.first.image_ids != vote.second.image_ids:
-            counts.setdefault(key, Counter()).update(told)
+        if vote.query and columns and vote.first.image_ids != vote.second.image_ids:
+            counts.setdefault(key, Counter()).update(columns)
     names = (*HPIR_COLUMNS, *HPIR_TIES)
-    types = dict(zip(HPIR_COLUMNS, [pa.string(), *[pa.list_(pa.string())] * 2], strict=False))
-    schema = pa.schema({name: types.get(name, pa.int64()) for name in names})
+    types = [pa.string(), *[pa.list_(pa.string())] * 2, *[pa.int64()] * (len(names) - 3)]
+    schema = pa.schema(list(zip(names, types, strict=True)))
     rows = [
         {**dict(zip(names[:3], key, strict=True)), **{name: counted[name] for name in names[3:]}}
         for key, counted in sorted(counts.items())
@@ -134,12 +136,12 @@ def hpir_table(votes: Iterable[Vote]) -> pa.Table:
 
 
 def _export(votes: Iterable[Vote], path: str, store: Store) -> dict[str, Any]:
-    """Write the HPIR table, complete or not at all."""
+    """Write the HPIR table, whole or not at all."""
     table = hpir_table(votes)
     if not table.num_rows:
         raise UserError(
-            f"{store} holds no blind comparison by accuracy or aesthetics, so there is nothing to export: "
-            "leave --export out, or let people compare first."
+            f"{store} has no blind comparison by accuracy or aesthetics, so there is nothing to export: omit "
+            "--export, or collect comparisons first."
         )
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

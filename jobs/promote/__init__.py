@@ -1,10 +1,9 @@
-"""Lets `live` name an encoder that passed its checks, or what it named before.
+"""Point the alias `live` at an encoder that passes the checks, or back at its previous encoder.
 
-    kallos promote                        # the candidate, or the encoder that is named
-    kallos promote --rollback             # back; a second time, forth again
+    kallos promote                        # the candidate, or a named encoder
+    kallos promote --rollback             # back; a second rollback undoes the first
 
-Promoted is an encoder that can be loaded, whose table holds every image, and whose alignments, from the first
-encoder on, together cost no more of recall@10 than the profile's guard.max_recall_drop. Until something is
-promoted, `live` is the baseline. The report's `changed` is false where `live` names the encoder already; with
---dry-run it tells what would be.
+An encoder passes when its checkpoint loads, its table has every image, and all alignments since the first
+encoder together cost at most guard.max_recall_drop of recall@10. Before the first promotion `live` is the
+baseline. The report's `changed` is false when `live` already names the encoder; --dry-run only reports.
 """

@@ -1,4 +1,4 @@
-"""The checks before an encoder goes live, and the way back."""
+"""Checks an encoder before it goes live, and rolls back."""
 
 from typing import Any
 
@@ -15,16 +15,16 @@ LIVE = "live"
 
 
 def run(config: PromoteConfig) -> dict[str, Any]:
-    """The whole job; see the package."""
+    """Run the job and return its report."""
     profile, store = command.settings(config)
-    named = history(store)
-    before = named[-1] if named else ""
-    record = store.encoder(previous(store, named) if config.rollback else config.encoder)
+    past = history(store)
+    before = past[-1] if past else ""
+    record = store.encoder(previous(store, past) if config.rollback else config.encoder)
     num_rows = check_table(store, record.encoder)
     drops = recall_drops(store, record)
     if not config.rollback and record.encoder != store.aliases().get("baseline"):
         check_recall(record, drops, profile.guard)
-    load_registered(record)  # as a server will: it is refused here, not there
+    load_registered(record)  # a broken checkpoint fails here, not in a server
     if not config.dry_run:
         store.set_alias(LIVE, record.encoder)
     return {
@@ -38,24 +38,27 @@ def run(config: PromoteConfig) -> dict[str, Any]:
 
 
 def history(store: Store) -> list[str]:
-    """Fingerprints that `live` has named, the present one last; at first it is the baseline."""
+    """Fingerprints that `live` has had, oldest first; before the first promotion, the baseline."""
     if not store.exists("aliases"):
         return []
     first = store.aliases().get("baseline")
     rows = store.read("aliases", ["version", "encoder"], f"alias = '{LIVE}'").sort_by("version")
-    return [*([first] if first else []), *rows["encoder"].to_pylist()]
+    return [*([first] if first else []), *map(str, rows["encoder"].to_pylist())]
 
 
-def previous(store: Store, named: list[str]) -> str:
-    """The fingerprint that `live` named before the present one. Raises UserError when there is none."""
-    others = [encoder for encoder in named if encoder != named[-1]]
+def previous(store: Store, past: list[str]) -> str:
+    """The last fingerprint that `live` had before its present one. Raises UserError when there is none."""
+    others = [encoder for encoder in past if encoder != past[-1]]
     if not others:
-        raise UserError(f"{store} has nothing to roll back to: `live` has never named another encoder.")
+        raise UserError(
+            f"{store} has nothing to roll back to: `live` has always named the same encoder. "
+            "Name the encoder to promote instead."
+        )
     return others[-1]
 
 
 def check_table(store: Store, encoder: str) -> int:
-    """How many rows the encoder's table has. Raises UserError when an image is not among them."""
+    """Number of rows in the encoder's table. Raises UserError when the table lacks an image."""
     table, way_out = embeddings_table(encoder), f"run `kallos index --encoder {encoder}` first."
     if not store.exists(table):
         raise UserError(f"Encoder {encoder} has no index in {store.uri}: {way_out}")
@@ -71,10 +74,10 @@ def check_table(store: Store, encoder: str) -> int:
 
 
 def recall_drops(store: Store, record: EncoderRecord) -> list[float | None]:
-    """What each alignment on the way to the encoder cost of recall@10, the first one first; [] for a root.
+    """The drop of recall@10 in each alignment that led to the encoder, oldest first; [] for a root.
 
-    As `kallos align` recorded it. None for an alignment that nobody measured, and for what came before an
-    encoder whose parent is not registered, or is its own descendant.
+    `kallos align` recorded the figures. A drop is None when it was not measured. A leading None stands for
+    unknown ancestors: the parent is not registered, or the chain of parents is circular.
     """
     drops, seen = [], set()
     while record.parent:
@@ -92,32 +95,32 @@ def recall_drops(store: Store, record: EncoderRecord) -> list[float | None]:
 
 
 def recall_drop(drops: list[float | None]) -> float | None:
-    """The sum of the alignments' costs; None for a root, or where one of them is unknown."""
-    return round(sum(drops), 9) if drops and None not in drops else None
+    """The sum of the drops; None for a root, or if one of them is unknown."""
+    known = [drop for drop in drops if drop is not None]
+    return round(sum(known), 9) if known and len(known) == len(drops) else None
 
 
 def check_recall(record: EncoderRecord, drops: list[float | None], guard: Guard) -> None:
-    """Raises UserError for an aligned encoder that lost too much, or of which nobody knows what it lost.
+    """Raise UserError for an aligned encoder whose drop of recall@10 is too large or unknown.
 
-    All alignments since the first encoder count: each alone may cost little. Where the profile measures
-    nothing (guard.num_captions 0), nothing needs to be known.
+    All alignments since the first encoder count, because small drops add up. An unknown drop is accepted if
+    the profile measures none (guard.num_captions 0).
     """
     drop = recall_drop(drops)
     if None in drops and guard.num_captions:
         raise UserError(
-            f"Nobody measured what alignment cost encoder {record.encoder} of recall@10{_parts(drops)}: "
-            "align again on images with captions, or set guard.num_captions to 0 in the profile to promote "
-            "without."
+            f"The drop of recall@10 of encoder {record.encoder} was not measured{_parts(drops)}: align "
+            "again on images with captions, or set guard.num_captions to 0 in the profile."
         )
     if drop is not None and drop > guard.max_recall_drop:
         raise UserError(
-            f"Alignment cost encoder {record.encoder} {drop:.3f} of recall@10{_parts(drops)}, where "
-            f"guard.max_recall_drop allows {guard.max_recall_drop:g}: align more gently, or raise the limit "
-            "in the profile."
+            f"Encoder {record.encoder} lost {drop:.3f} of recall@10{_parts(drops)}, and "
+            f"guard.max_recall_drop allows {guard.max_recall_drop:g}: align with a smaller learning rate or "
+            "fewer epochs, or raise the limit in the profile."
         )
 
 
 def _parts(drops: list[float | None]) -> str:
-    """In words, what a sum is made of; nothing for one alignment."""
-    told = ", ".join("unknown" if drop is None else f"{drop:.3f}" for drop in drops)
-    return f" in {len(drops)} alignments together ({told})" if len(drops) > 1 else ""
+    """The parts of the sum in words; empty for a single alignment."""
+    parts = ", ".join("unknown" if drop is None else f"{drop:.3f}" for drop in drops)
+    return f" in {len(drops)} alignments together ({parts})" if len(drops) > 1 else ""

@@ -1,4 +1,4 @@
-"""An image that is deleted is gone from every table, for those who have them open as well."""
+"""A deleted image is gone from every table, also for readers that have the tables open."""
 
 import json
 import pickle
@@ -15,25 +15,25 @@ from jobs.delete.__main__ import main
 from jobs.delete.config import DeleteConfig
 
 FIRST, SECOND = "1" * 16, "2" * 16
-IDS = [f"{number:064x}" for number in range(6)]
+IDS = [f"{index:064x}" for index in range(6)]
 
 
 def rows_of(name: str, rows: list[dict]) -> pa.Table:
     return pa.Table.from_pylist(rows, SCHEMAS[name])
 
 
-def about(number: int) -> dict:
+def about(index: int) -> dict:
     sizes = {"width_px": 640, "height_px": 480}
-    return {"image_id": IDS[number], "caption": f"photo {number}", "tags": [], "added_at": now(), **sizes}
+    return {"image_id": IDS[index], "caption": f"photo {index}", "tags": [], "added_at": now(), **sizes}
 
 
 @pytest.fixture
 def filled(store) -> Store:
-    """Six images; two encoders of which the second lacks image 0; a preference each; two rankings."""
-    store.merge("images", rows_of("images", [about(number) for number in range(6)]), on=["image_id"])
+    """Six images, two encoders of which the second lacks image 0, three preferences, two rankings."""
+    store.merge("images", rows_of("images", [about(index) for index in range(6)]), on=["image_id"])
     vectors = np.eye(6, dtype=np.float32)
     for fingerprint, first in ((FIRST, 0), (SECOND, 1)):
-        rows = [about(number) | {"vector": vectors[number]} for number in range(first, 6)]
+        rows = [about(index) | {"vector": vectors[index]} for index in range(first, 6)]
         rows = pa.Table.from_pylist(rows, embeddings_schema(6))
         store.merge(embeddings_table(fingerprint), rows, on=["image_id"])
     pairs = [(0, 1), (1, 2), (2, 3)]
@@ -41,14 +41,14 @@ def filled(store) -> Store:
     on = ["run_id", "query", "winner", "loser"]
     store.merge("preferences", rows_of("preferences", preferences), on=on)
     rankings = [
-        {"run_id": "r", "query": str(place), "image_ids": ids} for place, ids in enumerate((IDS, IDS[3:]))
+        {"run_id": "r", "query": str(index), "image_ids": ids} for index, ids in enumerate((IDS, IDS[3:]))
     ]
     store.merge("rankings", rows_of("rankings", rankings), on=["run_id", "query"])
     return store
 
 
 def test_an_image_is_removed_from_every_table(filled):
-    # images, two tables of vectors, the pairs that it won and lost, one ranking
+    # `images`, two tables of vectors, the pairs that it won and lost, one ranking
     assert filled.delete_image(IDS[1]) == 1 + 2 + 2 + 1
     for name in ("images", embeddings_table(FIRST), embeddings_table(SECOND)):
         assert IDS[1] not in filled.read(name)["image_id"].to_pylist()
@@ -58,15 +58,15 @@ def test_an_image_is_removed_from_every_table(filled):
         filled.delete_image(IDS[1])
 
 
-def test_vectors_without_their_image_are_removed_too(filled):
-    """What an ingest leaves that was killed between the two."""
+def test_vectors_without_a_row_in_images_are_removed_too(filled):
+    """An ingest that is killed between the two writes leaves such vectors."""
     filled.open("images").delete(f"image_id = '{IDS[5]}'")
     assert filled.delete_image(IDS[5]) == 2 + 2, "two tables of vectors, both rankings"
     with pytest.raises(KeyError):
         filled.delete_image(IDS[5])
 
 
-def test_tables_that_are_missing_do_not_matter(store):
+def test_missing_tables_are_skipped(store):
     with pytest.raises(KeyError):
         store.delete_image(IDS[0])
     store.merge("images", rows_of("images", [about(0)]), on=["image_id"])
@@ -74,36 +74,36 @@ def test_tables_that_are_missing_do_not_matter(store):
 
 
 @pytest.mark.parametrize("text", ["", "x' OR 'a' = 'a", "A" * 64, IDS[0] + "\n", f"{IDS[0]}' --"])
-def test_nothing_but_an_id_reaches_the_tables(filled, text):
+def test_only_a_valid_image_id_reaches_the_sql(filled, text):
     with pytest.raises(KeyError):
         filled.delete_image(text)
     assert filled.count("images") == 6
 
 
-def test_a_fresh_store_sees_at_once_what_another_deletes(filled):
+def test_a_fresh_store_sees_deletions_by_others_at_once(filled):
     fresh, stale = Store(filled.uri, fresh=True), Store(filled.uri)
     held, old = Retriever(fresh, FIRST), Retriever(stale, FIRST)
     query, version = np.eye(6, dtype=np.float32)[1:2], held.version
     assert held.search(query, 1)[0][0]["image_id"] == IDS[1]
     filled.delete_image(IDS[1])
     assert held.search(query, 1)[0][0]["image_id"] != IDS[1]
-    assert old.search(query, 1)[0][0]["image_id"] == IDS[1], "the default keeps the version it has opened"
+    assert old.search(query, 1)[0][0]["image_id"] == IDS[1], "the default keeps the version that it opened"
     assert held.version > version
     (then,) = held.search(query, 6, version=version)
-    assert [row["image_id"] for row in then] == [IDS[0], *IDS[2:]], "no old version brings it back"
+    assert [row["image_id"] for row in then] == [IDS[0], *IDS[2:]], "an old version does not bring it back"
 
 
-def test_a_fresh_store_is_fresh_in_another_process_too(store):
+def test_a_fresh_store_stays_fresh_when_pickled(store):
     assert pickle.loads(pickle.dumps(Store(store.uri, fresh=True))).fresh
     assert not pickle.loads(pickle.dumps(store)).fresh
 
 
-def test_the_verb_says_what_it_removed_and_what_it_did_not_know(filled, capfd):
+def test_the_verb_reports_removed_rows_and_unknown_ids(filled, capfd):
     main(["--store", filled.uri, "--image-ids", IDS[0], IDS[0], "f" * 64, "nonsense"])
     report = json.loads(capfd.readouterr().out)
     assert report == {"num_images": 1, "num_rows": 4, "unknown": ["f" * 64, "nonsense"]}
 
 
-def test_the_verb_needs_images(store):
+def test_the_verb_refuses_a_store_without_images(store):
     with pytest.raises(UserError, match="kallos ingest"):
         delete.run(DeleteConfig(store=store.uri, image_ids=(IDS[0],)))

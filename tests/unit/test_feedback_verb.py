@@ -15,14 +15,14 @@ LIVE, BASELINE = ("live", "a" * 16), ("baseline", "b" * 16)
 GROUPS = {LIVE: ["1", "2"], BASELINE: ["2", "3"]}
 
 
-def row(number: int, kind: str, client: str, a=LIVE, b=None, query="red boat", **verdicts) -> dict:
-    """An event; the later the higher its number."""
-    at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(minutes=number)
+def row(index: int, kind: str, client: str, a=LIVE, b=None, query="red boat", **verdicts) -> dict:
+    """An event of `feedback`; a higher index is later."""
+    at = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(minutes=index)
     texts = dict.fromkeys(("image_id", "over", "answer", "accuracy", "aesthetics", "diversity"), "")
     other_system, other_encoder = b or ("", "")
     sides = dict(system=a[0], encoder=a[1], other_system=other_system, other_encoder=other_encoder)
     shown = dict(image_ids=GROUPS[a], other_image_ids=GROUPS.get(b, []))
-    return {**texts, **sides, **shown, "event_id": f"{number:04}", "at": at, "client": client, "kind": kind,
+    return {**texts, **sides, **shown, "event_id": f"{index:04}", "at": at, "client": client, "kind": kind,
             "query": query, **verdicts}  # fmt: skip
 
 
@@ -31,9 +31,11 @@ EVENTS = [
     row(1, "click", "bob", BASELINE),
     row(2, "prefer", "ada"),
     row(3, "blind", "ada", LIVE, BASELINE, accuracy="a", aesthetics="tie"),
-    row(4, "blind", "bob", BASELINE, LIVE, accuracy="b", aesthetics="b", diversity="a"),  # the sides shuffled
+    row(
+        4, "blind", "bob", BASELINE, LIVE, accuracy="b", aesthetics="b", diversity="a"
+    ),  # shown the other way round
     row(5, "blind", "eve", LIVE, BASELINE, accuracy="a", diversity="tie"),
-    row(6, "blind", "eve", BASELINE, LIVE, accuracy="a"),  # has looked again
+    row(6, "blind", "eve", BASELINE, LIVE, accuracy="a"),  # her second verdict on the same results
     row(7, "blind", "eve", LIVE, BASELINE, query="a dog", diversity="a"),
 ]
 
@@ -44,12 +46,12 @@ def filled(store):
     return store
 
 
-def test_the_report_counts_kinds_systems_and_who_won(filled):
+def test_the_report_counts_kinds_and_systems_and_gives_win_shares(filled):
     report = run(FeedbackConfig(store=filled.uri))
     assert report["num_events"] == 8 and report["num_preferences"] == 0
     assert report["kinds"] == {"blind": 5, "click": 2, "prefer": 1}
     assert report["systems"] == {"baseline": 6, "live": 7}
-    assert report["num_votes"] == 4, "of eve's two on one question the last counts"
+    assert report["num_votes"] == 4, "only the last of eve's two verdicts counts"
     (blind,) = report["blind"]
     assert (blind["a"]["system"], blind["b"]["encoder"]) == ("baseline", "a" * 16)
     assert blind["accuracy"] == {"a": 1, "b": 2, "tie": 0, "share_a": pytest.approx(1 / 3)}
@@ -57,14 +59,14 @@ def test_the_report_counts_kinds_systems_and_who_won(filled):
     assert blind["diversity"] == {"a": 1, "b": 1, "tie": 1, "share_a": 0.5}
 
 
-def test_a_table_without_events_is_no_feedback(store):
-    """A server makes the table as it starts."""
+def test_an_empty_feedback_table_is_refused(store):
+    """A server creates the table when it starts."""
     store.merge("feedback", SCHEMAS["feedback"].empty_table(), on=["event_id"])
     with pytest.raises(UserError, match="holds no feedback"):
         run(FeedbackConfig(store=store.uri))
 
 
-def test_the_export_is_what_evaluate_reads(filled, tmp_path):
+def test_evaluate_reads_the_export(filled, tmp_path):
     path = str(tmp_path / "new" / "votes.parquet")
     report = run(FeedbackConfig(store=filled.uri, export=path))
     assert (report["export"], report["num_rows"]) == (path, 1)
@@ -77,7 +79,7 @@ def test_the_export_is_what_evaluate_reads(filled, tmp_path):
     assert again == report and [file.name for file in (tmp_path / "new").iterdir()] == ["votes.parquet"]
 
 
-def test_answers_to_no_words_and_equal_answers_are_not_exported(store, tmp_path):
+def test_comparisons_without_query_text_or_with_equal_results_are_not_exported(store, tmp_path):
     same = {"image_ids": ["1"], "other_image_ids": ["1"]}
     rows = [
         row(0, "blind", "ada", LIVE, BASELINE, query="", accuracy="a"),
@@ -89,7 +91,7 @@ def test_answers_to_no_words_and_equal_answers_are_not_exported(store, tmp_path)
     assert run(FeedbackConfig(store=store.uri))["num_votes"] == 2
 
 
-def test_a_users_mistakes_are_refused(filled, tmp_path):
+def test_mistakes_are_refused_with_an_explanation(filled, tmp_path):
     with pytest.raises(UserError, match=r"votes\.csv' must end in \.parquet"):
         run(FeedbackConfig(store=filled.uri, export="votes.csv"))
     with pytest.raises(UserError, match="holds no feedback"):

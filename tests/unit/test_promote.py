@@ -1,4 +1,4 @@
-"""What may go live, and the way back: aliases, tables and guard figures laid out by hand."""
+"""`kallos promote`: its checks and the rollback, on hand-made aliases, tables and guard figures."""
 
 import pyarrow as pa
 import pytest
@@ -20,7 +20,7 @@ IMAGES = ["1", "2", "3"]
 def add_encoder(
     store, encoder: str, *, parent=BASELINE, recall=(0.98, 0.97), images=IMAGES, checkpoint="none"
 ) -> None:
-    """An encoder as `kallos align` registers it, and its table with those images."""
+    """Register an encoder as `kallos align` does, and write its table with those images."""
     metrics = {"align": {"recall@10": dict(zip(("before", "after"), recall, strict=True))}} if recall else {}
     store.register_encoder(
         EncoderRecord(encoder=encoder, parent=parent, checkpoint=checkpoint, dim=2, metrics=metrics)
@@ -40,7 +40,7 @@ def image(identity: str) -> dict:
 
 @pytest.fixture(autouse=True)
 def loaded(monkeypatch) -> list[str]:
-    """The encoders that were loaded: no checkpoint is there."""
+    """Records the encoders that are loaded, because there are no checkpoints."""
     names: list[str] = []
     monkeypatch.setattr(job, "load_registered", lambda record: names.append(record.encoder))
     return names
@@ -69,46 +69,46 @@ def refusal(store, **changes) -> str:
     return str(caught.value)
 
 
-def test_the_candidate_goes_live_in_the_place_of_the_baseline(filled):
-    told = {"live": GOOD, "before": BASELINE, "num_rows": 3, "recall_drop": pytest.approx(0.01)}
-    assert promote(filled) == {**told, "changed": True, "dry_run": False}
+def test_the_candidate_replaces_the_baseline_as_live(filled):
+    report = {"live": GOOD, "before": BASELINE, "num_rows": 3, "recall_drop": pytest.approx(0.01)}
+    assert promote(filled) == {**report, "changed": True, "dry_run": False}
     assert filled.alias("live") == GOOD
-    assert promote(filled) == {**told, "before": GOOD, "changed": False, "dry_run": False}
+    assert promote(filled) == {**report, "before": GOOD, "changed": False, "dry_run": False}
 
 
-def test_the_demo_promotes_by_the_same_checks(filled):
+def test_the_demo_applies_the_same_checks(filled):
     config = demo.DemoConfig(store=filled.uri)
     assert demo.promote(config) == "promoted to live: recall@10 of the guard set moved by -1.0 points"
     assert filled.alias("live") == GOOD
     add_encoder(filled, BETTER, images=["1"])
     filled.set_alias("candidate", BETTER)
-    told = demo.promote(config)
-    assert told.startswith("not promoted: ") and "lacks 2 of the 3 images" in told
+    message = demo.promote(config)
+    assert message.startswith("not promoted: ") and "lacks 2 of the 3 images" in message
     assert filled.alias("live") == GOOD
 
 
 @pytest.mark.parametrize("changes", [{}, {"dry_run": True}])
-def test_an_encoder_that_no_server_could_load_is_refused(filled, monkeypatch, changes):
+def test_an_encoder_that_cannot_be_loaded_is_refused(filled, monkeypatch, changes):
     monkeypatch.setattr(job, "load_registered", load_registered)
     assert "encoder model 'none' is no folder here" in refusal(filled, **changes)
 
 
-def test_a_folder_that_holds_another_encoder_by_now_is_refused(filled, monkeypatch, tiny_encoder_folder):
+def test_a_checkpoint_that_now_holds_another_encoder_is_refused(filled, monkeypatch, tiny_encoder_folder):
     monkeypatch.setattr(job, "load_registered", load_registered)
     add_encoder(filled, BETTER, checkpoint=tiny_encoder_folder)
     held = Encoder.load(tiny_encoder_folder).fingerprint
     assert f"holds encoder {held}, no longer {BETTER}" in refusal(filled, encoder=BETTER)
 
 
-def test_what_is_rolled_back_to_is_loaded_too(filled, loaded):
+def test_a_rollback_also_loads_its_encoder(filled, loaded):
     promote(filled)
     promote(filled, rollback=True)
     assert loaded == [GOOD, BASELINE]
 
 
 def test_a_dry_run_checks_and_changes_nothing(filled):
-    told = promote(filled, dry_run=True)
-    assert (told["live"], told["changed"], told["dry_run"]) == (GOOD, True, True)
+    report = promote(filled, dry_run=True)
+    assert (report["live"], report["changed"], report["dry_run"]) == (GOOD, True, True)
     assert "live" not in filled.aliases()
     add_encoder(filled, BETTER, recall=(0.98, 0.9))
     assert "0.080" in refusal(filled, encoder=BETTER, dry_run=True)
@@ -119,28 +119,28 @@ def test_an_unknown_encoder_is_refused(filled):
 
 
 @pytest.mark.parametrize(
-    ("images", "words"),
+    ("images", "part"),
     [([], f"Encoder {BETTER} has no index"), (["1", "9"], f"encoder {BETTER} lacks 2 of the 3 images")],
 )
-def test_an_index_that_lacks_images_is_refused_and_the_verb_named(filled, images, words):
+def test_an_index_that_lacks_images_is_refused_with_the_command_that_completes_it(filled, images, part):
     add_encoder(filled, BETTER, images=images)
     message = refusal(filled, encoder=BETTER)
-    assert words in message and f"kallos index --encoder {BETTER}" in message
+    assert part in message and f"kallos index --encoder {BETTER}" in message
 
 
-def test_more_loss_of_recall_than_the_profile_allows_is_refused(filled, tmp_path):
+def test_a_larger_drop_of_recall_than_the_profile_allows_is_refused(filled, tmp_path):
     add_encoder(filled, BETTER, recall=(0.98, 0.94))
     message = refusal(filled, encoder=BETTER)
     assert "0.040 of recall@10" in message and "guard.max_recall_drop allows 0.03" in message
     assert promote(filled, encoder=BETTER, profile=guarded(tmp_path, max_recall_drop=0.04))["changed"]
 
 
-def test_what_a_chain_of_alignments_cost_is_added_up(filled, tmp_path):
-    """GOOD lost 0.01 of the baseline's recall, BETTER 0.021 of GOOD's, and LAST gained 0.002."""
+def test_drops_of_consecutive_alignments_add_up(filled, tmp_path):
+    """GOOD lost 0.01 against the baseline, BETTER 0.021 against GOOD, and LAST gained 0.002."""
     add_encoder(filled, BETTER, parent=GOOD, recall=(0.97, 0.949))
     message = refusal(filled, encoder=BETTER)
     assert (
-        "cost encoder dddddddddddddddd 0.031 of recall@10 in 2 alignments together (0.010, 0.021)" in message
+        "Encoder dddddddddddddddd lost 0.031 of recall@10 in 2 alignments together (0.010, 0.021)" in message
     )
     allowed = guarded(tmp_path, max_recall_drop=0.031)
     assert promote(filled, encoder=BETTER, profile=allowed)["recall_drop"] == pytest.approx(0.031)
@@ -148,30 +148,30 @@ def test_what_a_chain_of_alignments_cost_is_added_up(filled, tmp_path):
     assert promote(filled, encoder=LAST)["recall_drop"] == pytest.approx(0.029)
 
 
-def test_an_unmeasured_alignment_on_the_way_is_refused(filled, tmp_path):
+def test_an_unmeasured_alignment_among_the_ancestors_is_refused(filled, tmp_path):
     add_encoder(filled, BETTER, recall=None)
     add_encoder(filled, LAST, parent=BETTER)
     message = refusal(filled, encoder=LAST)
-    assert "Nobody measured" in message and "2 alignments together (unknown, 0.010)" in message
-    told = promote(filled, encoder=LAST, profile=guarded(tmp_path, num_captions=0))
-    assert told["changed"] and told["recall_drop"] is None
+    assert "was not measured" in message and "2 alignments together (unknown, 0.010)" in message
+    report = promote(filled, encoder=LAST, profile=guarded(tmp_path, num_captions=0))
+    assert report["changed"] and report["recall_drop"] is None
 
 
 @pytest.mark.parametrize("parents", [("e" * 16,), (BETTER,), (LAST, BETTER)])
-def test_a_way_that_ends_nowhere_or_goes_round_is_refused(filled, parents):
+def test_an_unregistered_parent_or_a_circle_of_parents_is_refused(filled, parents):
     """The encoders are BETTER and, where there are two parents, LAST."""
     for encoder, parent in zip((BETTER, LAST), parents, strict=False):
         add_encoder(filled, encoder, parent=parent)
     message = refusal(filled, encoder=BETTER)
-    assert "Nobody measured" in message and "(unknown, 0.010" in message
+    assert "was not measured" in message and "(unknown, 0.010" in message
 
 
 @pytest.mark.parametrize("recall", [None, (None, None), (0.9, None)])
-def test_what_nobody_measured_is_refused_unless_the_guard_is_off(filled, tmp_path, recall):
+def test_an_unmeasured_drop_is_refused_unless_the_guard_is_off(filled, tmp_path, recall):
     add_encoder(filled, BETTER, recall=recall)
-    assert "Nobody measured" in refusal(filled, encoder=BETTER)
-    told = promote(filled, encoder=BETTER, profile=guarded(tmp_path, num_captions=0))
-    assert told["changed"] and told["recall_drop"] is None
+    assert "was not measured" in refusal(filled, encoder=BETTER)
+    report = promote(filled, encoder=BETTER, profile=guarded(tmp_path, num_captions=0))
+    assert report["changed"] and report["recall_drop"] is None
 
 
 def guarded(folder, **changes) -> str:
@@ -183,13 +183,13 @@ def guarded(folder, **changes) -> str:
 
 
 @pytest.mark.parametrize("encoder", ["baseline", "e" * 16])
-def test_a_root_and_the_baseline_lost_nothing_that_could_be_measured(filled, encoder):
+def test_a_root_and_the_baseline_have_no_drop(filled, encoder):
     add_encoder(filled, "e" * 16, parent="", recall=None)
     promote(filled)
     assert promote(filled, encoder=encoder)["recall_drop"] is None
 
 
-def test_a_rollback_goes_back_to_what_was_live_and_a_second_one_forth_again(filled):
+def test_a_rollback_restores_the_previous_encoder_and_a_second_one_undoes_it(filled):
     add_encoder(filled, BETTER)
     promote(filled)
     promote(filled, encoder=BETTER)
@@ -200,12 +200,12 @@ def test_a_rollback_goes_back_to_what_was_live_and_a_second_one_forth_again(fill
     assert promote(filled, rollback=True)["live"] == filled.alias("live") == BETTER
 
 
-def test_after_the_first_promotion_a_rollback_gives_the_baseline(filled):
+def test_a_rollback_after_the_first_promotion_restores_the_baseline(filled):
     promote(filled)
     assert promote(filled, rollback=True)["live"] == filled.alias("live") == BASELINE
 
 
-def test_without_a_past_there_is_no_rollback(filled, store):
+def test_a_rollback_without_an_earlier_encoder_is_refused(filled, store):
     assert "nothing to roll back to" in refusal(filled, rollback=True)
     promote(filled, encoder="baseline")
     assert "nothing to roll back to" in refusal(filled, rollback=True)
