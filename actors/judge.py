@@ -1,15 +1,15 @@
 """The judge: a language-and-vision model that rates images and compares them.
 
-Every answer is one token, and what counts are the probabilities of the allowed tokens, not the sampled one:
-a rating is the expectation over the digits 1 to 5, a comparison is the probability of the letter A, asked in
-both orders. The prompts stand here as constants: the shipped judge is trained on exactly these, and a large
-Qwen2.5-VL reads them as they are.
+Every answer is one token. The probabilities of the allowed tokens count, not the sampled token: a rating is
+the expectation over the digits 1 to 5, and a comparison is the probability of the letter A, asked in both
+orders. The shipped judge is trained on exactly the prompts below; they also suit a large Qwen2.5-VL.
 
     judge = Judge(make_engine(profile.judge), image_px=profile.judge.image_px)
     judge.aesthetics([image])            # array([3.7])
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +18,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from actors.engine import Engine, Reply, Request, generate_or_exit
-from actors.images import read_stored
+from actors.engine import Engine, Reply, Request, generate_or_exit, make_engine
+from actors.images import STORED, read_stored
+from cluster.profile import LanguageModel
+from cluster.sql import in_list
+from cluster.tables import Store
 
 Criterion = Literal["accuracy", "aesthetics", "overall"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -32,7 +35,7 @@ AESTHETICS = (
     "How beautiful is this picture? Mind light, colours, composition and sharpness. "
     "Rate it from 1 (ugly) to 5 (stunning) with one digit."
 )
-# The query follows the picture as a caption would: what is read is compared with what was seen.
+# The query comes after the picture, as a caption would.
 ACCURACY = (
     '"{query}": how well does this picture show it? '
     "Rate it from 1 (not at all) to 5 (exactly) with one digit."
@@ -49,7 +52,7 @@ COMPARE: dict[Criterion, str] = {
     ),
 }
 
-# Both pictures are seen, one is rated: the paper's `cp_scorer`.
+# The judge sees both pictures and rates one of them: the paper's `cp_scorer`.
 TOGETHER: dict[Literal["accuracy", "aesthetics"], str] = {
     "accuracy": (
         '"{query}": how well does picture {letter} show it? '
@@ -63,17 +66,20 @@ TOGETHER: dict[Literal["accuracy", "aesthetics"], str] = {
 
 Messages = list[dict[str, Any]]
 
-NUM_READERS = 8  # images read side by side: files may lie in an object store
+NUM_READERS = 8  # images read in parallel: files may be in an object store
+IDS_PER_READ = 500
+# Pixels of decoded images kept between calls, 150 MB: 4,000 images at 112 px.
+MAX_CACHED_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Soft outcomes of N comparisons; NaN where either order got no answer.
+    """Probabilities from N comparisons; NaN where either order got no answer.
 
     p_ab: probability that A is better when A is shown first, float64 [N] in [0, 1].
     p_ba: probability that A is better when B is shown first, float64 [N] in [0, 1].
-    p: mean of both orders, float64 [N]: what a preference is made of.
-    consistent: whether both orders name the same winner, bool [N].
+    p: mean of both orders, float64 [N]; preferences are made from it.
+    consistent: whether both orders have the same winner, bool [N].
     """
 
     p_ab: np.ndarray
@@ -83,7 +89,7 @@ class Comparison:
 
 
 class Judge:
-    """Asks an engine the questions above.
+    """Rates and compares images with the prompts above.
 
     image_px: images are shrunk to this longer side before the prompt, None leaves them as they are.
     """
@@ -119,7 +125,7 @@ class Judge:
         images_a: Sequence[Image.Image],
         images_b: Sequence[Image.Image],
     ) -> Comparison:
-        """Which of two images is better, asked in both orders. `queries` do not matter for "aesthetics"."""
+        """Which of two images is better, asked in both orders. "aesthetics" does not use `queries`."""
         shown_a = [self._fit(image) for image in images_a]
         shown_b = [self._fit(image) for image in images_b]
         requests = []
@@ -139,7 +145,7 @@ class Judge:
         images_a: Sequence[Image.Image],
         images_b: Sequence[Image.Image],
     ) -> np.ndarray:
-        """Rates both of two images that are shown together, in both orders.
+        """Rate both of two images that are shown together, in both orders.
 
         Returns:
             float64 [N, 2, 2] in [1, 5], NaN where the engine gave no answer: for each pair and for A shown
@@ -164,12 +170,12 @@ class Judge:
 
 
 def identity() -> str:
-    """8 hex characters that change with the prompts above: ratings under other prompts are other ratings."""
+    """8 hex characters that change with the prompts above, because ratings depend on them."""
     return hashlib.sha256(repr((SYSTEM, AESTHETICS, ACCURACY, COMPARE, TOGETHER)).encode()).hexdigest()[:8]
 
 
 def plain(query: str) -> str:
-    """The query on one line and without double quotes, which end it in the prompt."""
+    """The query on one line and without double quotes, which would end it in the prompt."""
     return " ".join(query.replace('"', "'").split())
 
 
@@ -184,7 +190,7 @@ def comparison_messages(criterion: Criterion, query: str) -> Messages:
 
 
 def together_messages(criterion: Literal["accuracy", "aesthetics"], query: str, letter: str) -> Messages:
-    """A chat that shows two images, named A and B, then the question about the one of that letter."""
+    """A chat that shows two images, named A and B, then the question about the one named `letter`."""
     return _two_images(TOGETHER[criterion].format(query=plain(query), letter=letter))
 
 
@@ -217,14 +223,14 @@ def first_letter_probability(reply: Reply) -> float:
 
 
 def comparison(p_ab: np.ndarray, p_ba: np.ndarray) -> Comparison:
-    """Joins the two orders: p = (P(A|AB) + P(A|BA)) / 2; NaN is never consistent."""
+    """Combine the two orders: p = (P(A|AB) + P(A|BA)) / 2; NaN is never consistent."""
     p = (p_ab + p_ba) / 2
     consistent = ((p_ab > 0.5) == (p_ba > 0.5)) & ~np.isnan(p)
     return Comparison(p_ab=p_ab, p_ba=p_ba, p=p, consistent=consistent)
 
 
-def shrink(image: Image.Image, longer_px: int) -> Image.Image:
-    """The image with its longer side at most `longer_px` (0 = as it is), never enlarged."""
+def shrink(image: Image.Image, longer_px: int | None) -> Image.Image:
+    """The image with its longer side at most `longer_px` (None = its own size), never enlarged."""
     longer = max(image.size)
     if not longer_px or longer <= longer_px:
         return image
@@ -235,13 +241,89 @@ def shrink(image: Image.Image, longer_px: int) -> Image.Image:
 def stored_images(rows: Iterable[Mapping[str, Any]], image_px: int | None) -> dict[str, Image.Image]:
     """Rows of `images` (columns `actors.images.STORED`) -> the images as the judge sees them, by image_id.
 
-    `image_px` as for `Judge`. Where the preview's longer side falls short of it, the file is read. Raises
+    `image_px` as for `Judge`. The file is read where the preview's longer side is below it. Raises
     UnusableImage when a preview cannot be read.
     """
 
-    def seen(row: Mapping[str, Any]) -> tuple[str, Image.Image]:
+    def read(row: Mapping[str, Any]) -> tuple[str, Image.Image]:
         longer_px = image_px or max(row["width_px"], row["height_px"])
         return row["image_id"], shrink(read_stored(row, longer_px=longer_px), image_px)
 
     with ThreadPoolExecutor(NUM_READERS) as pool:
-        return dict(pool.map(seen, rows))
+        return dict(pool.map(read, rows))
+
+
+class ImageCache:
+    """The images of a store as the judge sees them; the most recently used stay decoded."""
+
+    def __init__(self, store: Store, image_px: int | None) -> None:
+        self.store = store
+        self.image_px = image_px
+        self.decoded: OrderedDict[str, Image.Image] = OrderedDict()
+        self.num_pixels = 0
+
+    def load(self, image_ids: Iterable[str]) -> dict[str, Image.Image]:
+        """The images of these ids. Raises KeyError for an id that is not in the table `images`."""
+        wanted = list(dict.fromkeys(image_ids))
+        missing = [image_id for image_id in wanted if image_id not in self.decoded]
+        for start in range(0, len(missing), IDS_PER_READ):
+            where = in_list("image_id", missing[start : start + IDS_PER_READ])
+            read = stored_images(self.store.read("images", STORED, where).to_pylist(), self.image_px)
+            self.decoded.update(read)
+            self.num_pixels += sum(image.width * image.height for image in read.values())
+        images = {image_id: self.decoded[image_id] for image_id in wanted}
+        for image_id in wanted:
+            self.decoded.move_to_end(image_id)
+        while self.num_pixels > MAX_CACHED_PIXELS:
+            _, oldest = self.decoded.popitem(last=False)
+            self.num_pixels -= oldest.width * oldest.height
+        return images
+
+
+class StoredJudge:
+    """A `Judge` for images of a store, which are named by their ids. Methods as those of `Judge`."""
+
+    def __init__(self, store: Store, model: LanguageModel) -> None:
+        self.judge = Judge(make_engine(model), model.image_px)
+        self.images = ImageCache(store, model.image_px)
+        self._ratings: dict[str, float] = {}
+
+    def aesthetics(self, image_ids: Sequence[str]) -> np.ndarray:
+        """See `Judge`. An image is rated once, however many calls contain it; a missing answer is retried."""
+        new = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._ratings]
+        ratings = self.judge.aesthetics(self._load(new))
+        answered = zip(new, ratings.tolist(), strict=True)
+        self._ratings.update((image_id, rating) for image_id, rating in answered if not np.isnan(rating))
+        return np.array([self._ratings.get(image_id, np.nan) for image_id in image_ids])
+
+    def accuracy(self, queries: Sequence[str], image_ids: Sequence[str]) -> np.ndarray:
+        """See `Judge`."""
+        return self.judge.accuracy(queries, self._load(image_ids))
+
+    def compare(
+        self, criterion: Criterion, queries: Sequence[str], ids_a: Sequence[str], ids_b: Sequence[str]
+    ) -> Comparison:
+        """See `Judge`."""
+        images_a, images_b = self._load_pairs(ids_a, ids_b)
+        return self.judge.compare(criterion, queries, images_a, images_b)
+
+    def rate_together(
+        self,
+        criterion: Literal["accuracy", "aesthetics"],
+        queries: Sequence[str],
+        ids_a: Sequence[str],
+        ids_b: Sequence[str],
+    ) -> np.ndarray:
+        """See `Judge`."""
+        images_a, images_b = self._load_pairs(ids_a, ids_b)
+        return self.judge.rate_together(criterion, queries, images_a, images_b)
+
+    def _load(self, image_ids: Sequence[str]) -> list[Image.Image]:
+        images = self.images.load(image_ids)
+        return [images[image_id] for image_id in image_ids]
+
+    def _load_pairs(
+        self, ids_a: Sequence[str], ids_b: Sequence[str]
+    ) -> tuple[list[Image.Image], list[Image.Image]]:
+        images = self._load([*ids_a, *ids_b])
+        return images[: len(ids_a)], images[len(ids_a) :]

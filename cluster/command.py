@@ -8,22 +8,60 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+import tyro
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from cluster.errors import UserError
-from cluster.profile import Profile, explain, load_profile
+from cluster.errors import UserError, exit_on_user_error
+from cluster.profile import Profile, Settings, explain, load_profile
+
+Config = TypeVar("Config", bound=BaseModel)
+Section = TypeVar("Section", bound=Settings)
 
 
-class JobConfig(BaseModel):
-    """What every verb is told; a verb's own config extends it."""
+class Options(BaseModel):
+    """Options of a command line: frozen, and an unknown one is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    profile: str = Field("mini", description="a shipped profile's name, or the path of a YAML file")
-    store: str = Field("", description="LanceDB address of the tables, empty = the profile's")
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Keep "(default: None)" out of `--help`: the description says what happens then."""
+        for name, annotation in cls.__annotations__.items():
+            if name in cls.model_fields and cls.model_fields[name].default is None:
+                cls.__annotations__[name] = Annotated[annotation, tyro.conf.arg(help_behavior_hint="")]
+
+
+def _flat(words: Any) -> Any:
+    """One tuple of all `--set` options, each of which takes several values."""
+    if not isinstance(words, list | tuple):
+        return words
+    return tuple(word for group in words for word in ((group,) if isinstance(group, str) else group))
+
+
+class ProfileConfig(Options):
+    """The profile of a command, and what differs from it."""
+
+    profile: str = Field("mini", description="name of a shipped profile, or path of a YAML file")
+    set: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_flat),
+        tyro.conf.arg(
+            constructor=tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], metavar="KEY=VALUE"
+        ),
+    ] = Field(
+        (),
+        description="profile fields to change, such as align.beta=2 label.style=reorg; docs/profile.md lists "
+        "them; an option of the verb itself takes precedence",
+    )
+
+
+class JobConfig(ProfileConfig):
+    """The options that every job has; its own config extends them."""
+
+    store: str | None = Field(None, description="LanceDB address of the tables; default: the profile's store")
 
 
 def main(
@@ -34,19 +72,16 @@ def main(
 ) -> None:
     """Parse `argv` (default: the process's) into the config, run the verb's job, print its report.
 
-    `run` is by default that of the module `job` beside the config's own. It is imported once the options are
-    parsed, so that `--help` waits for neither Ray nor torch. The report is one line of
-    JSON, the last on stdout; whatever libraries and worker processes print meanwhile goes to stderr. Exits
-    with status 2 and one sentence on stderr for a `UserError` or a value that the config refuses.
+    `run` is by default that of the module `job` beside the config's own. It is imported after the options are
+    parsed, so that `--help` waits for neither Ray nor torch. The report is one line of JSON, the last on
+    stdout; everything that libraries and worker processes print goes to stderr. A `UserError`, or a value
+    that the config refuses, ends the process with status 2 and one sentence on stderr.
     """
-    try:
+    with exit_on_user_error():
         config = parse(config_type, argv)
         with stdout_to_stderr():
             report = (run or job_of(config_type))(config)
             _leave_ray()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     print(to_json(report), flush=True)
 
 
@@ -57,34 +92,83 @@ def job_of(config_type: type[BaseModel]) -> Callable[[Any], Mapping[str, Any]]:
 
 
 def _leave_ray() -> None:
-    """Let Ray say all that it has to say: its threads print whenever they like, and the report comes last."""
+    """Shut Ray down before the report is printed: its threads print at any time."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         ray.shutdown()
 
 
-def parse(config_type: type[BaseModel], argv: list[str] | None = None) -> Any:
-    """The config that the command line asks for.
+def parse(config_type: type[Config], argv: list[str] | None = None, **texts: str) -> Config:
+    """The config of a command line; `texts` (prog, description) are for its help.
 
     Raises:
         UserError: a value out of range.
         SystemExit: unknown or missing options (status 2), or `--help` (status 0).
     """
-    import tyro  # here, so that a verb called in-process does not pay for it
-
     try:
-        return tyro.cli(config_type, args=argv)
+        return tyro.cli(config_type, args=argv, **texts)
     except ValidationError as error:
-        raise UserError(explain(error)) from None
+        raise UserError(explain(error, config_type)) from None
+
+
+def validated(config_type: type[Config], values: Any) -> Config:
+    """The config of a mapping, such as the arguments of a Serve YAML file; a config is returned as it is.
+
+    Raises:
+        UserError: an unknown key, or a value out of range.
+    """
+    try:
+        return config_type.model_validate(values)
+    except ValidationError as error:
+        raise UserError(explain(error, config_type)) from None
+
+
+def profile_of(config: ProfileConfig) -> Profile:
+    """The profile that a config names, with its `set` and `store` applied.
+
+    Raises:
+        UserError: no such profile, or a value of `set` that is malformed or that the profile refuses.
+    """
+    overrides = dict(map(_override, config.set))
+    if isinstance(config, JobConfig) and config.store:
+        overrides["store"] = config.store
+    return load_profile(config.profile, **overrides)
+
+
+def _override(word: str) -> tuple[str, Any]:
+    """`"align.beta=2"` -> `("align.beta", 2)`: the value is a YAML scalar, and nothing stands for null."""
+    key, equals, value = word.partition("=")
+    if not key or not equals:
+        raise UserError(f"--set {word!r} is not of the form key=value, such as align.beta=2.")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {word!r}: {value!r} is not a valid YAML value.") from None
 
 
 def settings(config: JobConfig) -> tuple[Profile, Any]:
-    """The profile that a config names, with its store override applied, and the `Store` of its tables."""
+    """The profile of a config, and the `Store` of its tables. Raises UserError as `profile_of` does."""
     from cluster.tables import Store  # LanceDB takes a second to import: `--help` does not wait for it
 
-    overrides = {"store": config.store} if config.store else {}
-    profile = load_profile(config.profile, **overrides)
+    profile = profile_of(config)
     return profile, Store(profile.store)
+
+
+def merged(group: Section, config: BaseModel, **others: Any) -> Section:
+    """A section of the profile with the options of the same names, where they are given, in place of its own.
+
+    `others` are further values for fields of the section; None leaves the profile's.
+
+    Raises:
+        UserError: the values do not fit together.
+    """
+    names = type(group).model_fields.keys() & type(config).model_fields.keys()
+    options = {name: getattr(config, name) for name in names} | others
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return type(group).model_validate(group.model_dump() | given)
+    except ValidationError as error:
+        raise UserError(explain(error, type(group))) from None
 
 
 def save_config(config: BaseModel, folder: str | Path) -> Path:

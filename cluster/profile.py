@@ -117,7 +117,9 @@ class Label(Settings):
     top_k: int = Field(100, ge=2, description="K: images retrieved for a rephrased query, a count")
     rows: int = Field(5, ge=1, description="u: rows of the partial order, a count")
     columns: int = Field(5, ge=1, description="v: images in a row of the partial order, a count")
-    stride: int = Field(4, ge=1, description="step between the images taken from the order by accuracy, a count")
+    stride: int = Field(
+        4, ge=1, description="step between the images taken from the order by accuracy, a count"
+    )
     min_accuracy: float = Field(
         3.0, ge=1, le=5, description="lowest accuracy of an image that the teacher keeps, 1 to 5"
     )
@@ -128,7 +130,7 @@ class Label(Settings):
         if needed > self.top_k:
             raise ValueError(
                 f"top_k {self.top_k} is too small: rows {self.rows} x columns {self.columns} "
-                f"at stride {self.stride} need {needed} images"
+                f"at stride {self.stride} need {needed} images: raise top_k, or lower rows, columns or stride"
             )
         return self
 
@@ -234,8 +236,8 @@ class Serve(Settings):
     requests_per_minute: int | None = Field(
         None,
         ge=1,
-        description="most requests of one key (without keys, of one address; behind HAProxy, of all addresses "
-        "together) in a minute and replica, a count; default: no limit",
+        description="most requests of one key per minute and replica, a count; without keys it counts those "
+        "of one address, behind HAProxy those of all addresses; default: no limit",
     )
     log_queries: bool = Field(False, description="write the words of queries into the log")
 
@@ -304,11 +306,13 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """
     parts = []
     for item in error.errors():
-        field = ".".join(map(str, item["loc"])) or "the whole"
+        field = ".".join(map(str, item["loc"]))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             parts.append(f"{field} is unknown: {_suggestion(field, model)}")
-        elif item["type"] == "missing":
+        elif not item["loc"]:
+            parts.append(message)
+        elif item["type"] == "missing" or isinstance(item["input"], Mapping):
             parts.append(f"{field}: {message}")
         else:
             parts.append(f"{field} = {item['input']!r}: {message}")

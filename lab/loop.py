@@ -61,21 +61,24 @@ def kept_epochs(training: str) -> Iterator[tuple[int, dict[str, Any]]]:
 class Loop:
     """One studio, its store, and the verbs with what they share.
 
-    seed: of the studio, the training order and the samples. prefix: before the names of the stages.
+    seed: of the studio, the training order and the samples. set: changed profile fields. prefix: before the
+    names of the stages.
     """
 
     folder: Path
     profile: str
     seed: int
     stages: Stages
-    store: str = ""
+    set: tuple[str, ...] = ()
+    store: str | None = None
     num_images: int = 4000
     num_queries: int = 160
     prefix: str = ""
     common: dict = field(init=False)
 
     def __post_init__(self) -> None:
-        common = {"profile": self.profile, "store": self.store or str(self.folder / "store")}
+        store = self.store or str(self.folder / "store")
+        common = {"profile": self.profile, "set": self.set, "store": store}
         object.__setattr__(self, "common", common)
 
     @property

@@ -1,12 +1,12 @@
 """`python -m serve_app`: the entry point of `kallos serve`."""
 
 from cluster import command
-from serve_app.config import ServeArgs
+from serve_app.config import ServeConfig
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, deploy, wait for a signal, take it down, print the report."""
-    command.main(ServeArgs, argv)
+    command.main(ServeConfig, argv)
 
 
 if __name__ == "__main__":

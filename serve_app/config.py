@@ -1,53 +1,50 @@
-"""What the search endpoint is told at its start: the fields of the command line and of the Serve YAML."""
+"""Options of `kallos serve`, which are also the arguments in Serve YAML files."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from cluster.profile import Profile, load_profile
+from cluster import command
+from cluster.profile import Profile
 from serve_app.http.keys import check_exposure
 
 
-class ServeArgs(BaseModel):
-    """Typed arguments of `serve_app.app:build_app`. What is left empty comes from the profile."""
+class ServeConfig(command.JobConfig):
+    """Serve the search over HTTP, with a page."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    profile: str = Field("mini", description="a shipped profile's name, or the path of a YAML file")
-    store: str = Field("", description="LanceDB address of the tables, empty = the profile's")
-    host: str = Field("", description="address to listen on, empty = the profile's")
+    host: str | None = Field(None, description="address to listen on; default: the profile's serve.host")
     port: int | None = Field(
-        None, ge=0, le=65535, description="port to listen on, 0 = any free one, none = the profile's"
+        None,
+        ge=0,
+        le=65535,
+        description="port to listen on, 0 takes any free one; default: the profile's serve.port",
     )
-    keys_file: str = Field("", description="file of API keys, `name:key` a line, empty = the profile's")
+    keys_file: str | None = Field(
+        None,
+        description="file of API keys, one `name:key` per line; default: the profile's serve.keys_file",
+    )
     num_replicas: int | None = Field(
-        None, ge=1, description="copies of the deployment, a fixed count, none = the profile's"
+        None,
+        ge=1,
+        description="replicas of the search, a fixed count; default: the profile's serve.num_replicas to "
+        "serve.max_replicas",
     )
     systems: tuple[str, ...] = Field(
         ("live", "baseline"),
         min_length=1,
         description="aliases of the encoders that answer, the default one first",
     )
-    examples: tuple[str, ...] = Field(
-        (), description="queries that the page offers, empty = drawn from captions"
+    examples: tuple[str, ...] | None = Field(
+        None, description="queries that the page suggests; default: drawn from the captions"
     )
 
 
-def settings(args: ServeArgs) -> Profile:
-    """The profile that the arguments name, with their overrides applied.
+def resolve_profile(config: ServeConfig) -> Profile:
+    """The profile of a config, with its options applied.
 
     Raises:
-        UserError: no such profile, a value that it refuses, a wrong keys file, or a host that others reach
-            without a keys file.
+        UserError: no such profile, a value that it refuses, a wrong keys file, or a host that other machines
+            can reach without a keys file.
     """
-    serve = {
-        "host": args.host or None,
-        "port": args.port or None,
-        "keys_file": args.keys_file or None,
-        "num_replicas": args.num_replicas,
-        "max_replicas": args.num_replicas,
-    }
-    overrides: dict = {"serve": {key: value for key, value in serve.items() if value is not None}}
-    if args.store:
-        overrides["store"] = args.store
-    profile = load_profile(args.profile, **overrides)
-    check_exposure(profile.serve.host, profile.serve)
-    return profile
+    profile = command.profile_of(config)
+    serve = command.merged(profile.serve, config, max_replicas=config.num_replicas)
+    check_exposure(serve.host, serve)
+    return profile.model_copy(update={"serve": serve})

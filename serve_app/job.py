@@ -5,23 +5,25 @@ import sys
 import threading
 import time
 
-from serve_app.config import ServeArgs, settings
+from serve_app.config import ServeConfig, resolve_profile
 
 
-def run(args: ServeArgs, stop: threading.Event | None = None) -> dict:
-    """Serve until SIGINT, SIGTERM or the caller's thread sets `stop`; returns address and seconds served."""
-    settings(args)  # a wrong profile is refused before Ray and torch, which take seconds to import
+def run(config: ServeConfig, stop: threading.Event | None = None) -> dict:
+    """Serve until SIGINT, SIGTERM or another thread sets `stop`; returns address and seconds served."""
+    resolve_profile(config)  # an error is reported before the slow imports of Ray and torch
     from serve_app import app
 
     stop = stop or threading.Event()
-    address = app.deploy(args)
+    address = app.deploy(config)
     started = time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):  # after Ray's own handlers, which end the process at once
-        signal.signal(number, lambda *_: stop.set())
+    for signum in (signal.SIGINT, signal.SIGTERM):  # replaces Ray's handlers, which end the process at once
+        signal.signal(signum, lambda *_: stop.set())
     print(
-        f"Kallos answers at {address} (API at {address}/docs). Ctrl-C ends it.", file=sys.stderr, flush=True
+        f"Kallos answers at {address} (API at {address}/docs). Press Ctrl-C to stop.",
+        file=sys.stderr,
+        flush=True,
     )
     stop.wait()
-    print("Stopping: answers under way are finished first.", file=sys.stderr, flush=True)
+    print("Stopping after the running requests.", file=sys.stderr, flush=True)
     app.shutdown()
     return {"address": address, "seconds": round(time.monotonic() - started, 1)}

@@ -9,22 +9,41 @@ from cluster.profile import Objective
 
 
 class AlignConfig(command.JobConfig):
-    """What to align, and with what; the rest is the profile's `align` and `guard`."""
+    """Align an encoder with the preferences of the store."""
 
-    run_id: str = Field(
-        "",
-        description="run whose preferences to learn from, several separated by commas, empty = all; "
-        "`feedback` is what people chose",
+    run_id: str | None = Field(
+        None,
+        description="runs whose preferences are used, separated by commas; `feedback` is what people chose; "
+        "default: all runs",
     )
     parent: str = Field("baseline", description="alias or fingerprint of the encoder to start from")
-    where: str = Field("", description="SQL filter on the images whose captions anchor the encoder")
-    out: str = Field("", description="folder for the encoder and training state, empty = beside the store")
-    mode: Literal["", "both", "text"] = Field("", description="which towers learn, empty = the profile's")
-    objective: Literal[""] | Objective = Field("", description="preference loss, empty = the profile's")
-    epochs: int = Field(0, ge=0, description="passes over the preferences, 0 = the profile's")
-    learning_rate: float = Field(0.0, ge=0, description="AdamW's peak step size, 0 = the profile's")
-    num_workers: int = Field(0, ge=0, description="training workers, 0 = the profile's")
-    seed: int = Field(-1, ge=-1, description="seed of order and sampling, -1 = the profile's")
+    where: str | None = Field(
+        None,
+        description="SQL filter on the images whose captions anchor the encoder; default: all images",
+    )
+    out: str | None = Field(
+        None, description="folder for the encoder and the training state; default: beside the store"
+    )
+    mode: Literal["both", "text"] | None = Field(
+        None, description="towers that train; default: the profile's align.mode"
+    )
+    objective: Objective | None = Field(
+        None, description="preference loss; default: the profile's align.objective"
+    )
+    epochs: int | None = Field(
+        None, ge=1, description="passes over the preferences, a count; default: the profile's align.epochs"
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, description="AdamW's peak learning rate; default: the profile's align.learning_rate"
+    )
+    num_workers: int | None = Field(
+        None, ge=1, description="training workers, a count; default: the profile's align.num_workers"
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        description="seed of the training order and of sampling; default: the profile's align.seed",
+    )
     keep_epochs: bool = Field(
-        False, description="leave each epoch's checkpoint in the training state, to measure them all later"
+        False, description="keep the checkpoint of every epoch in the training state, to measure each later"
     )

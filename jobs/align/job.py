@@ -13,7 +13,6 @@ import torch
 from actors.encoder import Encoder, save_encoder
 from cluster import command, session
 from cluster.errors import UserError
-from cluster.profile import Align
 from cluster.schemas import HUMAN, near_ties
 from cluster.tables import EncoderRecord, Store
 from jobs.align import prepare
@@ -30,7 +29,7 @@ def run(config: AlignConfig) -> dict[str, Any]:
     """Align, save, register; returns the report."""
     started = time.perf_counter()
     profile, store = command.settings(config)
-    settings = resolve(config, profile.align)
+    settings = command.merged(profile.align, config)
     out = output_folder(config, store)
     record = store.encoder(config.parent)
     read = read_pairs(store, config.run_id, record.encoder)
@@ -68,7 +67,7 @@ def run(config: AlignConfig) -> dict[str, Any]:
         "parent": record.encoder,
         "checkpoint": checkpoint,
         "mode": settings.mode,
-        "run_id": config.run_id,
+        "run_id": config.run_id or "",
         "wise_ft_alpha": profile.guard.wise_ft_alpha,
         "training": str(folder),
         "num_queries": schedule.num_queries,
@@ -90,18 +89,6 @@ def counts(pairs: pa.Table) -> dict[str, int]:
         "num_inconsistent": pc.sum(pc.invert(pairs["consistent"])).as_py(),
         "num_human": pc.sum(pc.equal(pairs["source"], HUMAN)).as_py(),
     }
-
-
-def resolve(config: AlignConfig, defaults: Align) -> Align:
-    """The profile's settings with those that the command line gives laid over them."""
-    given = {
-        name: getattr(config, name)
-        for name in ("mode", "objective", "epochs", "learning_rate", "num_workers")
-    }
-    given = {name: value for name, value in given.items() if value}
-    if config.seed >= 0:
-        given["seed"] = config.seed
-    return defaults.model_copy(update=given)
 
 
 def output_folder(config: AlignConfig, store: Store) -> Path:

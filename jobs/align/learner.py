@@ -42,7 +42,7 @@ class Plan:
 
     model: str  # the parent's checkpoint
     precision: str
-    num_threads: int  # torch threads of a worker, 0 = torch's own choice
+    num_threads: int | None  # torch threads of a worker, None = torch's own choice
     num_steps: int  # optimiser steps of an epoch
     batches_per_step: int  # per worker
     num_feeders: int  # tasks that make batches at a time, for all workers together

@@ -39,7 +39,7 @@ def weigh(pairs: pa.Table, settings: Align) -> pa.Table:
 
 
 def plan_batches(
-    store: Store, pairs: pa.Table, where: str, settings: Align, guard: Guard
+    store: Store, pairs: pa.Table, where: str | None, settings: Align, guard: Guard
 ) -> tuple[Schedule, CaptionPairs]:
     """The order of batches, and the caption pairs drawn for the whole run.
 

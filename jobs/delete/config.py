@@ -6,8 +6,8 @@ from cluster import command
 
 
 class DeleteConfig(command.JobConfig):
-    """Which images."""
+    """Remove images from every table and index."""
 
     image_ids: tuple[str, ...] = Field(
-        min_length=1, description="the images, each the sha256 of its file's bytes, 64 hex characters"
+        min_length=1, description="images to remove, each the sha256 of its file's bytes, 64 hex characters"
     )

@@ -6,8 +6,8 @@ from cluster import command
 
 
 class FeedbackConfig(command.JobConfig):
-    """Where the votes go."""
+    """Summarise what people chose, and export their votes."""
 
-    export: str = Field(
-        "", description="Parquet file to write the votes of blind comparisons to, empty = report alone"
+    export: str | None = Field(
+        None, description="Parquet file for the votes of blind comparisons; default: no export"
     )

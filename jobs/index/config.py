@@ -6,8 +6,10 @@ from cluster import command
 
 
 class IndexConfig(command.JobConfig):
-    """Whose index, over which images."""
+    """Embed the images with an encoder and build its index."""
 
     encoder: str = Field("live", description="alias or fingerprint of a registered encoder")
-    where: str = Field("", description="SQL filter on the images table, empty = every image")
-    optimize: bool = Field(False, description="embed nothing: index new rows, join small files, measure")
+    where: str | None = Field(None, description="SQL filter on the images table; default: all images")
+    optimize: bool = Field(
+        False, description="embed nothing; add new rows to the index, merge small files, and measure"
+    )

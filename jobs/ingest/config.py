@@ -41,6 +41,6 @@ class IngestConfig(command.JobConfig):
     flush_seconds: float = Field(
         5.0,
         ge=0,
-        description="longest time between writes to the tables, seconds; a killed run loses at most that much",
+        description="longest time between writes to the tables, seconds; a killed run loses that much",
     )
     preview_px: int = Field(256, ge=16, description="longer side of the stored previews, pixels")

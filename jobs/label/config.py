@@ -8,41 +8,62 @@ from cluster import command
 
 
 class LabelConfig(command.JobConfig):
-    """Which queries, and how their images are ordered. "auto", 0 and empty take the profile's value."""
+    """Turn queries into preferences."""
 
-    queries: str = Field(
-        "",
-        description="file of queries: .parquet, .csv or .jsonl with a column `query`, or .txt with one a "
-        "line; empty = drawn from the captions",
+    queries: str | None = Field(
+        None,
+        description="file of queries: .parquet, .csv or .jsonl with a column `query`, or .txt with one query "
+        "per line; default: drawn from the captions",
     )
-    num_queries: int = Field(
-        0, ge=0, description="queries to label, a count; 0 = all of the file, or 64 drawn from captions"
+    num_queries: int | None = Field(
+        None,
+        ge=1,
+        description="queries to label, a count; default: all of the file, or 64 drawn from the captions",
     )
-    style: Literal["auto", "original", "repeat", "detail", "k_list", "kw_dict", "reorg"] = Field(
-        "auto", description="how the language model rephrases a query"
+    style: Literal["original", "repeat", "detail", "k_list", "kw_dict", "reorg"] | None = Field(
+        None, description="the way the rephraser writes; default: the profile's label.style"
     )
-    source: Literal["auto", "scorer", "lmm_score", "lmm_pair"] = Field(
-        "auto", description="what orders images by beauty"
+    source: Literal["scorer", "lmm_score", "lmm_pair"] | None = Field(
+        None,
+        description="who orders images by beauty: a scorer, or the judge by ratings or by comparisons; "
+        "default: the profile's label.source",
     )
-    semantic: Literal["auto", "encoder", "judge"] = Field(
-        "auto",
-        description="what orders images by accuracy: the retrieval's own score, or the judge, asked for each "
-        "of the top_k images; source scorer takes the retrieval's unless told otherwise",
+    semantic: Literal["encoder", "judge"] | None = Field(
+        None,
+        description="who rates accuracy: the reference encoder, or the judge; default: the encoder with "
+        "source `scorer`, otherwise the profile's label.semantic",
     )
     scorer: Literal["prompts", "axis", "head"] = Field(
-        "prompts", description="with source scorer: pairs of prompts, a rank axis, or a linear head"
+        "prompts", description="with source `scorer`: pairs of prompts, a rank axis, or a linear head"
     )
-    ratings: str = Field(
-        "",
-        description="table (.parquet, .csv, .jsonl) of `image_id`, `rating` that axis and head are fitted on",
+    ratings: str | None = Field(
+        None,
+        description="table (.parquet, .csv, .jsonl) with `image_id` and `rating`, on which axis and head are "
+        "fitted; default: none",
     )
     encoder: str = Field("baseline", description="alias or fingerprint of the reference encoder")
-    where: str = Field("", description="SQL filter on the embeddings table, such as source = 'photos'")
-    top_k: int = Field(0, ge=0, description="K: images retrieved for a query, a count")
-    rows: int = Field(0, ge=0, description="u: rows of the partial order, a count")
-    columns: int = Field(0, ge=0, description="v: images in a row of the partial order, a count")
-    stride: int = Field(0, ge=0, description="every stride-th image of the semantic order is taken")
-    queries_per_call: int = Field(
-        8, ge=1, description="queries that one call reranks and the tables receive together, a count"
+    where: str | None = Field(
+        None,
+        description="SQL filter on the embeddings table, such as source = 'photos'; default: all images",
     )
-    seed: int = Field(0, ge=0, description="fixes which queries are drawn")
+    top_k: int | None = Field(
+        None, ge=2, description="K: images retrieved for a query, a count; default: the profile's label.top_k"
+    )
+    rows: int | None = Field(
+        None, ge=1, description="u: rows of the partial order, a count; default: the profile's label.rows"
+    )
+    columns: int | None = Field(
+        None,
+        ge=1,
+        description="v: images in a row of the partial order, a count; default: the profile's label.columns",
+    )
+    stride: int | None = Field(
+        None,
+        ge=1,
+        description="step between the images taken from the order by accuracy, a count; "
+        "default: the profile's label.stride",
+    )
+    queries_per_call: int = Field(
+        8, ge=1, description="queries that are re-ranked and written together, a count"
+    )
+    seed: int = Field(0, ge=0, description="seed of the queries that are drawn")

@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from actors.engine import model_path
 from actors.judge import identity as prompts_identity
-from actors.pool import through, user_error_in
+from actors.stages import add_stage, find_user_error
 from actors.rephraser import MODEL_STYLES, Rephrase
 from actors.scorers import LinearHead, PromptPairs, RankAxis, Scorer
 from cluster import command, session
@@ -48,7 +48,7 @@ class Plan:
     style: str
     order: Order
     top_k: int
-    where: str
+    where: str | None
     queries_per_call: int
     run: Run
 
@@ -115,16 +115,13 @@ def make_plan(config: LabelConfig) -> Plan:
     profile, store = command.settings(config)
     encoder = store.encoder(config.encoder)
     store.open(embeddings_table(encoder.encoder))
-    style = profile.label.style if config.style == "auto" else config.style
-    source = profile.label.source if config.source == "auto" else config.source
-    preset = "encoder" if source == "scorer" else profile.label.semantic
-    semantic = preset if config.semantic == "auto" else config.semantic
-    values = {
-        name: getattr(config, name) or getattr(profile.label, name) for name in ("rows", "columns", "stride")
-    }
-    order = Order(source=source, semantic=semantic, grid=Grid(**values))
-    top_k = config.top_k or profile.label.top_k
-    _check_grid(order.grid, top_k)
+    settings = command.merged(profile.label, config)
+    style, source = settings.style, settings.source
+    semantic = config.semantic or ("encoder" if source == "scorer" else settings.semantic)
+    grid = Grid(settings.rows, settings.columns, settings.stride)
+    if grid.num_images < 2:
+        raise UserError("rows x columns is 1: two images are needed to prefer one.")
+    order = Order(source=source, semantic=semantic, grid=grid)
     _check_scorer(config, source)
     judge = judged_by(profile, order, config.scorer)
     determines = {
@@ -132,15 +129,16 @@ def make_plan(config: LabelConfig) -> Plan:
         "style": style,
         "rephraser": rephrased_by(profile.rephraser) if style in MODEL_STYLES else [],
         "judge": judge,
-        "image_px": profile.judge.image_px if order.needs_judge else 0,
+        "image_px": (profile.judge.image_px or 0) if order.needs_judge else 0,
         "prompts": prompts_identity(),
         "order": asdict(order),
         "scorer": [config.scorer, _digest_file(config.ratings)] if source == "scorer" else [],
-        "top_k": top_k,
-        "where": config.where,
+        "top_k": settings.top_k,
+        "where": config.where or "",
     }
     run = Run(run_id=short_hash(determines), style=style, source=source, judge=judge, encoder=encoder.encoder)
-    return Plan(profile, store, encoder, style, order, top_k, config.where, config.queries_per_call, run)
+    where, size = config.where, config.queries_per_call
+    return Plan(profile, store, encoder, style, order, settings.top_k, where, size, run)
 
 
 def rephrased_by(model: LanguageModel) -> list[Any]:
@@ -191,7 +189,7 @@ def label_queries(plan: Plan, config: LabelConfig, queries: list[str]) -> Counts
             num_done += done.num_rows
             print(f"labelled {num_done}/{len(queries)} queries", file=sys.stderr, flush=True)
     except RayError as error:
-        raise user_error_in(error) or error from None
+        raise find_user_error(error) or error from None
     return counts
 
 
@@ -230,12 +228,12 @@ def pipeline(plan: Plan, queries: list[str], scorer: Scorer | None) -> ray.data.
     size = profile.rephraser.stage.batch_size
     table = pa.table({"query": queries})
     rows = ray.data.from_arrow([table.slice(start, size) for start in range(0, len(queries), size)])
-    rows = through(rows, Rephrase, rephrase, resources["rephrase"], batch_format="numpy")
-    rows = through(rows, Retrieve, retrieve, resources["retrieve"])
+    rows = add_stage(rows, Rephrase, rephrase, resources["rephrase"], batch_format="numpy")
+    rows = add_stage(rows, Retrieve, retrieve, resources["retrieve"])
     # Small blocks from here on: what is ready is written, so that a killed run loses little.
     rows = rows.repartition(target_num_rows_per_block=plan.queries_per_call)
-    rows = through(rows, Rerank, rerank, resources["rerank"], batch_size=plan.queries_per_call)
-    return through(rows, Write, write, resources["write"], batch_size=plan.queries_per_call)
+    rows = add_stage(rows, Rerank, rerank, resources["rerank"], batch_size=plan.queries_per_call)
+    return add_stage(rows, Write, write, resources["write"], batch_size=plan.queries_per_call)
 
 
 def make_scorer(config: LabelConfig, plan: Plan) -> Scorer | None:
@@ -261,21 +259,11 @@ def make_scorer(config: LabelConfig, plan: Plan) -> Scorer | None:
         raise UserError(f"The ratings {config.ratings!r} cannot be learned from: {error}") from None
 
 
-def _check_grid(grid: Grid, top_k: int) -> None:
-    needed = (grid.num_images - 1) * grid.stride + 1
-    if needed > top_k:
-        raise UserError(
-            f"{grid.rows} rows of {grid.columns} images with stride {grid.stride} need {needed} images and "
-            f"top_k is {top_k}: raise top_k, or lower rows, columns or stride."
-        )
-    if grid.num_images < 2:
-        raise UserError("rows x columns is 1: two images are needed to prefer one.")
-
-
 def _check_scorer(config: LabelConfig, source: str) -> None:
-    if source == "scorer" and config.scorer != "prompts" and not Path(config.ratings).is_file():
+    if source == "scorer" and config.scorer != "prompts" and not Path(config.ratings or "").is_file():
         raise UserError(
-            f"scorer {config.scorer!r} is fitted on ratings, and there is no file {config.ratings!r}."
+            f"Scorer {config.scorer!r} is fitted on ratings, and there is no file {config.ratings!r}: "
+            "give one with --ratings."
         )
 
 
@@ -299,7 +287,7 @@ def _edges(path: Path) -> bytes:
         return first + file.read(EDGE_BYTES)
 
 
-def _digest_file(path: str) -> str:
+def _digest_file(path: str | None) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
 
 

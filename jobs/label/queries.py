@@ -11,8 +11,8 @@ from cluster.tables import Store, embeddings_table
 NUM_DRAWN = 64
 
 
-def read_queries(path: str, num_queries: int) -> list[str]:
-    """The file's queries, distinct, in its order; the first `num_queries` of them unless 0.
+def read_queries(path: str, num_queries: int | None = None) -> list[str]:
+    """The file's queries, distinct, in its order; the first `num_queries` of them, None for all.
 
     Raises:
         UserError: the file cannot be read, or there is no query in it.
@@ -20,16 +20,18 @@ def read_queries(path: str, num_queries: int) -> list[str]:
     queries = distinct(query_texts(path))
     if not queries:
         raise UserError(f"The file of queries {path!r} holds no query.")
-    return queries[: num_queries or None]
+    return queries[:num_queries]
 
 
-def draw_queries(store: Store, fingerprint: str, where: str, num_queries: int, seed: int) -> list[str]:
+def draw_queries(
+    store: Store, fingerprint: str, where: str | None, num_queries: int | None, seed: int
+) -> list[str]:
     """Distinct captions of the images that `where` keeps, drawn by the seed; fewer when there are fewer.
 
     Raises:
         UserError: no image has a caption.
     """
-    table = store.read(embeddings_table(fingerprint), ["caption"], where or None)
+    table = store.read(embeddings_table(fingerprint), ["caption"], where)
     captions = sorted(distinct([text or "" for text in table["caption"].to_pylist()]))
     if not captions:
         raise UserError("No image has a caption to draw queries from: give a file with --queries.")

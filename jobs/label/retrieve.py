@@ -24,7 +24,7 @@ class Retrieve:
         encoder: EncoderModel,
         fingerprint: str,
         top_k: int,
-        where: str,
+        where: str | None,
         with_vectors: bool,
     ):
         self.encoder = Encoder.load(

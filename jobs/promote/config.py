@@ -7,10 +7,10 @@ from cluster import command
 
 
 class PromoteConfig(command.JobConfig):
-    """Which encoder becomes `live`."""
+    """Make an encoder `live`."""
 
     encoder: tyro.conf.Positional[str] = Field(
         "candidate", description="alias or fingerprint of the encoder to promote"
     )
-    rollback: bool = Field(False, description="let `live` name what it named before, whatever is given")
-    dry_run: bool = Field(False, description="check and tell, and change nothing")
+    rollback: bool = Field(False, description="point `live` back to its previous encoder, and ignore ENCODER")
+    dry_run: bool = Field(False, description="run the checks and report, but change nothing")

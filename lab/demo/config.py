@@ -6,7 +6,7 @@ from cluster.command import JobConfig
 
 
 class DemoConfig(JobConfig):
-    """The demo's sizes."""
+    """Run the whole loop on a small studio, then serve its page."""
 
     out: str = Field("runs/demo", description="folder of the demo; an existing one must have the same sizes")
     seed: int = Field(0, ge=0, description="seed of the studio, the training order and the samples")
@@ -14,4 +14,9 @@ class DemoConfig(JobConfig):
     num_queries: int = Field(160, ge=8, description="training queries to label, a count")
     num_eval_queries: int = Field(60, ge=12, description="held-out queries to evaluate on, a count")
     serve: bool = Field(True, description="serve the page at the end, until Ctrl-C")
-    port: int = Field(-1, ge=-1, description="port of the page: 0 = any free one, -1 = the profile's")
+    port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port of the page, 0 takes any free one; default: the profile's serve.port",
+    )

@@ -24,6 +24,7 @@ from jobs.promote import job as promotion
 from jobs.promote.config import PromoteConfig
 from lab.demo.config import DemoConfig
 from lab.loop import Loop, Stages, split
+from serve_app.config import ServeConfig
 
 METRICS = (
     ("recall@1", "caption recall@1"),
@@ -84,7 +85,7 @@ def all_stages(config: DemoConfig, loop: Loop) -> dict[str, dict]:
 def promote(config: DemoConfig) -> str:
     """Let `live` name the candidate unless `kallos promote` refuses; returns what was decided."""
     try:
-        told = promotion.run(PromoteConfig(profile=config.profile, store=config.store))
+        told = promotion.run(PromoteConfig(profile=config.profile, set=config.set, store=config.store))
     except UserError as error:
         return f"not promoted: {error}"
     drop = told["recall_drop"]
@@ -115,8 +116,8 @@ def serve(config: DemoConfig, console: Console) -> None:
     """Serve the page until Ctrl-C or SIGTERM."""
     from serve_app import app  # here: Serve and the server's models take seconds to import
 
-    port = {} if config.port < 0 else {"port": config.port}
-    address = app.deploy({"profile": config.profile, "store": config.store, "examples": EXAMPLES, **port})
+    common = {"profile": config.profile, "set": config.set, "store": config.store}
+    address = app.deploy(ServeConfig(**common, port=config.port, examples=EXAMPLES))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -134,8 +135,9 @@ def run(config: DemoConfig) -> dict:
     folder = prepare_folder(config)
     config = config.model_copy(update={"store": config.store or str(folder / "store")})
     stages = Stages(total=6)
+    sizes = {"num_images": config.num_images, "num_queries": config.num_queries}
     loop = Loop(
-        folder, config.profile, config.seed, stages, config.store, config.num_images, config.num_queries
+        folder, config.profile, config.seed, stages, set=config.set, store=config.store, **sizes
     )
     results = all_stages(config, loop)
     report = summary(config, results, stages.seconds)

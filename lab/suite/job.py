@@ -19,7 +19,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from cluster import command
-from cluster.profile import Objective, Profile, load_profile
+from cluster.profile import Objective, Profile
 from cluster.tables import now
 from jobs.evaluate import compare, output_files
 from jobs.evaluate.config import DRAWING, EvaluateConfig
@@ -64,7 +64,7 @@ def suite(config: EvaluateConfig) -> dict:
 
     Raises UserError for the user's mistakes.
     """
-    folder, profile = Path(config.out), load_profile(config.profile)
+    folder, profile = Path(config.out), command.profile_of(config)
     seeds = [config.seed + number for number in range(config.num_seeds)]
     went_on = any((folder / f"seed{seed}" / WORLD).is_file() for seed in seeds)
     command.save_config(config, folder)
@@ -74,7 +74,7 @@ def suite(config: EvaluateConfig) -> dict:
     stages = Stages(total=9 * len(seeds) + 2 + sum(1 + bool(label) for label, _ in changed))
     sizes = {"num_images": config.num_images, "num_queries": config.num_train_queries}
     loops = [
-        Loop(folder / f"seed{seed}", config.profile, seed, stages, prefix=f"seed {seed}: ", **sizes)
+        Loop(folder / f"seed{seed}", config.profile, seed, stages, set=config.set, prefix=f"seed {seed}: ", **sizes)
         for seed in seeds
     ]
     for loop in loops:
@@ -169,7 +169,7 @@ def _table(loop: Loop, name: str) -> Path:
 def _made_of(config: EvaluateConfig, **others: object) -> dict:
     """What a table is made of: the evaluation, the profile's content, and what else decides its figures."""
     asked = config.model_dump(mode="json", exclude=set(DRAWING))
-    return {"config": asked, "profile": load_profile(config.profile).model_dump(mode="json"), **others}
+    return {"config": asked, "profile": command.profile_of(config).model_dump(mode="json"), **others}
 
 
 def write_series(series: dict[str, dict[str, per_query.Series]], path: Path, made_of: dict) -> None:
@@ -222,7 +222,7 @@ def compare_variants(config: EvaluateConfig, loop: Loop, variants: tuple[Variant
     path, made_of = _table(loop, name), _variants_of(config, loop, variants)
     if is_made_of(path, made_of):
         return
-    own, world, profile = evaluation_of(config, loop), _world(loop), load_profile(config.profile)
+    own, world, profile = evaluation_of(config, loop), _world(loop), command.profile_of(config)
     series, told = {}, {}
     for variant in variants:
         labelled, aligned = world["label"], world["text"]  # the profile's own

@@ -3,20 +3,30 @@
 from typing import Annotated
 
 import tyro
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from cluster import command
 
 
-class SearchArgs(BaseModel):
-    """Typed arguments of `kallos search`. What is left out takes the server's default."""
+class SearchConfig(command.ProfileConfig):
+    """Search a running server."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    query: tyro.conf.Positional[str] = Field("", description="what to look for, in words")
-    image: str = Field("", description="an image to look for: a file, an image_id, or an http(s) URL")
-    negatives: tuple[str, ...] = Field((), description="what not to show, in words")
-    system: str = Field("", description="which system answers, such as live or baseline")
-    k: Annotated[int | None, tyro.conf.arg(aliases=["-k"])] = Field(None, ge=1, description="images, a count")
-    json_: Annotated[bool, tyro.conf.arg(name="json")] = Field(False, description="print the answer as JSON")
-    server: str = Field("", description="address of the server, empty = that of the profile")
-    key: str = Field("", description="API key, empty = that of the environment variable KALLOS_KEY")
-    profile: str = Field("mini", description="the profile whose host and port are asked")
+    query: tyro.conf.Positional[str] = Field("", description="what to search for, in words")
+    image: str | None = Field(
+        None, description="image to search for: a file, an image_id, or an http(s) URL; default: none"
+    )
+    negatives: tuple[str, ...] = Field((), description="what the results should not show, in words")
+    system: str | None = Field(
+        None, description="system that answers, such as live or baseline; default: the server's first"
+    )
+    k: Annotated[int | None, tyro.conf.arg(aliases=["-k"])] = Field(
+        None, ge=1, description="results, a count; default: the server's"
+    )
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = Field(
+        False, description="print the response as one line of JSON"
+    )
+    server: str | None = Field(
+        None,
+        description="address of the server; default: the profile's serve.host and serve.port",
+    )
+    key: str | None = Field(None, description="API key; default: the environment variable KALLOS_KEY")

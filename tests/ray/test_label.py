@@ -164,7 +164,7 @@ def test_a_scorer_fitted_on_ratings_orders_alone(world, tmp_path):
     ratings = tmp_path / "ratings.csv"
     lines = [f"{number:064x},{number % 7}" for number in range(NUM_IMAGES)]
     ratings.write_text("image_id,rating\n" + "\n".join(lines), encoding="utf-8")
-    told = {"source": "scorer", "semantic": "auto", "scorer": "head", "ratings": str(ratings)}
+    told = {"source": "scorer", "semantic": None, "scorer": "head", "ratings": str(ratings)}
     report = run(world.model_copy(update={**told, "num_queries": 2}))
     assert report["num_preferences"] == 2 * PAIRS_PER_QUERY
     assert {row["judge"] for row in preferences_of(world, report["run_id"])} == {"scorer:head"}

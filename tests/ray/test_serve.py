@@ -22,13 +22,14 @@ from ray.serve.schema import ServeDeploySchema
 from served import HEX_64, MAX_K, add_gallery, make_world, read_back, running, search
 
 from actors.images import preview_jpeg
+from cluster import command
 from cluster.errors import UserError
 from cluster.profile import ROOT, load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, now
-from serve_app.app import _free_port
-from serve_app.config import ServeArgs
-from serve_app.http.errors import ApiError
-from serve_app.http.metrics import Metrics
+from serve_app.app import _free_port, build_app
+from serve_app.config import ServeConfig, resolve_profile
+from serve_app.errors import ApiError
+from serve_app.metrics import Metrics
 from serve_app.search.systems import Systems, opener
 
 
@@ -334,7 +335,6 @@ def test_every_serve_yaml_loads_and_its_arguments_validate(path):
     for application in deployed.applications:
         module, _, name = application.import_path.partition(":")
         builder = getattr(importlib.import_module(module), name)
-        assert builder.__annotations__["args"] is ServeArgs  # or Serve would hand it an unchecked dict
-        args = ServeArgs.model_validate(application.args)
-        profile = load_profile(args.profile)
+        assert builder is build_app
+        profile = resolve_profile(command.validated(ServeConfig, application.args))
         assert deployed.http_options.port == profile.serve.port

@@ -109,7 +109,7 @@ def test_every_prompt_has_as_many_placeholders_as_images():
         ((160, 160), 112, (112, 112)),
         ((300, 100), 112, (112, 37)),
         ((64, 32), 112, (64, 32)),
-        ((9, 7), 0, (9, 7)),
+        ((9, 7), None, (9, 7)),
     ],
 )
 def test_shrink_never_enlarges(size, longer_px, expected):

@@ -11,8 +11,8 @@ from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table
 from jobs.label.config import LabelConfig
-from jobs.label.job import _check_grid, make_plan, short_hash
-from jobs.label.pairs import Grid, preferences
+from jobs.label.job import make_plan, short_hash
+from jobs.label.pairs import preferences
 from jobs.label.queries import distinct, read_queries
 from jobs.label.rerank import RANKED, Candidates, ranked, row_pairs, win_shares
 from jobs.label.write import Run, done_row, preference_rows, ranking_row
@@ -34,7 +34,7 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("name", ["q.txt", "q.csv", "q.jsonl", "q.parquet"])
 def test_queries_of_every_kind_of_file(files, name):
-    assert read_queries(str(files / name), 0) == ["a cat", "red dog"]
+    assert read_queries(str(files / name)) == ["a cat", "red dog"]
     assert read_queries(str(files / name), 1) == ["a cat"]
 
 
@@ -44,19 +44,11 @@ def test_queries_of_every_kind_of_file(files, name):
 )
 def test_files_that_cannot_be_used(files, name, words):
     with pytest.raises(UserError, match=words):
-        read_queries(str(files / name), 0)
+        read_queries(str(files / name))
 
 
 def test_distinct_is_by_line():
     assert distinct([" a  b", "a b", "", "c"]) == ["a b", "c"]
-
-
-def test_a_grid_that_top_k_cannot_fill_is_refused():
-    _check_grid(Grid(5, 5, 4), 97)
-    with pytest.raises(UserError, match="97 images and"):
-        _check_grid(Grid(5, 5, 4), 96)
-    with pytest.raises(UserError, match="two images"):
-        _check_grid(Grid(1, 1, 1), 10)
 
 
 def test_an_empty_store_is_told_before_any_work(tmp_path):
@@ -81,6 +73,14 @@ def plan_of(store, tmp_path):
         return make_plan(LabelConfig(store=store.uri, encoder="baseline", profile=str(profile), **fields))
 
     return plan
+
+
+def test_a_grid_that_top_k_cannot_fill_is_refused(plan_of):
+    assert plan_of({}, top_k=97).top_k == 97
+    with pytest.raises(UserError, match=r"top_k 96 is too small.*97 images.*raise top_k"):
+        plan_of({}, top_k=96)
+    with pytest.raises(UserError, match="two images"):
+        plan_of({}, rows=1, columns=1)
 
 
 @pytest.mark.parametrize(

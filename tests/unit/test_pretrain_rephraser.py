@@ -192,7 +192,7 @@ def test_the_queries_trained_on_are_drawn_again_the_same(tokenizer, monkeypatch)
 def test_copying_comes_first_and_then_now_and_again():
     config = Config(num_copy_steps=2, num_steps=6, copy_every=3)
     assert [recipe.copies(step, config) for step in range(8)] == [True, True, *[False, False, True] * 2]
-    never = config.model_copy(update={"copy_every": 0})
+    never = config.model_copy(update={"copy_every": None})
     assert [recipe.copies(step, never) for step in range(8)] == [True, True, *[False] * 6]
 
 

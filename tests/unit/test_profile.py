@@ -75,7 +75,7 @@ def test_a_profile_of_ones_own_is_read_from_its_path(tmp_path, mini_values):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ({"align.epoch": 3}, ["align.epoch = 3", "Extra inputs"]),
+        ({"align.epoch": 3}, ["align.epoch is unknown: did you mean align.epochs?"]),
         ({"serve.port": 70000}, ["serve.port = 70000", "65535"]),
         ({"label.style": "haiku"}, ["label.style = 'haiku'", "kw_dict"]),
         ({"encoder.stage.num_cpus": "two"}, ["encoder.stage.num_cpus = 'two'", "number"]),

@@ -10,7 +10,7 @@ from cluster import proxy
 from cluster.errors import UserError
 from cluster.profile import load_profile
 from serve_app import app
-from serve_app.config import ServeArgs
+from serve_app.config import ServeConfig
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,15 @@ def test_the_address_is_one_that_can_be_asked(host, address):
 
 def test_a_replica_that_others_would_reach_does_not_start_without_keys(monkeypatch):
     """The proxy listens where `serve deploy` says, whatever host the profile names."""
-    monkeypatch.setattr(app, "_running_proxy", lambda: ("0.0.0.0", 8000))
+    monkeypatch.setattr(app, "proxy_address", lambda: ("0.0.0.0", 8000))
     replica = app.Search.func_or_class.__mro__[1]
     with pytest.raises(UserError, match=r"0\.0\.0\.0.*--keys-file"):
-        replica(load_profile("mini"), ServeArgs(), b"secret", {})
+        replica(load_profile("mini"), ServeConfig(), b"secret", {})
 
 
 def test_the_tables_of_feedback_are_there_before_a_replica_is(store):
     """Two replicas that make one at once could lose what was answered with 200."""
-    args = ServeArgs(store=store.uri)
+    args = ServeConfig(store=store.uri)
     with pytest.raises(UserError, match="There is no store"):
         app.build_app(args)
     os.mkdir(store.uri)
@@ -91,6 +91,6 @@ def test_the_check_before_a_start_takes_no_gpu(monkeypatch):
 
     monkeypatch.setattr(app, "opener", opener)
     monkeypatch.setattr(app, "Systems", lambda store, aliases, open_system: None)
-    app._check(profile, ServeArgs(profile="gpu"))
+    app._check(profile, ServeConfig(profile="gpu"))
     assert checked.encoder.stage.num_gpus == 0
     assert checked.encoder.model == profile.encoder.model

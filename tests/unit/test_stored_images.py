@@ -90,7 +90,7 @@ def test_a_file_may_lie_at_any_address_that_arrow_knows(row, tmp_path):
     assert read_stored({**row, "uri": f"file://{tmp_path}/0.jpg"}, shorter_px=224).size == (WIDTH, HEIGHT)
 
 
-@pytest.mark.parametrize(("image_px", "size"), [(0, (WIDTH, HEIGHT)), (448, (448, 299)), (112, (112, 75))])
+@pytest.mark.parametrize(("image_px", "size"), [(None, (WIDTH, HEIGHT)), (448, (448, 299)), (112, (112, 75))])
 def test_the_judge_sees_as_many_pixels_as_it_asks_for(row, image_px, size):
     assert judge.stored_images([row], image_px)[row["image_id"]].size == size
 

@@ -84,7 +84,7 @@ def pairs_per_s(step: Callable[[], int], seconds: float) -> float:
     return num_pairs / elapsed
 
 
-def make_learner(profile: Profile, mode: str, num_threads: int) -> Learner:
+def make_learner(profile: Profile, mode: str, num_threads: int | None) -> Learner:
     """A policy with its optimiser, as a training worker has it."""
     encoder = Encoder.load(
         profile.encoder.model, precision=profile.encoder.precision, num_threads=num_threads

@@ -6,8 +6,10 @@ from cluster import command
 
 
 class BenchIngestConfig(command.JobConfig):
-    """How much is measured."""
+    """Compare ingest with a plain loop."""
 
-    source: str = Field("", description="folder of JPEG files, empty = a studio written for the occasion")
+    source: str | None = Field(
+        None, description="folder of JPEG files; default: a studio written for the benchmark"
+    )
     num_images: int = Field(2000, ge=100, description="images of the studio, a count")
-    num_runs: int = Field(3, ge=1, description="turns, each of both sides, a count")
+    num_runs: int = Field(3, ge=1, description="turns, in each of which both sides run, a count")

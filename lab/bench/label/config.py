@@ -8,12 +8,16 @@ from cluster import command
 
 
 class BenchLabelConfig(command.JobConfig):
-    """What is measured, and how often."""
+    """Compare the stages of the rephraser and the judge with bare vLLM."""
 
-    num_requests: int = Field(1024, ge=1, description="requests of a turn, beside the warm-up batch")
-    num_runs: int = Field(3, ge=1, description="turns of each side")
-    models: tuple[Literal["llm", "lmm"], ...] = Field(
-        ("llm", "lmm"), description="which are measured: the rephraser's stage, the judge's stage"
+    num_requests: int = Field(
+        1024, ge=1, description="requests of a turn, without the warm-up batch, a count"
     )
-    style: str = Field("", description="prompt style of the queries, empty = the profile's")
+    num_runs: int = Field(3, ge=1, description="turns, in each of which both sides run, a count")
+    models: tuple[Literal["llm", "lmm"], ...] = Field(
+        ("llm", "lmm"), description="stages to measure: that of the rephraser, that of the judge"
+    )
+    style: Literal["original", "repeat", "detail", "k_list", "kw_dict", "reorg"] | None = Field(
+        None, description="the way the rephraser writes; default: the profile's label.style"
+    )
     seed: int = Field(0, ge=0, description="seed of the queries")

@@ -18,7 +18,7 @@ import ray
 import ray.data
 
 from actors.engine import Request, conversation, make_engine
-from actors.pool import through
+from actors.stages import add_stage
 from actors.rephraser import MODEL_STYLES, Rephrase, prompt, schema
 from cluster import command, session
 from cluster.errors import UserError
@@ -53,7 +53,7 @@ def stage_seconds(side: Side, rows: pa.Table) -> float:
     """
     size = side.batch_size
     blocks = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
-    answered = through(
+    answered = add_stage(
         ray.data.from_arrow(blocks),
         side.actor,
         dict(side.arguments),
@@ -107,7 +107,7 @@ def rephrase_side(model: LanguageModel, style: str) -> Side:
 def run(config: BenchLabelConfig) -> dict:
     """Measures each stage; returns the benchmark's line."""
     profile, _ = command.settings(config)
-    style = config.style or profile.label.style
+    style = command.merged(profile.label, config).style
     makers = {
         "llm": lambda: rephrase_side(profile.rephraser, style),
         "lmm": lambda: judge_side(profile.judge),

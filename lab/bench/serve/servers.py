@@ -92,7 +92,8 @@ class Server:
     def replicas(self) -> list[psutil.Process]:
         """The processes that hold encoder and index."""
         below = psutil.Process(self.process.pid).children(recursive=True)
-        return [process for process in below if "ServeReplica:kallos:Search" in "".join(process.cmdline())]
+        title = replica_title("kallos", "Search")
+        return [process for process in below if title in "".join(process.cmdline())]
 
 
 @contextlib.contextmanager

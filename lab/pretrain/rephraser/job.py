@@ -88,7 +88,7 @@ def schedule(step: int, config: RephraserTraining) -> float:
 def copies(step: int, config: RephraserTraining) -> bool:
     """Whether a step repeats random tokens instead of answering chats."""
     place = step - config.num_copy_steps
-    return place < 0 or (config.copy_every > 0 and place % config.copy_every == config.copy_every - 1)
+    return place < 0 or (config.copy_every is not None and place % config.copy_every == config.copy_every - 1)
 
 
 def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: RephraserTraining) -> float:
@@ -161,8 +161,8 @@ def trained_on(folder: str | Path) -> set[str]:
     own = trained_queries(
         num_steps=config.num_steps, batch_size=config.batch_size, seed=config.seed + BATCHES_SEED
     )
-    earlier = Path(config.init) / path.name
-    before = trained_on(config.init) if config.init and earlier.exists() else set()
+    earlier = config.init and Path(config.init, path.name).exists()
+    before = trained_on(config.init) if earlier else set()
     return {same(text) for text in own} | before
 
 
