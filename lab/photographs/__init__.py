@@ -1,8 +1,9 @@
-"""How far real people's taste can be learned from a few hundred rated photographs, and from which features.
+"""Measures how well people's votes on photographs can be predicted from a few hundred rated photographs.
 
-    kallos photographs --folder ../shared/data/oasis_beauty --out runs/photographs
+    kallos photographs --folder ../shared/data/oasis_beauty
 
-`votes.py` reads people's ratings and tells how often a score sides with them, `learn.py` makes features and
-aligns an encoder with votes, `job.py` holds one rater group out at a time, `page.py` draws the report.
-No weight that has seen the photographs is written to a disk.
+Each rater group is held out once: a method is fitted on the other groups, and its figure is the share of the
+held-out pairs on which it agrees with the majority. `dataset.py` reads the folder, `methods.py` holds every
+method, `votes_training.py` aligns an encoder with the votes, `agreement.py` compares scores with votes, and
+`page.py` draws the report. No weights trained on the photographs are written to disk.
 """
