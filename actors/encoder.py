@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -66,10 +66,11 @@ class Encoder:
     ) -> "Encoder":
         """Load a folder, hub name or `architecture/tag` on the device that this process has reserved.
 
-        num_threads: torch's threads in this process, None leaves them unchanged. num_gpus: GPUs that the stage of
-        this process reserves; above 0 the encoder runs on CUDA, else on the CPU. A driver reserves none.
-        Raises UserError when the precision is unknown, the model cannot be found or read, or GPUs are reserved
-        where torch sees none.
+        num_threads: torch's threads in this process, None leaves them unchanged.
+        num_gpus: GPUs that the stage of this process reserves; above 0 the encoder runs on CUDA, else on the
+            CPU. A driver reserves none.
+        Raises UserError when the precision is unknown, the model cannot be found or read, or GPUs are
+        reserved where torch sees none.
         """
         if precision not in PRECISIONS:
             raise UserError(f"encoder precision '{precision}' is unknown; allowed: {', '.join(PRECISIONS)}.")

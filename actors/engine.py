@@ -36,9 +36,6 @@ VLLM_ENVIRONMENT = {
 # fails to compile bounded patterns.
 STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
 
-# Options of a Ray Data actor that holds an engine: Ray Data's own default restarts a broken one for ever.
-ENGINE_ACTOR = {"max_restarts": 10, "max_task_retries": -1}
-
 
 @dataclass(frozen=True)
 class Request:
@@ -221,9 +218,9 @@ def normalised(logprobs: Mapping[str, float]) -> dict[str, float]:
 def generate_or_exit(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
     """The replies; in a Ray actor, an engine that raises ends its process.
 
-    A broken engine cannot be mended from within. Ray starts the actor anew, on a healthy node if need be, and
-    gives it the same batch, so that no row is lost; `ENGINE_ACTOR` bounds how often. Outside an actor the
-    exception goes on as it is.
+    A broken engine cannot be repaired from within. Ray restarts the actor, on a healthy node if need be, and
+    gives it the same batch, so that no row is lost; `actors.stages.MAX_RESTARTS` limits how often. Outside an
+    actor the exception is raised as it is.
     """
     try:
         return engine.generate(requests)

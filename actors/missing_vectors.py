@@ -10,8 +10,8 @@ import pyarrow as pa
 import ray.data
 from pyarrow import compute as pc
 
-from actors.embedding import embed, streaming_context
 from actors.encoder import Encoder
+from actors.stages import embed, streaming_context
 from actors.stored_pixels import COLUMNS, prepare_stored
 from actors.vectors import VectorTable
 from cluster import session

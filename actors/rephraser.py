@@ -1,9 +1,9 @@
 """Rephrases a search query with explicit aesthetic expectations (step 1 of the method).
 
-The subject stays; composition, light, colours, detail and mood are added. Six prompt styles, compared in
-the report: `original` and `repeat` (the length control) need no model, the others ask a language model for
-a compact JSON answer under a grammar. An answer that does not parse is asked for once more under a stricter
-grammar; after that the row carries an error, never a made-up text.
+The subject stays; composition, light, colours, detail and mood are added. There are six styles. `original`
+and `repeat` (the length control) need no model; the others ask a language model for compact JSON under a
+grammar. An answer that does not parse is requested once more under a stricter grammar. If that fails too,
+the row carries an error, never an invented text.
 Source of the styles: arXiv 2406.09397, section on the LLM's rephrasing; the wording is ours.
 """
 
@@ -17,18 +17,18 @@ import numpy as np
 
 from actors.engine import Engine, Reply, Request, generate_or_exit, make_engine
 from cluster.errors import UserError
-from cluster.profile import LanguageModel
+from cluster.profile import LanguageModel, Stage
 
 STYLES = ("original", "repeat", "detail", "k_list", "kw_dict", "reorg")
 MODEL_STYLES = ("detail", "k_list", "kw_dict", "reorg")
 ASPECTS = ("light", "composition", "colours", "detail", "mood")
 NUM_QUALITIES = 4
-# A CLIP text tower reads 77 tokens, and its first words count most: the query leads, the rest is kept short.
+# A CLIP text tower reads 77 tokens, and its first words count most: the query comes first, the rest is short.
 MAX_WORDS = 30
-COPY_LIKENESS = 0.6  # difflib's ratio from which on a sentence's beginning is the query gone wrong
+COPY_LIKENESS = 0.6  # difflib's ratio from which the beginning of a sentence counts as a garbled query
 
-# The very same words ask a 7 B model and the few-million-parameter one of `models/mini/rephraser`, which
-# was trained on exactly these prompts: after a change here, train it again.
+# `models/mini/rephraser` was trained on exactly these prompts, which also suit a 7 B model: after a change
+# here, train it again.
 ROLE = (
     "You rewrite image search queries so that they find beautiful photographs. Keep the subject, places and "
     "colours; add short visual qualities that suit them. Answer in English, as JSON."
@@ -46,27 +46,27 @@ TASKS = {
 SENTENCE_KEYS = {"detail": "description", "reorg": "sentence"}
 
 _PHRASE = {"type": "string"}
-# The strict grammar leaves no way to ramble: few plain letters, so that the answer ends within its tokens.
+# The strict grammar allows a few plain letters only, so that the answer ends within its token limit.
 _STRICT_PHRASE = {"type": "string", "pattern": "^[A-Za-z][A-Za-z ,'-]{2,38}$"}
 _STRICT_SENTENCE = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9 ,.'-]{8,158}$"}
 _STRICT_MAX_TOKENS = 320
 
 
 class UnparsableAnswer(ValueError):
-    """A model's answer that does not follow its style's form; the message says how."""
+    """A model's answer that does not have the form of its style; the message says why."""
 
 
 def prompt(query: str, style: str) -> list[dict[str, str]]:
-    """The chat that asks for `query` in `style`. Raises UserError for a style that asks no model."""
+    """The chat that asks for `query` in `style`. Raises UserError for a style that needs no model."""
     if style not in MODEL_STYLES:
-        raise UserError(f"style {style!r} asks no model: styles that do are {', '.join(MODEL_STYLES)}.")
-    # Quoted on both sides, so that the query's words are the same tokens in prompt and answer.
-    asked = f"{TASKS[style]}\nQuery: {json.dumps(query, ensure_ascii=False)}"
-    return [{"role": "system", "content": ROLE}, {"role": "user", "content": asked}]
+        raise UserError(f"Style {style!r} uses no model: styles that do are {', '.join(MODEL_STYLES)}.")
+    # Quoted, so that the query's words are the same tokens in the prompt and in the answer.
+    task = f"{TASKS[style]}\nQuery: {json.dumps(query, ensure_ascii=False)}"
+    return [{"role": "system", "content": ROLE}, {"role": "user", "content": task}]
 
 
 def schema(style: str, strict: bool = False) -> dict[str, Any]:
-    """JSON schema of the answer in `style`; `strict` also bounds its letters and its length."""
+    """JSON schema of the answer in `style`; `strict` also limits its letters and its length."""
     phrase = _STRICT_PHRASE if strict else _PHRASE
     if style == "kw_dict":
         properties = {aspect: phrase for aspect in ASPECTS}
@@ -84,11 +84,11 @@ def schema(style: str, strict: bool = False) -> dict[str, Any]:
 
 
 def parse(text: str, style: str) -> dict[str, Any]:
-    """The answer in `text`, fenced or with words around it, with its values stripped.
+    """The JSON answer in `text`, which may be fenced or surrounded by words; its values are stripped.
 
     kw_dict -> {aspect: phrase}; k_list -> {"qualities": [2 to NUM_QUALITIES phrases]}; detail and reorg ->
-    {"description" | "sentence": text}. Raises UnparsableAnswer: no JSON object, a missing key, a value that
-    is no text, empty, too long, or not in Latin letters.
+    {"description" | "sentence": text}. Raises UnparsableAnswer when there is no JSON object, when a key is
+    missing, or when a value is not text, is empty or too long, or is not in Latin letters.
     """
     found = re.search(r"\{.*\}", text, flags=re.DOTALL)
     if found is None:
@@ -114,7 +114,7 @@ def _qualities(values: Any) -> list[str]:
 
 
 def _phrase(value: Any, key: str, longest: int) -> str:
-    """`value` as one line of at most `longest` words, without the closing full stop."""
+    """`value` as one line of at most `longest` words, without a final full stop."""
     if not isinstance(value, str):
         raise UnparsableAnswer(f"{key} must be text, not {str(value)[:80]!r}")
     phrase = " ".join(value.split()).strip(" .,;")
@@ -123,17 +123,18 @@ def _phrase(value: Any, key: str, longest: int) -> str:
         raise UnparsableAnswer(f"{key} is empty or has no words: {value[:80]!r}")
     if len(phrase.split()) > longest:
         raise UnparsableAnswer(f"{key} has more than {longest} words: {value[:80]!r}")
-    # Encoders and their captions are English: an answer in another script would only add noise.
+    # Encoders are trained on English captions: an answer in another script would only add noise.
     if sum(letter < "\u0250" for letter in letters) < 0.5 * len(letters):
         raise UnparsableAnswer(f"{key} is not in Latin letters: {value[:80]!r}")
     return phrase
 
 
 def compose(query: str, style: str, answer: Mapping[str, Any]) -> str:
-    """The rephrased text: the query first, then the expectations, in at most MAX_WORDS words.
+    """The rephrased query: the query first, then the expectations, in at most MAX_WORDS words.
 
-    The query itself is never cut. A sentence that lost a word of it, or names one too late, gives only what
-    it adds, behind the whole query. `answer` is that of `parse`, {} for `original` and `repeat`.
+    The query itself is never cut. If a sentence lacks a word of the query within that limit, the whole query
+    comes first, followed by what the sentence adds. `answer` is the result of `parse`, {} for `original` and
+    `repeat`.
     """
     query = " ".join(query.split())
     if style == "original":
@@ -149,7 +150,7 @@ def compose(query: str, style: str, answer: Mapping[str, Any]) -> str:
 
 
 def keeps_query(query: str, text: str) -> bool:
-    """Whether every word of the query is in the text, whatever the case."""
+    """Whether the text contains every word of the query, ignoring case."""
     return set(_words(query)) <= set(_words(text))
 
 
@@ -167,18 +168,19 @@ def _joined(query: str, phrases: Sequence[str]) -> str:
 
 
 def _addition(query: str, sentence: str) -> str:
-    """The sentence, with what leads to it, as it goes on behind the query.
+    """The part of the sentence to append to the query, with the separator before it.
 
-    Small models begin with the query misspelt or altered: that would ask for something else. So the beginning
-    that is most like the query is left out, and what follows it up to an addition or to the query's length.
+    Small models begin with a misspelt or altered query, which would search for something else. So the
+    beginning that resembles the query most is dropped, and then every word up to "in", "with" or the length
+    of the query.
     """
-    words, num_asked = sentence.split(), len(query.split())
-    starts = [" ".join(words[:count]).lower() for count in range(1, num_asked + 3)]
+    words, num_query_words = sentence.split(), len(query.split())
+    starts = [" ".join(words[:count]).lower() for count in range(1, num_query_words + 3)]
     likeness = [SequenceMatcher(None, query.lower(), start).ratio() for start in starts]
     if max(likeness) < COPY_LIKENESS:
         return f", {sentence}"
     begin = int(np.argmax(likeness)) + 1
-    while begin < min(num_asked, len(words)) and words[begin] not in ("in", "with"):
+    while begin < min(num_query_words, len(words)) and words[begin] not in ("in", "with"):
         begin += 1
     return f" {' '.join(words[begin:])}".rstrip()
 
@@ -188,9 +190,9 @@ def _cut(text: str, query: str) -> str:
 
 
 def rephrase(engine: Engine, queries: Sequence[str], style: str) -> list[tuple[str, str]]:
-    """(rephrased, error) for each query: one of the two is "".
+    """(rephrased query, error) for each query: one of the two is "".
 
-    Answers that do not parse are asked for once more with the strict grammar.
+    Answers that do not parse are requested once more with the strict grammar.
     """
     results = _ask(engine, queries, style, strict=False)
     again = [index for index, (_, error) in enumerate(results) if error]
@@ -219,32 +221,36 @@ def _read(query: str, style: str, reply: Reply) -> tuple[str, str]:
         return "", f"{cut}{error}"
 
 
-class Rephrase:
-    """Ray Data actor: batch with `query` -> adds `rephrased`, `style`, `rephrase_error` ("" when fine).
+class Rephraser:
+    """Rephrases queries in one style. Only the styles of `MODEL_STYLES` load the language model."""
 
-    A row with an error has an empty `rephrased`. Only styles that ask a model load one.
-    """
-
-    def __init__(self, *, language_model: LanguageModel, style: str):
-        check_style(style)
+    def __init__(self, language_model: LanguageModel, style: str) -> None:
         self.style = style
         self.engine = make_engine(language_model) if style in MODEL_STYLES else None
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        queries = [str(query) for query in batch["query"]]
+    def rephrase(self, queries: Sequence[str]) -> list[tuple[str, str]]:
+        """(rephrased query, error) for each query: one of the two is ""."""
         if self.engine is None:
-            results = [(compose(query, self.style, {}), "") for query in queries]
-        else:
-            results = rephrase(self.engine, queries, self.style)
+            return [(compose(query, self.style, {}), "") for query in queries]
+        return rephrase(self.engine, queries, self.style)
+
+
+def rephraser_stage(model: LanguageModel, style: str) -> Stage:
+    """The resources of a `Rephraser`: without a GPU where the style loads no language model."""
+    return model.stage if style in MODEL_STYLES else model.stage.without_gpus()
+
+
+class Rephrase(Rephraser):
+    """Ray Data actor: batch with `query` -> adds `rephrased`, `style`, `rephrase_error` ("" when fine).
+
+    A row with an error has an empty `rephrased`.
+    """
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = self.rephrase([str(query) for query in batch["query"]])
         return {
             **batch,
             "rephrased": np.array([text for text, _ in results], dtype=object),
             "style": np.array([self.style] * len(results), dtype=object),
             "rephrase_error": np.array([error for _, error in results], dtype=object),
         }
-
-
-def check_style(style: str) -> None:
-    """Raises UserError for a style that does not exist."""
-    if style not in STYLES:
-        raise UserError(f"unknown style {style!r}: known styles are {', '.join(STYLES)}.")

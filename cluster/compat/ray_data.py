@@ -1,4 +1,4 @@
-"""Ray Data: readers, and stages that must not be fused."""
+"""Ray Data: readers."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,6 @@ from lance_ray.datasource import LanceDatasource
 from pyarrow import fs
 from ray.data.datasource import FileBasedDatasource
 from ray.data.datasource.file_meta_provider import DefaultFileMetadataProvider
-
-# Argument of `map_batches`. Ray fuses stages whose resources are equal, so it would decode images inside the
-# encoders' actors. It compares all arguments of `ray.remote`, and no documented one forbids fusion.
-SEPARATE_STAGE: dict[str, Any] = {"label_selector": {}}
 
 
 def read_lance(

@@ -8,7 +8,7 @@ import pyarrow as pa
 import ray.data
 from pyarrow import compute as pc
 
-from actors.embedding import embed, streaming_context
+from actors.stages import embed, streaming_context
 from actors.encoder import Encoder
 from cluster import command, session
 from cluster.profile import EncoderModel, Profile

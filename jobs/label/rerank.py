@@ -1,49 +1,33 @@
-"""Rerank: semantic and aesthetic models order the retrieved images; the partial order gives preferences.
+"""Rerank: accuracy and aesthetics order the retrieved images, and the partial order gives preferences.
 
-Columns: `query`, `rephrased`, `style`, `error`, `image_ids`, `retrieval_scores` (and `vectors` for the
-scorer) -> `RANKED`: the images of the grid with both scores, their preferences, and how many answers the
-judge failed to give.
+Columns: those of `actors.cascade.Retrieval` (with `vectors` for the scorer) -> `RANKED`: the images of the
+grid with both scores, their preferences, and how many answers the judge failed to give. The semantic score is
+the accuracy.
 
-Three sources of the aesthetic order:
+Three sources of the aesthetic score:
 - `scorer`: a model on the stored embeddings.
-- `lmm_score`: the judge rates each image; it is asked once per image, however many queries retrieve it.
-- `lmm_pair`: the judge compares the images of a row in both orders; an image's score is its mean probability
-  to win.
+- `lmm_score`: the judge rates each image, once for all queries that retrieve it.
+- `lmm_pair`: the judge compares the images of a row in both orders; the score of an image is its mean
+  probability of winning.
 """
 
 import itertools
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-from actors.engine import make_engine
-from actors.images import STORED
-from actors.judge import Judge, stored_images
+from actors.judge import StoredJudge
 from actors.scorers import Scorer
 from cluster.profile import LanguageModel
-from cluster.sql import in_list
 from cluster.tables import Store
-from jobs.label.pairs import (
-    Grid,
-    Preference,
-    cut,
-    order_rows,
-    preferences,
-    spread,
-    thin,
-)
+from jobs.label.pairs import Grid, Preference, cut, order_rows, preferences, spread, thin
 
-# A difference of half a point between two ratings (1 to 5) is one logit: the judge's own noise, roughly.
+# A difference of half a point between two ratings (1 to 5) is one logit: about the judge's own noise.
 RATING_UNIT = 0.5
-# A difference of a quarter in the mean probability to win inside a row is one logit.
+# A difference of a quarter in the mean probability of winning inside a row is one logit.
 WIN_SHARE_UNIT = 0.25
-# Pixels of images kept ready between calls, 150 MB: at 112 px 4,000 images.
-MAX_CACHED_PIXELS = 50_000_000
-IDS_PER_READ = 500
 
 _CELL = pa.list_(pa.int32())
 RANKED = pa.schema(
@@ -57,14 +41,14 @@ RANKED = pa.schema(
         "aesthetic_scores": pa.list_(pa.float32()),
         "pairs": pa.list_(
             pa.struct(
-                {
-                    "winner": pa.string(),
-                    "loser": pa.string(),
-                    "p_winner": pa.float32(),
-                    "winner_cell": _CELL,
-                    "loser_cell": _CELL,
-                    "consistent": pa.bool_(),
-                }
+                [
+                    ("winner", pa.string()),
+                    ("loser", pa.string()),
+                    ("p_winner", pa.float32()),
+                    ("winner_cell", _CELL),
+                    ("loser_cell", _CELL),
+                    ("consistent", pa.bool_()),
+                ]
             )
         ),
         "num_failed_answers": pa.int64(),
@@ -73,9 +57,11 @@ RANKED = pa.schema(
 
 
 @dataclass(frozen=True)
-class Order:
-    """How images are ordered. source: scorer, lmm_score or lmm_pair. semantic: "encoder" (the retrieval's
-    own score) or "judge" (the judge's accuracy for the original query).
+class RankingRule:
+    """How images are ordered.
+
+    source: of the aesthetic score: scorer, lmm_score or lmm_pair. semantic: "encoder" (the score of the
+    retrieval) or "judge" (its accuracy rating for the original query).
     """
 
     source: str
@@ -84,18 +70,19 @@ class Order:
 
     @property
     def needs_judge(self) -> bool:
-        """Whether a judge has to be loaded."""
+        """Whether the judge has to be loaded."""
         return self.source != "scorer" or self.semantic == "judge"
 
 
 @dataclass
-class Candidates:
-    """One query's images, best retrieved first; every list is indexed by position.
+class Ranking:
+    """One query's candidate images, best retrieved first; every list is indexed by position.
 
     semantic, aesthetic: float64 [N], higher is better. judged: comparisons of `lmm_pair`, by positions.
     """
 
     row: dict
+    error: str
     image_ids: list[str]
     semantic: np.ndarray
     vectors: list | None
@@ -104,10 +91,13 @@ class Candidates:
     num_failed: int = 0
 
     @classmethod
-    def of(cls, row: dict) -> "Candidates":
-        """From a row as the retrieval left it."""
-        scores = np.array(row["retrieval_scores"], dtype=np.float64)
-        return cls(row, row["image_ids"], scores, row.get("vectors"), np.full(len(scores), np.nan))
+    def of(cls, row: dict) -> "Ranking":
+        """From a row of the retrieval."""
+        ids, scores = row["image_ids"], np.array(row["retrieval_scores"], dtype=np.float64)
+        error = row["rephrase_error"]
+        if not error and len(ids) < 2:
+            error = f"only {len(ids)} images were retrieved: two are needed to prefer one"
+        return cls(row, error, ids, scores, row.get("vectors"), np.full(len(ids), np.nan))
 
     def take(self, positions: Sequence[int]) -> None:
         """Keep these images, in this order."""
@@ -115,143 +105,109 @@ class Candidates:
         self.vectors = [self.vectors[position] for position in positions] if self.vectors else None
         self.semantic, self.aesthetic = self.semantic[positions], self.aesthetic[positions]
 
-    def drop_unanswered(self, scores: np.ndarray) -> None:
-        """Drop the images whose score is NaN: no answer is no label."""
+    def drop_unrated(self, scores: np.ndarray) -> None:
+        """Drop the images whose score is NaN: without an answer there is no label."""
         self.num_failed += int(np.isnan(scores).sum())
         self.take([int(position) for position in np.flatnonzero(~np.isnan(scores))])
 
 
 class Rerank:
-    """Ray Data actor, `batch_format="pyarrow"`: see the module. Rows that carry an error pass without
-    pairs.
-    """
+    """Ray Data actor, `batch_format="pyarrow"`: see the module. A row with an error gets no pairs."""
 
-    def __init__(self, *, store: Store, order: Order, judge: LanguageModel, scorer: Scorer | None = None):
-        self.order = order
+    def __init__(
+        self, *, store: Store, rule: RankingRule, judge: LanguageModel, scorer: Scorer | None = None
+    ) -> None:
+        self.rule = rule
         self.scorer = scorer
-        self.judge = Judge(make_engine(judge), judge.image_px) if order.needs_judge else None
-        self.pictures = Pictures(store, judge.image_px)
-        self.ratings: dict[str, float] = {}
+        self.judge = StoredJudge(store, judge) if rule.needs_judge else None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        candidates = [Candidates.of(row) for row in batch.to_pylist()]
-        alive = [c for c in candidates if not c.row["error"]]
-        semantic_units = self._score_semantics(alive)
-        for c in alive:
-            c.take(thin(c.semantic, self.order.grid))
-        aesthetic_units = self._score_aesthetics(alive)
+        rankings = [Ranking.of(row) for row in batch.to_pylist()]
+        usable = [ranking for ranking in rankings if not ranking.error]
+        semantic_units = self._score_semantics(usable)
+        for ranking in usable:
+            ranking.take(thin(ranking.semantic, self.rule.grid))
+        aesthetic_units = self._score_aesthetics(usable)
         pairs = {
-            id(c): self._prefer(c, semantic_unit, aesthetic_unit)
-            for c, semantic_unit, aesthetic_unit in zip(alive, semantic_units, aesthetic_units, strict=True)
+            id(ranking): self._prefer(ranking, semantic_unit, aesthetic_unit)
+            for ranking, semantic_unit, aesthetic_unit in zip(
+                usable, semantic_units, aesthetic_units, strict=True
+            )
         }
-        return pa.Table.from_pylist([ranked(c, pairs.get(id(c), [])) for c in candidates], RANKED)
+        rows = [ranked(ranking, pairs.get(id(ranking), [])) for ranking in rankings]
+        return pa.Table.from_pylist(rows, RANKED)
 
-    def _score_semantics(self, candidates: Sequence[Candidates]) -> list[float]:
-        """Put the judge's accuracy for the original query in the place of the cosine where the order wants
-        it; returns the unit of each query's scores.
+    def _score_semantics(self, rankings: Sequence[Ranking]) -> list[float]:
+        """Replace the cosine by the judge's accuracy for the original query if the rule says so.
+
+        Returns the unit of each query's scores.
         """
-        if self.order.semantic == "encoder":
-            return [spread(c.semantic) for c in candidates]
-        asked = [(c.row["query"], image) for c in candidates for image in c.image_ids]
-        images = self.pictures.load([image for _, image in asked])
-        ratings = self.judge.accuracy([query for query, _ in asked], [images[image] for _, image in asked])
-        for c, own in zip(candidates, _split(ratings, candidates), strict=True):
-            c.semantic = own
-            c.drop_unanswered(own)
-        return [RATING_UNIT] * len(candidates)
+        if self.rule.semantic == "encoder":
+            return [spread(ranking.semantic) for ranking in rankings]
+        assert self.judge is not None
+        queries = [ranking.row["query"] for ranking in rankings for _ in ranking.image_ids]
+        ratings = self.judge.accuracy(queries, _all_ids(rankings))
+        for ranking, own in zip(rankings, _split(ratings, rankings), strict=True):
+            ranking.semantic = own
+            ranking.drop_unrated(own)
+        return [RATING_UNIT] * len(rankings)
 
-    def _score_aesthetics(self, candidates: Sequence[Candidates]) -> list[float]:
-        """Fill in the aesthetic scores by the order's source; returns the unit of each query's."""
-        if self.order.source == "scorer":
-            for c in candidates:
-                c.aesthetic = self.scorer.score(np.array(c.vectors, dtype=np.float32))
-            return [spread(c.aesthetic) for c in candidates]
-        if self.order.source == "lmm_score":
-            self._rate(candidates)
-            return [RATING_UNIT] * len(candidates)
-        self._compare(candidates)
-        return [WIN_SHARE_UNIT] * len(candidates)
+    def _score_aesthetics(self, rankings: Sequence[Ranking]) -> list[float]:
+        """Fill in the aesthetic scores from the rule's source; returns the unit of each query's."""
+        if self.rule.source == "scorer":
+            assert self.scorer is not None
+            for ranking in rankings:
+                ranking.aesthetic = self.scorer.score(np.array(ranking.vectors, dtype=np.float32))
+            return [spread(ranking.aesthetic) for ranking in rankings]
+        assert self.judge is not None
+        if self.rule.source == "lmm_score":
+            self._rate(self.judge, rankings)
+            return [RATING_UNIT] * len(rankings)
+        self._compare(self.judge, rankings)
+        return [WIN_SHARE_UNIT] * len(rankings)
 
-    def _rate(self, candidates: Sequence[Candidates]) -> None:
-        wanted = dict.fromkeys(
-            image for c in candidates for image in c.image_ids if image not in self.ratings
-        )
-        images = self.pictures.load(wanted)
-        ratings = self.judge.aesthetics([images[image] for image in wanted])
-        self.ratings.update((i, float(r)) for i, r in zip(wanted, ratings, strict=True) if not np.isnan(r))
-        for c in candidates:
-            c.aesthetic = np.array([self.ratings.get(image, np.nan) for image in c.image_ids])
-            c.drop_unanswered(c.aesthetic)
+    def _rate(self, judge: StoredJudge, rankings: Sequence[Ranking]) -> None:
+        ratings = judge.aesthetics(_all_ids(rankings))
+        for ranking, own in zip(rankings, _split(ratings, rankings), strict=True):
+            ranking.aesthetic = own
+            ranking.drop_unrated(own)
 
-    def _compare(self, candidates: Sequence[Candidates]) -> None:
-        """Every two images of a row against each other; a score is the mean probability to win."""
-        duels = [
-            (c, a, b) for c in candidates for a, b in row_pairs(len(c.image_ids), self.order.grid.columns)
-        ]
-        images = self.pictures.load({image for c in candidates for image in c.image_ids})
-        result = self.judge.compare(
+    def _compare(self, judge: StoredJudge, rankings: Sequence[Ranking]) -> None:
+        """Compare every two images of a row; a score is the mean probability of winning."""
+        columns = self.rule.grid.columns
+        duels = [(r, a, b) for r in rankings for a, b in row_pairs(len(r.image_ids), columns)]
+        result = judge.compare(
             "aesthetics",
-            [c.row["query"] for c, _, _ in duels],
-            [images[c.image_ids[a]] for c, a, _ in duels],
-            [images[c.image_ids[b]] for c, _, b in duels],
+            [ranking.row["query"] for ranking, _, _ in duels],
+            [ranking.image_ids[a] for ranking, a, _ in duels],
+            [ranking.image_ids[b] for ranking, _, b in duels],
         )
-        for (c, a, b), p, consistent in zip(
-            duels, result.p.tolist(), result.consistent.tolist(), strict=True
-        ):
-            c.judged[a, b], c.judged[b, a] = (p, consistent), (1.0 - p, consistent)
-            c.num_failed += int(np.isnan(p))
-        for c in candidates:
-            c.aesthetic = win_shares(len(c.image_ids), c.judged)
+        outcomes = zip(duels, result.p.tolist(), result.consistent.tolist(), strict=True)
+        for (ranking, a, b), p, consistent in outcomes:
+            ranking.judged[a, b], ranking.judged[b, a] = (p, consistent), (1.0 - p, consistent)
+            ranking.num_failed += int(np.isnan(p))
+        for ranking in rankings:
+            ranking.aesthetic = win_shares(len(ranking.image_ids), ranking.judged)
 
-    def _prefer(self, c: Candidates, semantic_unit: float, aesthetic_unit: float) -> list[Preference]:
-        rows = order_rows(cut(len(c.image_ids), self.order.grid.columns), c.aesthetic)
+    def _prefer(self, ranking: Ranking, semantic_unit: float, aesthetic_unit: float) -> list[Preference]:
+        rows = cut(len(ranking.image_ids), self.rule.grid.columns)
         return preferences(
-            rows,
-            c.semantic,
-            c.aesthetic,
+            order_rows(rows, ranking.aesthetic),
+            ranking.semantic,
+            ranking.aesthetic,
             semantic_unit=semantic_unit,
             aesthetic_unit=aesthetic_unit,
-            judged=c.judged,
+            judged=ranking.judged,
         )
-
-
-class Pictures:
-    """The stored images as the judge sees them, the latest used kept ready."""
-
-    def __init__(self, store: Store, image_px: int | None):
-        self.store = store
-        self.image_px = image_px
-        self.ready: OrderedDict[str, Image.Image] = OrderedDict()
-        self.num_pixels = 0
-
-    def load(self, image_ids: Iterable[str]) -> dict[str, Image.Image]:
-        """The images of these ids. Raises KeyError for an id that the table `images` does not hold."""
-        wanted = list(dict.fromkeys(image_ids))
-        missing = [image for image in wanted if image not in self.ready]
-        for start in range(0, len(missing), IDS_PER_READ):
-            where = in_list("image_id", missing[start : start + IDS_PER_READ])
-            rows = self.store.read("images", STORED, where).to_pylist()
-            read = stored_images(rows, self.image_px)
-            self.ready.update(read)
-            self.num_pixels += sum(image.width * image.height for image in read.values())
-        images = {image: self.ready[image] for image in wanted}
-        for image in wanted:
-            self.ready.move_to_end(image)
-        while self.num_pixels > MAX_CACHED_PIXELS:
-            _, oldest = self.ready.popitem(last=False)
-            self.num_pixels -= oldest.width * oldest.height
-        return images
 
 
 def row_pairs(num_images: int, columns: int) -> list[tuple[int, int]]:
-    """Every two positions of each row, once."""
+    """Every pair of positions within each row, once."""
     return [pair for row in cut(num_images, columns) for pair in itertools.combinations(row, 2)]
 
 
 def win_shares(num_images: int, judged: Mapping[tuple[int, int], tuple[float, bool]]) -> np.ndarray:
-    """Mean probability of each image to win its comparisons, float64 [N] in [0, 1]; one half where it had
-    none.
-    """
+    """Mean probability that each image wins its comparisons, float64 [N] in [0, 1]; 0.5 without any."""
     won: list[list[float]] = [[] for _ in range(num_images)]
     for (image, _), (p, _) in judged.items():
         if not np.isnan(p):
@@ -259,15 +215,15 @@ def win_shares(num_images: int, judged: Mapping[tuple[int, int], tuple[float, bo
     return np.array([np.mean(shares) if shares else 0.5 for shares in won])
 
 
-def ranked(c: Candidates, pairs: Sequence[Preference]) -> dict:
+def ranked(ranking: Ranking, pairs: Sequence[Preference]) -> dict:
     """A row of `RANKED`. A query that kept too few images for any pair carries an error."""
-    error = c.row["error"]
+    error = ranking.error
     if not error and not pairs:
-        error = f"no pair is left: the judge gave no answer {c.num_failed} times"
+        error = f"no pair is left: the judge gave no answer {ranking.num_failed} times"
     named = [
         {
-            "winner": c.image_ids[pair.winner],
-            "loser": c.image_ids[pair.loser],
+            "winner": ranking.image_ids[pair.winner],
+            "loser": ranking.image_ids[pair.loser],
             "p_winner": pair.p_winner,
             "winner_cell": list(pair.winner_cell),
             "loser_cell": list(pair.loser_cell),
@@ -276,18 +232,22 @@ def ranked(c: Candidates, pairs: Sequence[Preference]) -> dict:
         for pair in pairs
     ]
     return {
-        "query": c.row["query"],
-        "rephrased": c.row["rephrased"],
-        "style": c.row["style"],
+        "query": ranking.row["query"],
+        "rephrased": ranking.row["rephrased"],
+        "style": ranking.row["style"],
         "error": error,
-        "image_ids": c.image_ids,
-        "semantic_scores": c.semantic.tolist(),
-        "aesthetic_scores": c.aesthetic.tolist(),
+        "image_ids": ranking.image_ids,
+        "semantic_scores": ranking.semantic.tolist(),
+        "aesthetic_scores": ranking.aesthetic.tolist(),
         "pairs": named,
-        "num_failed_answers": c.num_failed,
+        "num_failed_answers": ranking.num_failed,
     }
 
 
-def _split(values: np.ndarray, candidates: Sequence[Candidates]) -> list[np.ndarray]:
-    ends = np.cumsum([len(c.image_ids) for c in candidates])[:-1]
-    return np.split(values, ends)
+def _all_ids(rankings: Sequence[Ranking]) -> list[str]:
+    return [image_id for ranking in rankings for image_id in ranking.image_ids]
+
+
+def _split(values: np.ndarray, rankings: Sequence[Ranking]) -> list[np.ndarray]:
+    ends = np.cumsum([len(ranking.image_ids) for ranking in rankings], dtype=int)
+    return np.split(values, ends)[:-1]

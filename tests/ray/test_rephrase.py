@@ -8,9 +8,10 @@ import pytest
 import ray
 import torch
 
-from actors.engine import ENGINE_ACTOR, Reply, Request, make_engine
+from actors.engine import Reply, Request, make_engine
 from actors.rephraser import MODEL_STYLES, Rephrase, keeps_query, parse, prompt, rephrase, schema
-from cluster.profile import load_profile
+from actors.stages import add_stage
+from cluster.profile import Stage, load_profile
 from lab.pretrain.rephraser.fit import check
 from lab.pretrain.rephraser.queries import KINDS, Asked, unseen
 
@@ -118,9 +119,8 @@ def test_no_row_is_lost_or_doubled_when_an_engine_dies(ray_cluster, tmp_path, ho
 
     queries = [f"q{number}" for number in range(40)]
     blocks = [pa.table({"query": queries[start : start + 5]}) for start in range(0, 40, 5)]
-    rows = ray.data.from_arrow(blocks).map_batches(
-        MortalRephrase, batch_size=5, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=1, **ENGINE_ACTOR
-    )
+    stage = Stage(min_actors=2, max_actors=2, batch_size=5)
+    rows = add_stage(ray.data.from_arrow(blocks), MortalRephrase, {}, stage, batch_format="numpy")
     answered = [(row["query"], row["rephrased"]) for row in rows.take_all()]
     assert marker.exists()
     assert sorted(answered) == sorted((query, f"{query}, soft light, calm") for query in queries)

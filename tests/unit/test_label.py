@@ -11,13 +11,14 @@ from cluster.errors import UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table
 from jobs.label.config import LabelConfig
-from jobs.label.job import make_plan, short_hash
+from jobs.label.identity import short_hash
+from jobs.label.job import LabelRun, prepare_run
 from jobs.label.pairs import preferences
 from jobs.label.queries import distinct, read_queries
-from jobs.label.rerank import RANKED, Candidates, ranked, row_pairs, win_shares
-from jobs.label.write import Run, done_row, preference_rows, ranking_row
+from jobs.label.rerank import RANKED, Ranking, ranked, row_pairs, win_shares
+from jobs.label.write import Provenance, done_row, preference_rows, ranking_row
 
-RUN = Run(run_id="r", style="original", source="lmm_score", judge="judge@1", encoder="e" * 16)
+PROVENANCE = Provenance(run_id="r", style="original", source="lmm_score", judge="judge@1", encoder="e" * 16)
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["q.txt", "q.csv", "q.jsonl", "q.parquet"])
-def test_queries_of_every_kind_of_file(files, name):
+def test_queries_are_read_from_every_kind_of_file(files, name):
     assert read_queries(str(files / name)) == ["a cat", "red dog"]
     assert read_queries(str(files / name), 1) == ["a cat"]
 
@@ -42,49 +43,49 @@ def test_queries_of_every_kind_of_file(files, name):
     ("name", "words"),
     [("none.txt", "does not exist"), ("other.csv", "lacks the column.* query"), ("empty.txt", "no query")],
 )
-def test_files_that_cannot_be_used(files, name, words):
+def test_unusable_query_files_are_refused(files, name, words):
     with pytest.raises(UserError, match=words):
         read_queries(str(files / name))
 
 
-def test_distinct_is_by_line():
+def test_distinct_queries_are_compared_after_joining_lines_and_spaces():
     assert distinct([" a  b", "a b", "", "c"]) == ["a b", "c"]
 
 
-def test_an_empty_store_is_told_before_any_work(tmp_path):
+def test_empty_store_is_refused_before_any_work(tmp_path):
     with pytest.raises(UserError, match="kallos ingest"):
-        make_plan(LabelConfig(store=str(tmp_path / "store")))
+        prepare_run(LabelConfig(store=str(tmp_path / "store")))
 
 
 @pytest.fixture
-def plan_of(store, tmp_path):
-    """A function from settings of `mini` that change, by group, and fields of the config to a plan."""
+def prepare(store, tmp_path):
+    """`prepare_run` for changed settings of `mini`, by section, and options of the command."""
     encoder = "e" * 16
     store.register_encoder(EncoderRecord(encoder=encoder, checkpoint="none", dim=2))
     store.set_alias("baseline", encoder)
     store.merge(embeddings_table(encoder), embeddings_schema(2).empty_table(), on=["image_id"])
 
-    def plan(changes: dict, **fields):
+    def prepare(changes: dict, **options) -> LabelRun:
         values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
-        for group, changed in changes.items():
-            values[group] |= changed
+        for section, changed in changes.items():
+            values[section] |= changed
         profile = tmp_path / "own.yaml"
         profile.write_text(yaml.safe_dump(values))
-        return make_plan(LabelConfig(store=store.uri, encoder="baseline", profile=str(profile), **fields))
+        return prepare_run(LabelConfig(store=store.uri, encoder="baseline", profile=str(profile), **options))
 
-    return plan
+    return prepare
 
 
-def test_a_grid_that_top_k_cannot_fill_is_refused(plan_of):
-    assert plan_of({}, top_k=97).top_k == 97
+def test_grid_that_top_k_cannot_fill_is_refused(prepare):
+    assert prepare({}, top_k=97).retrieval.top_k == 97
     with pytest.raises(UserError, match=r"top_k 96 is too small.*97 images.*raise top_k"):
-        plan_of({}, top_k=96)
+        prepare({}, top_k=96)
     with pytest.raises(UserError, match="two images"):
-        plan_of({}, rows=1, columns=1)
+        prepare({}, rows=1, columns=1)
 
 
 @pytest.mark.parametrize(
-    ("changes", "fields", "matters"),
+    ("changes", "options", "matters"),
     [
         ({}, {}, False),
         ({"judge": {"image_px": 56}}, {}, True),
@@ -95,52 +96,55 @@ def test_a_grid_that_top_k_cannot_fill_is_refused(plan_of):
         ({"align": {"epochs": 9}}, {}, False),
     ],
 )
-def test_whatever_changes_answers_makes_another_run(plan_of, changes, fields, matters):
-    assert (plan_of(changes, **fields).run.run_id != plan_of({}, **fields).run.run_id) == matters
+def test_run_id_changes_with_every_setting_that_changes_labels(prepare, changes, options, matters):
+    changed, plain = prepare(changes, **options), prepare({}, **options)
+    assert (changed.provenance.run_id != plain.provenance.run_id) == matters
 
 
 def test_row_pairs_stay_inside_rows():
     assert row_pairs(5, columns=3) == [(0, 1), (0, 2), (1, 2), (3, 4)]
 
 
-def test_win_shares_by_hand():
+def test_win_shares_equal_values_worked_out_by_hand():
     nan = float("nan")
     judged = {(0, 1): (0.9, True), (1, 0): (0.1, True), (0, 2): (nan, False), (2, 0): (nan, False)}
     assert win_shares(4, judged).tolist() == pytest.approx([0.9, 0.1, 0.5, 0.5])
 
 
-def candidates(scores: list[float]) -> Candidates:
-    row = {"query": "q", "rephrased": "q, fine", "style": "original", "error": "", "retrieval_scores": scores}
-    return Candidates.of({**row, "image_ids": [f"i{n}" for n in range(len(scores))]})
+def ranking_of(scores: list[float]) -> Ranking:
+    row = {"query": "q", "rephrased": "q, fine", "style": "original", "rephrase_error": ""}
+    ids = [f"i{index}" for index in range(len(scores))]
+    return Ranking.of({**row, "image_ids": ids, "retrieval_scores": scores})
 
 
-def test_images_without_an_answer_are_dropped_and_counted():
-    c = candidates([0.4, 0.3, 0.2])
+def test_unrated_images_are_dropped_and_counted():
+    c = ranking_of([0.4, 0.3, 0.2])
     c.aesthetic = np.array([2.0, np.nan, 4.0])
-    c.drop_unanswered(c.aesthetic)
+    c.drop_unrated(c.aesthetic)
     assert c.image_ids == ["i0", "i2"] and c.num_failed == 1
     assert c.aesthetic.tolist() == [2.0, 4.0] and c.semantic.tolist() == [0.4, 0.2]
 
 
-def test_a_query_without_pairs_is_an_error_and_not_a_ranking():
-    row = ranked(candidates([0.4]), [])
+def test_query_without_pairs_carries_an_error():
+    row = ranked(ranking_of([0.4, 0.3]), [])
     assert "no pair is left" in row["error"] and done_row(row)["error"] == row["error"]
+    assert "only 1 images" in ranked(ranking_of([0.4]), [])["error"]
 
 
-def test_rows_of_the_tables():
-    c = candidates([0.9, 0.5])
+def test_a_ranking_becomes_rows_of_preferences_and_rankings():
+    c = ranking_of([0.9, 0.5])
     c.aesthetic = np.array([1.0, 3.0])
     pairs = preferences([[1, 0]], c.semantic, c.aesthetic, semantic_unit=1.0, aesthetic_unit=1.0)
     row = pa.Table.from_pylist([ranked(c, pairs)], RANKED).to_pylist()[0]
-    stored = pa.Table.from_pylist(preference_rows(row, RUN), SCHEMAS["preferences"]).to_pylist()
+    stored = pa.Table.from_pylist(preference_rows(row, PROVENANCE), SCHEMAS["preferences"]).to_pylist()
     assert [(p["winner"], p["loser"], p["winner_cell"], p["loser_cell"]) for p in stored] == [
         ("i1", "i0", [0, 0], [0, 1])
     ]
     assert stored[0]["query"] == "q" and stored[0]["judge"] == "judge@1" and stored[0]["run_id"] == "r"
     assert None not in stored[0].values()
-    ranking = pa.Table.from_pylist([ranking_row(row, RUN)], SCHEMAS["rankings"]).to_pylist()[0]
+    ranking = pa.Table.from_pylist([ranking_row(row, PROVENANCE)], SCHEMAS["rankings"]).to_pylist()[0]
     assert ranking["aesthetic_scores"] == [1.0, 3.0] and None not in ranking.values()
 
 
-def test_the_runs_name_depends_on_every_value_and_on_no_order():
+def test_short_hash_depends_on_values_and_not_on_their_order():
     assert short_hash({"a": 1, "b": 2}) == short_hash({"b": 2, "a": 1}) != short_hash({"a": 1, "b": 3})

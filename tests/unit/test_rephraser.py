@@ -237,9 +237,3 @@ def test_styles_without_a_model_load_none(style, expected, monkeypatch):
     monkeypatch.setattr(rephraser, "make_engine", lambda settings: pytest.fail("an engine was loaded"))
     rows = Rephrase(language_model=None, style=style)({"query": np.array(["cat"], dtype=object)})
     assert list(rows["rephrased"]) == [expected]
-
-
-def test_actor_refuses_an_unknown_style_before_loading(monkeypatch):
-    monkeypatch.setattr(rephraser, "make_engine", lambda settings: pytest.fail("an engine was loaded"))
-    with pytest.raises(UserError, match=r"haiku.*original"):
-        Rephrase(language_model=None, style="haiku")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import jobs.label.rerank as rerank
+from actors import judge
 from actors.engine import Reply, Request
 from actors.judge import DIGITS
 from cluster.profile import LanguageModel, Stage
@@ -57,9 +58,9 @@ def gallery(store):
 
 
 def stage(store, engine, source, semantic="encoder", grid=Grid(2, 3, 1), monkeypatch=None):  # noqa: B008
-    monkeypatch.setattr(rerank, "make_engine", lambda model: engine)
-    order = rerank.Order(source=source, semantic=semantic, grid=grid)
-    return rerank.Rerank(store=store, order=order, judge=MODEL)
+    monkeypatch.setattr(judge, "make_engine", lambda model: engine)
+    rule = rerank.RankingRule(source=source, semantic=semantic, grid=grid)
+    return rerank.Rerank(store=store, rule=rule, judge=MODEL)
 
 
 def batch(*errors: str) -> pa.Table:
@@ -70,7 +71,7 @@ def batch(*errors: str) -> pa.Table:
             "query": f"q{n}",
             "rephrased": f"q{n}, fine",
             "style": "original",
-            "error": error,
+            "rephrase_error": error,
             "image_ids": [] if error else ids,
             "retrieval_scores": [] if error else scores,
         }
@@ -146,9 +147,9 @@ def test_the_scorer_needs_no_judge_and_no_picture(store, monkeypatch):
         def score(self, vectors):
             return np.asarray(vectors)[:, 0]
 
-    monkeypatch.setattr(rerank, "make_engine", lambda model: pytest.fail("a judge was loaded"))
-    order = rerank.Order(source="scorer", semantic="encoder", grid=Grid(2, 3, 1))
-    reranker = rerank.Rerank(store=store, order=order, judge=MODEL, scorer=FirstNumber())
+    monkeypatch.setattr(judge, "make_engine", lambda model: pytest.fail("a judge was loaded"))
+    rule = rerank.RankingRule(source="scorer", semantic="encoder", grid=Grid(2, 3, 1))
+    reranker = rerank.Rerank(store=store, rule=rule, judge=MODEL, scorer=FirstNumber())
     vectors = [[[level / 255, 0.0] for level in LEVELS]]
     row = reranker(batch("").append_column("vectors", pa.array(vectors))).to_pylist()[0]
     assert cells(row) == BY_BRIGHTNESS

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from jobs.align.inputs import StoredImages
 from pictures import encoded, gradient
 from PIL import Image
 
@@ -12,9 +13,7 @@ from actors.images import STORED, Fit, UnusableImage, decode, image_id, pixels, 
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Stage, load_profile
 from cluster.tables import SCHEMAS, now
-from jobs.align.inputs import StoredImages
 from jobs.evaluate import language_models
-from jobs.label.rerank import Pictures
 
 WIDTH, HEIGHT = 600, 400  # a photograph's shape: its preview is 256 x 171
 SEEDS = (0, 1)
@@ -141,7 +140,7 @@ def test_labels_and_evaluations_show_the_judge_the_same_pictures(filled, monkeyp
     model = LanguageModel(model="none/none", max_tokens=1, image_px=448, stage=Stage())
     tasks = language_models.Questions(images=[row["image_id"] for row in rows]).tasks()
     language_models.AnswerTasks(store=store, model=model)(tasks)
-    labelled = Pictures(store, 448).load([row["image_id"] for row in rows])
+    labelled = judge.ImageCache(store, 448).load([row["image_id"] for row in rows])
     assert [image.size for image in shown] == [(448, 299)] * 2
     assert all(np.array_equal(*pair) for pair in zip(shown, labelled.values(), strict=True))
 
@@ -149,10 +148,10 @@ def test_labels_and_evaluations_show_the_judge_the_same_pictures(filled, monkeyp
 def test_pictures_that_are_not_kept_are_read_again(filled, monkeypatch):
     store, rows = filled
     ids = [row["image_id"] for row in rows]
-    monkeypatch.setattr("jobs.label.rerank.MAX_CACHED_PIXELS", 112 * 75)
-    pictures = Pictures(store, 112)
+    monkeypatch.setattr("actors.judge.MAX_CACHED_PIXELS", 112 * 75)
+    pictures = judge.ImageCache(store, 112)
     assert list(pictures.load(ids)) == ids
-    assert list(pictures.ready) == ids[1:] and pictures.num_pixels == 112 * 75
+    assert list(pictures.decoded) == ids[1:] and pictures.num_pixels == 112 * 75
     assert list(pictures.load(ids)) == ids and pictures.num_pixels == 112 * 75
 
 

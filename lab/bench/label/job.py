@@ -18,8 +18,8 @@ import ray
 import ray.data
 
 from actors.engine import Request, conversation, make_engine
-from actors.stages import add_stage
 from actors.rephraser import MODEL_STYLES, Rephrase, prompt, schema
+from actors.stages import add_stage
 from cluster import command, session
 from cluster.errors import UserError
 from cluster.profile import LanguageModel

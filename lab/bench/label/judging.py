@@ -18,7 +18,7 @@ from actors.judge import LETTERS, comparison_messages, shrink
 from cluster.profile import LanguageModel
 from cluster.tables import SCHEMAS, Store, now
 from jobs.label.pairs import Grid
-from jobs.label.rerank import Order, Rerank, row_pairs
+from jobs.label.rerank import RankingRule, Rerank, row_pairs
 from lab.bench.label.side import Side
 from lab.pretrain.rephraser.data import draw_query
 from lab.studio.draw import render
@@ -35,7 +35,7 @@ def judge_side(model: LanguageModel) -> Side:
     folder = tempfile.mkdtemp(prefix="kallos-bench-")
     store = Store(folder)
     previews = draw_previews(store)
-    order = Order(source="lmm_pair", semantic="encoder", grid=GRID)
+    rule = RankingRule(source="lmm_pair", semantic="encoder", grid=GRID)
 
     def rows(seed: int, num_requests: int) -> pa.Table:
         return draw_rows(np.random.default_rng([seed, 11]), -(-num_requests // REQUESTS_PER_ROW))
@@ -44,7 +44,7 @@ def judge_side(model: LanguageModel) -> Side:
         images = {i: shrink(decode(data), model.image_px) for i, data in previews.items()}
         return [request for row in table.to_pylist() for request in questions(row, images)]
 
-    arguments = {"store": store, "order": order, "judge": model}
+    arguments = {"store": store, "rule": rule, "judge": model}
     return Side(model, Rerank, arguments, rows, requests, ROWS_PER_CALL, "pyarrow", folder)
 
 
@@ -65,7 +65,7 @@ def draw_rows(rng: np.random.Generator, num_rows: int) -> pa.Table:
     for _ in range(num_rows):
         query = draw_query(rng).text
         found = [f"{i:064x}" for i in rng.choice(NUM_IMAGES, GRID.num_images, replace=False)]
-        about = {"query": query, "rephrased": query, "style": "original", "error": ""}
+        about = {"query": query, "rephrased": query, "style": "original", "rephrase_error": ""}
         rows.append({**about, "image_ids": found, "retrieval_scores": scores})
     return pa.Table.from_pylist(rows)
 

@@ -1,18 +1,17 @@
-"""Pools of engines: the options that Ray Data is given, and the user's mistakes inside actors."""
+"""Stages of a pipeline: the options passed to Ray Data, and user errors inside actors."""
 
 import pyarrow as pa
 import pytest
 from ray.exceptions import RayTaskError
 
-from actors import pool
-from actors.engine import ENGINE_ACTOR
+from actors.stages import MAX_RESTARTS, add_stage
 from cluster.errors import UserError
 from cluster.profile import Stage
 from jobs.evaluate import language_models
 
 
 class Rows:
-    """A dataset that notes how it is mapped, and fails with `error` when it is read."""
+    """A dataset that records the options of `map_batches`, and raises `error` when it is read."""
 
     def __init__(self, error: Exception | None = None):
         self.error = error
@@ -25,18 +24,19 @@ class Rows:
         raise self.error
 
 
-def test_a_broken_engine_is_not_started_for_ever():
+def test_stage_passes_its_resources_and_a_limit_of_restarts():
     rows = Rows()
-    pool.through(rows, object, {"a": 1}, Stage(batch_size=7), batch_format="numpy")
+    add_stage(rows, object, {"a": 1}, Stage(batch_size=7, num_gpus=0.5), batch_format="numpy")
     assert rows.options["batch_size"] == 7 and rows.options["batch_format"] == "numpy"
-    assert ENGINE_ACTOR.items() <= rows.options.items() and ENGINE_ACTOR["max_restarts"] > 0
+    assert rows.options["num_gpus"] == 0.5
+    assert rows.options["max_restarts"] == MAX_RESTARTS > 0
 
 
 @pytest.mark.parametrize(
     ("cause", "raised"), [(UserError("no such model"), UserError), (OSError("a disk"), RayTaskError)]
 )
-def test_an_evaluation_tells_the_users_mistake_inside_an_actor(monkeypatch, mini_profile, cause, raised):
-    rows = Rows(RayTaskError("ask", "told by Ray", cause))
+def test_evaluation_raises_the_user_error_inside_an_actor(monkeypatch, mini_profile, cause, raised):
+    rows = Rows(RayTaskError("ask", "traceback from Ray", cause))
     monkeypatch.setattr(language_models.session, "connect", lambda profile: None)
     monkeypatch.setattr(language_models.session, "require", lambda stages: None)
     monkeypatch.setattr(language_models.ray.data, "from_arrow", lambda table, **options: rows)
@@ -44,4 +44,3 @@ def test_an_evaluation_tells_the_users_mistake_inside_an_actor(monkeypatch, mini
         language_models.through_pool(mini_profile, object, pa.table({"query": ["a"]}), Stage(), {}, "numpy")
     if raised is UserError:
         assert str(caught.value) == "no such model"
-    assert ENGINE_ACTOR.items() <= rows.options.items()

@@ -1,0 +1,53 @@
+"""What names a run: hashes of the models and files that determine its labels."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from actors.engine import model_path
+from cluster.profile import LanguageModel
+
+# Identifies weights without reading gigabytes: training changes the first and last megabyte of every file.
+EDGE_BYTES = 1 << 20
+
+
+def rephraser_identity(model: LanguageModel) -> list[Any]:
+    """The rephraser and its sampling settings: a change of either changes the rephrased queries."""
+    return [model_identity(model), model.temperature, model.max_tokens]
+
+
+def judge_identity(judge: LanguageModel | None, scorer: str | None) -> str:
+    """The column `judge` of the tables: the scorer, the judge or both; None for one that is not used."""
+    names = [f"scorer:{scorer}"] if scorer else []
+    return "+".join([*names, model_identity(judge)] if judge else names)
+
+
+def model_identity(model: LanguageModel) -> str:
+    """The model's name, and for a folder a hash of its files."""
+    folder = Path(model_path(model.model))
+    if not folder.is_dir():
+        return model.model
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".json", ".jinja", ".safetensors", ".bin"):
+            digest.update(f"{path.name} {path.stat().st_size}".encode())
+            digest.update(_edges(path))
+    return f"{folder.name}@{digest.hexdigest()[:8]}"
+
+
+def _edges(path: Path) -> bytes:
+    with path.open("rb") as file:
+        first = file.read(EDGE_BYTES)
+        file.seek(max(0, path.stat().st_size - EDGE_BYTES))
+        return first + file.read(EDGE_BYTES)
+
+
+def file_hash(path: str | None) -> str:
+    """16 hex characters of the file's content, "" without a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
+
+
+def short_hash(value: Any) -> str:
+    """16 hex characters of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
