@@ -2,20 +2,21 @@
 
 import contextlib
 import importlib
+import inspect
 import json
 import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import tyro
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from cluster.errors import UserError, exit_on_user_error
-from cluster.profile import Profile, Settings, explain, load_profile
+from cluster.errors import UserError, exit_on_user_error, explain
+from cluster.profile import Profile, Settings, load_profile
 
 Config = TypeVar("Config", bound=BaseModel)
 Section = TypeVar("Section", bound=Settings)
@@ -25,13 +26,6 @@ class Options(BaseModel):
     """Options of a command line: frozen, and an unknown one is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep "(default: None)" out of `--help`: the description says what happens then."""
-        for name, annotation in cls.__annotations__.items():
-            if name in cls.model_fields and cls.model_fields[name].default is None:
-                cls.__annotations__[name] = Annotated[annotation, tyro.conf.arg(help_behavior_hint="")]
 
 
 def _flat(words: Any) -> Any:
@@ -98,17 +92,37 @@ def _leave_ray() -> None:
         ray.shutdown()
 
 
-def parse(config_type: type[Config], argv: list[str] | None = None, **texts: str) -> Config:
-    """The config of a command line; `texts` (prog, description) are for its help.
+def parse(config_type: type[Config], argv: list[str] | None = None) -> Config:
+    """The config of a command line.
 
     Raises:
         UserError: a value out of range.
         SystemExit: unknown or missing options (status 2), or `--help` (status 0).
     """
-    try:
-        return tyro.cli(config_type, args=argv, **texts)
-    except ValidationError as error:
-        raise UserError(explain(error, config_type)) from None
+    return tyro.cli(_as_function(config_type), args=argv, description=config_type.__doc__)
+
+
+def _as_function(config_type: type[Config]) -> Callable[..., Config]:
+    """A function with the config's fields as parameters: tyro would show a refused value in its own words.
+
+    A default of None is not shown in `--help`: the description says what happens then.
+    """
+
+    def build(**values: Any) -> Config:
+        return validated(config_type, values)
+
+    hints, parameters = get_type_hints(config_type, include_extras=True), []
+    for name, field in config_type.model_fields.items():
+        default = inspect.Parameter.empty if field.is_required() else field.default
+        hint = "" if default is None else None
+        texts = tyro.conf.arg(help=field.description, help_behavior_hint=hint)
+        annotation = Annotated[hints[name], texts]
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        )
+    build.__signature__ = inspect.Signature(parameters)
+    build.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return build
 
 
 def validated(config_type: type[Config], values: Any) -> Config:
@@ -143,7 +157,7 @@ def _override(word: str) -> tuple[str, Any]:
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError:
-        raise UserError(f"--set {word!r}: {value!r} is not a valid YAML value.") from None
+        raise UserError(f"--set {word!r}: {value!r} is not valid YAML.") from None
 
 
 def settings(config: JobConfig) -> tuple[Profile, Any]:

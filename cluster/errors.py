@@ -1,8 +1,13 @@
-"""Errors that are the user's to correct."""
+"""Errors that are the user's to correct, and the sentences that report them."""
 
 import contextlib
+import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # pydantic takes time to import, which the list of verbs does not need
+    from pydantic import BaseModel, ValidationError
 
 
 class UserError(ValueError):
@@ -17,3 +22,44 @@ def exit_on_user_error() -> Iterator[None]:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def explain(error: "ValidationError", model: "type[BaseModel]") -> str:
+    """One sentence for the errors of a model: each field with its value and what is allowed.
+
+    An unknown field names the one that was probably meant.
+    """
+    parts = []
+    for item in error.errors():
+        field = ".".join(map(str, item["loc"]))
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            parts.append(f"{field} is unknown: {_suggestion(field, model)}")
+        elif not field:
+            parts.append(message)
+        elif item["type"] == "missing" or isinstance(item["input"], Mapping):
+            parts.append(f"{field}: {message}")
+        else:
+            parts.append(f"{field} = {item['input']!r}: {message}")
+    text = "; ".join(parts)
+    return text if text.endswith("?") else f"{text}."
+
+
+def _suggestion(field: str, model: "type[BaseModel]") -> str:
+    """The known field that is most like this one, else the fields of its section."""
+    section, _, name = field.rpartition(".")
+    splits = [path.rpartition(".") for path in _paths(model)]
+    siblings = [leaf for parent, _, leaf in splits if parent == section]
+    if close := difflib.get_close_matches(name, siblings, n=1):
+        return f"did you mean {f'{section}.{close[0]}'.lstrip('.')}?"
+    if close := difflib.get_close_matches(name, [leaf for *_, leaf in splits], n=1, cutoff=0.8):
+        return next(f"did you mean {parent}.{leaf}?" for parent, _, leaf in splits if leaf == close[0])
+    return f"choose one of {', '.join(siblings)}"
+
+
+def _paths(model: "type[BaseModel]", prefix: str = "") -> Iterator[str]:
+    """Dotted names of all fields: `align`, `align.mode`, ..."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        if hasattr(field.annotation, "model_fields"):
+            yield from _paths(field.annotation, f"{prefix}{name}.")

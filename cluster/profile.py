@@ -6,16 +6,15 @@ A profile is a YAML file of the shape of `Profile`; `cluster/profiles/` holds `m
     profile = load_profile("mini", store="/data/store")
 """
 
-import difflib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cluster.errors import UserError
+from cluster.errors import UserError, explain
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = Path(__file__).resolve().parent / "profiles"
@@ -227,7 +226,7 @@ class Serve(Settings):
     )
     upload_timeout_s: float = Field(5.0, gt=0, description="longest time to read one image, seconds")
     url_images: bool = Field(False, description="fetch images that a request names by their public URL")
-    allow_delete: bool = Field(False, description="let DELETE /v1/images/<id> remove images")
+    allow_delete: bool = Field(False, description="let `DELETE /v1/images/<id>` remove images")
     keys_file: str | None = Field(
         None,
         description="file of API keys, one `name:key` per line, needed to listen beyond this machine; "
@@ -288,7 +287,8 @@ def load_profile(name_or_path: str, /, **overrides: Any) -> Profile:
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"Profile {path}: {explain(error, Profile)}") from None
+        changed = f" with {', '.join(overrides)} changed" if overrides else ""
+        raise UserError(f"Profile {path}{changed}: {explain(error, Profile)}") from None
 
 
 def repo_path(path: str) -> str:
@@ -297,46 +297,6 @@ def repo_path(path: str) -> str:
         return path
     candidate = ROOT / path
     return str(candidate) if candidate.exists() else path
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """One sentence for the errors of a model: each field with its value and what is allowed.
-
-    An unknown field names the one that was probably meant.
-    """
-    parts = []
-    for item in error.errors():
-        field = ".".join(map(str, item["loc"]))
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            parts.append(f"{field} is unknown: {_suggestion(field, model)}")
-        elif not item["loc"]:
-            parts.append(message)
-        elif item["type"] == "missing" or isinstance(item["input"], Mapping):
-            parts.append(f"{field}: {message}")
-        else:
-            parts.append(f"{field} = {item['input']!r}: {message}")
-    text = "; ".join(parts)
-    return text if text.endswith("?") else f"{text}."
-
-
-def _suggestion(field: str, model: type[BaseModel]) -> str:
-    """The known field that is most like this one, else all fields of its section."""
-    known = list(field_paths(model))
-    section, _, name = field.rpartition(".")
-    same_name = [path for path in known if path.rpartition(".")[2] == name]
-    if found := same_name or difflib.get_close_matches(field, known, n=1):
-        return f"did you mean {found[0]}?"
-    siblings = [path for path in known if path.rpartition(".")[0] == section]
-    return f"{section or 'there'} has {', '.join(siblings)}"
-
-
-def field_paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all fields, those of nested sections after the section: `align`, `align.mode`, ..."""
-    for name, field in model.model_fields.items():
-        yield f"{prefix}{name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from field_paths(field.annotation, f"{prefix}{name}.")
 
 
 def _profile_path(name_or_path: str) -> Path:

@@ -1,4 +1,4 @@
-"""The harness of the verbs and the `kallos` command, through their whole outputs."""
+"""The harness of the verbs and the `kallos` command, tested through what they print."""
 
 import json
 import os
@@ -12,23 +12,41 @@ import pytest
 import yaml
 from pydantic import Field
 
-from cluster.command import JobConfig, main, save_config, settings, to_json
+from cluster.command import (
+    JobConfig,
+    main,
+    merged,
+    parse,
+    profile_of,
+    save_config,
+    settings,
+    to_json,
+    validated,
+)
 from cluster.errors import UserError
-from cluster.profile import ROOT
+from cluster.profile import ROOT, Settings, load_profile
 from jobs import cli
+from jobs.align.config import AlignConfig
+from jobs.label.config import LabelConfig
+from lab.bench.label.config import BenchLabelConfig
+from lab.demo.config import DemoConfig
+from serve_app.client.config import SearchConfig
+from serve_app.config import ServeConfig, resolve_profile
+
+SERVE_YAMLS = sorted((ROOT / "cluster" / "serve").glob("*.yaml"))
 
 
 class CountConfig(JobConfig):
     """Counts."""
 
     num_images: int = Field(3, ge=1, description="images, a count")
-    where: str = Field("", description="a filter")
+    where: str | None = Field(None, description="a filter; default: no filter")
 
 
 def count(config: CountConfig) -> dict:
     print("progress, not a report")
     if config.where:
-        raise UserError(f"where {config.where!r} is no filter: leave it out.")
+        raise UserError(f"--where {config.where!r} is not a filter: omit it.")
     return {"num_images": config.num_images, "mean": np.float32(0.5)}
 
 
@@ -39,7 +57,7 @@ def test_the_report_is_the_only_line_on_stdout(capfd):
     assert "progress, not a report" in err
 
 
-def test_what_a_child_process_prints_goes_to_stderr_too(capfd):
+def test_output_of_child_processes_goes_to_stderr(capfd):
     def run(config):
         subprocess.run(["echo", "from a child"], check=True)
         return {}
@@ -50,7 +68,7 @@ def test_what_a_child_process_prints_goes_to_stderr_too(capfd):
     assert "from a child" in err
 
 
-def test_what_ray_still_has_to_say_comes_before_the_report(capfd, monkeypatch):
+def test_late_output_of_ray_comes_before_the_report(capfd, monkeypatch):
     ray = SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: print("a late warning of a raylet"))
     monkeypatch.setitem(sys.modules, "ray", ray)
     main(CountConfig, [], run=lambda config: {})
@@ -62,12 +80,13 @@ def test_what_ray_still_has_to_say_comes_before_the_report(capfd, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--where", "x"], "error: where 'x' is no filter: leave it out.\n"),
-        (["--num-images", "0"], "num_images"),
+        (["--where", "x"], "error: --where 'x' is not a filter: omit it.\n"),
+        (["--num-images", "0"], "error: num_images = 0: Input should be greater than or equal to 1.\n"),
         (["--colour", "red"], "--colour"),
+        (["--num-image", "3"], "Perhaps you meant:"),
     ],
 )
-def test_a_users_mistake_ends_with_status_2_and_no_traceback(argv, words, capfd):
+def test_mistake_of_the_user_ends_with_status_2_and_no_traceback(argv, words, capfd):
     with pytest.raises(SystemExit) as ended:
         main(CountConfig, argv, run=count)
     out, err = capfd.readouterr()
@@ -77,7 +96,7 @@ def test_a_users_mistake_ends_with_status_2_and_no_traceback(argv, words, capfd)
     assert "Traceback" not in err
 
 
-def test_another_error_keeps_its_traceback():
+def test_other_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         main(CountConfig, [], run=lambda config: 1 // 0)
 
@@ -90,9 +109,11 @@ def test_help_names_every_option_and_its_description(capfd):
     for name, field in CountConfig.model_fields.items():
         assert f"--{name.replace('_', '-')}" in out
         assert " ".join(field.description.split()[:2]) in " ".join(out.split())
+    assert "(default: 3)" in out
+    assert "(default: None)" not in out
 
 
-def test_the_store_of_the_command_line_comes_before_the_profiles(tmp_path):
+def test_store_option_takes_precedence_over_the_profile(tmp_path):
     profile, store = settings(CountConfig(store=str(tmp_path)))
     assert profile.store == store.uri == str(tmp_path)
     profile, store = settings(CountConfig())
@@ -100,10 +121,93 @@ def test_the_store_of_the_command_line_comes_before_the_profiles(tmp_path):
     assert os.path.isabs(store.uri), "worker processes may run in another folder"
 
 
-def test_the_resolved_config_is_written_whole(tmp_path):
-    path = save_config(CountConfig(num_images=9), tmp_path / "new" / "folder")
+def test_resolved_config_is_written_with_every_option(tmp_path):
+    config = CountConfig(num_images=9, set=("align.beta=2", "label.style=reorg"))
+    path = save_config(config, tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "resolved_config.yaml"
-    assert CountConfig(**yaml.safe_load(path.read_text())) == CountConfig(num_images=9)
+    assert yaml.safe_load(path.read_text())["set"] == ["align.beta=2", "label.style=reorg"]
+    assert CountConfig(**yaml.safe_load(path.read_text())) == config
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set", "align.beta=2", "label.style=reorg", "serve.keys_file=", "align.learning_rate=1e-3"],
+        ["--set=align.beta=2", "--set", "label.style=reorg", "serve.keys_file=null", "--store", "there",
+         "--set", "align.learning_rate=0.001"],
+    ],
+)  # fmt: skip
+def test_set_takes_several_values_and_can_be_repeated(words):
+    profile = profile_of(parse(CountConfig, words))
+    assert (profile.align.beta, profile.label.style, profile.align.learning_rate) == (2.0, "reorg", 1e-3)
+    assert profile.serve.keys_file is None
+    assert profile.align.epochs == load_profile("mini").align.epochs
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("align.epoch=3", r"align\.epoch is unknown: did you mean align\.epochs\?"),
+        ("align.beta=much", r"align\.beta = 'much': Input should be a valid number"),
+        ("label.style=haiku", r"label\.style = 'haiku': .*'kw_dict'"),
+        ("align.beta", r"--set 'align\.beta' is not of the form key=value"),
+        ("align.beta={2", r"--set 'align\.beta=\{2': '\{2' is not valid YAML"),
+    ],
+)
+def test_wrong_set_is_refused_with_the_key_and_what_is_allowed(word, message):
+    with pytest.raises(UserError, match=message):
+        profile_of(CountConfig(set=(word,)))
+
+
+def test_option_takes_precedence_over_set_and_set_over_the_profile():
+    config = AlignConfig(set=("align.epochs=7", "align.beta=2"), epochs=3)
+    align = merged(profile_of(config).align, config)
+    assert (align.epochs, align.beta, align.mode) == (3, 2.0, "both")
+    assert merged(load_profile("mini").align, AlignConfig(seed=0)).seed == 0
+
+
+def test_merged_options_that_do_not_fit_together_are_refused():
+    with pytest.raises(UserError, match="top_k 96 is too small"):
+        merged(load_profile("mini").label, LabelConfig(top_k=96))
+
+
+@pytest.mark.parametrize(
+    ("config_type", "section", "names"),
+    [
+        (AlignConfig, "align", {"mode", "objective", "epochs", "learning_rate", "num_workers", "seed"}),
+        (LabelConfig, "label", {"style", "source", "semantic", "top_k", "rows", "columns", "stride"}),
+        (BenchLabelConfig, "label", {"style"}),
+        (ServeConfig, "serve", {"host", "port", "keys_file", "num_replicas"}),
+        (DemoConfig, "serve", {"port"}),
+    ],
+)
+def test_options_with_the_name_of_a_profile_field_default_to_the_profile(config_type, section, names):
+    group: Settings = getattr(load_profile("mini"), section)
+    assert type(group).model_fields.keys() & config_type.model_fields.keys() == names
+    for name in names:
+        field = config_type.model_fields[name]
+        assert field.default is None
+        assert f"the profile's {section}.{name}" in field.description
+
+
+def test_search_finds_the_server_of_the_changed_profile():
+    config = parse(SearchConfig, ["boat", "--set", "serve.port=8123"])
+    assert (config.query, profile_of(config).serve.port) == ("boat", 8123)
+
+
+def test_replicas_of_the_command_line_are_a_fixed_count():
+    serve = resolve_profile(ServeConfig(profile="fleet", set=("serve.keys_file=",), num_replicas=3)).serve
+    assert (serve.num_replicas, serve.max_replicas, serve.port) == (3, 3, 8000)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "cluster" / "serve").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_arguments_of_every_serve_yaml_are_options_of_serve(path):
+    (application,) = yaml.safe_load(path.read_text(encoding="utf-8"))["applications"]
+    assert validated(ServeConfig, application["args"] | {"set": ["serve.max_k=7"]}).profile == path.stem
+    with pytest.raises(UserError, match="systms is unknown: did you mean systems"):
+        validated(ServeConfig, application["args"] | {"systms": ["live"]})
 
 
 def test_reports_become_strict_json():
@@ -111,7 +215,7 @@ def test_reports_become_strict_json():
     assert json.loads(to_json(report)) == {"a": 2, "b": [1.5, None], "c": [None, None, True], "4": str(ROOT)}
 
 
-def test_kallos_without_a_verb_lists_all_of_them(capsys):
+def test_kallos_without_a_verb_lists_all_verbs_the_products_first(capsys):
     cli.main([])
     out = capsys.readouterr().out
     verbs, lab = out.split("lab verbs:")
@@ -127,7 +231,7 @@ def test_kallos_without_a_verb_lists_all_of_them(capsys):
         (["pretrain", "judge", "--seed", "1"], "lab.pretrain", ["judge", "--seed", "1"]),
     ],
 )
-def test_a_verb_names_its_module(words, module, options):
+def test_verb_resolves_to_its_package(words, module, options):
     assert cli.resolve(words) == (module, options)
 
 
@@ -142,7 +246,7 @@ def test_a_verb_names_its_module(words, module, options):
         (["label", "--submit", "head:8265"], "--submit 'head:8265'"),
     ],
 )
-def test_a_wrong_verb_ends_with_status_2(words, message, capsys):
+def test_wrong_verb_ends_with_status_2(words, message, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(words)
     assert ended.value.code == 2
@@ -150,11 +254,11 @@ def test_a_wrong_verb_ends_with_status_2(words, message, capsys):
 
 
 @pytest.mark.parametrize("flag", [["--submit", "http://head:8265"], ["--submit=http://head:8265"]])
-def test_submit_is_taken_from_anywhere_among_the_words(flag):
+def test_submit_is_recognised_anywhere_among_the_words(flag):
     assert cli.take_submit(["label", *flag, "--seed", "1"]) == (["label", "--seed", "1"], "http://head:8265")
 
 
-def test_a_verb_runs_through_kallos_in_a_process_of_its_own(tmp_path):
+def test_kallos_runs_a_verb_in_a_new_process(tmp_path):
     files = {
         "config": """
             from cluster.command import JobConfig
@@ -179,7 +283,7 @@ def test_a_verb_runs_through_kallos_in_a_process_of_its_own(tmp_path):
     assert done.stdout == '{"word": "good day"}\n'
 
 
-def test_submitting_to_a_cluster_that_is_not_there_is_one_clear_sentence(capsys):
+def test_submitting_to_an_address_without_a_cluster_is_refused_in_one_sentence(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["label", "--submit", "http://127.0.0.1:9"])
     assert ended.value.code == 2
