@@ -70,7 +70,7 @@ bench: setup
 
 lock:
 	@$(MAKE) --no-print-directory .uv-at-hand
-	for hardware in cpu gpu; do $(UV) pip compile --quiet pyproject.toml --extra $$hardware --extra dev \
+	for hardware in cpu gpu; do $(UV) pip compile --quiet pyproject.toml --extra $$hardware --extra bench --extra dev \
 	  --python-version 3.11 --python-platform x86_64-unknown-linux-gnu --no-emit-index-url --no-annotate \
 	  --custom-compile-command "make lock" --output-file requirements/$$hardware.txt; done
 

@@ -1,17 +1,18 @@
-"""The `kallos` command: a verb runs here, or on a cluster with `--submit http://head:8265`.
+"""The `kallos` command runs a verb here, or on a cluster with `--submit http://head:8265`.
 
-Only the verb's own module is imported, so that `kallos` and its help answer at once.
+Only the verb's own module is imported, so that `kallos --help` is fast.
 """
 
+import difflib
 import importlib
 import json
 import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
-from cluster.errors import UserError
+from cluster.errors import UserError, exit_on_user_error
 
 Verbs = Mapping[str, tuple[str, str]]  # verb -> (its package, what it does)
 
@@ -21,13 +22,13 @@ VERBS: Verbs = {
     "align": ("jobs.align", "align an encoder with the preferences"),
     "index": ("jobs.index", "embed the images with an encoder and build its index"),
     "evaluate": ("jobs.evaluate", "compare encoders: metrics and a report page"),
-    "promote": ("jobs.promote", "make an encoder that passed its checks live, or go back to the one before"),
+    "promote": ("jobs.promote", "make a checked encoder live, or go back to the previous one"),
     "serve": ("serve_app", "serve the search over HTTP, with a page"),
     "search": ("serve_app.client", "search a running server"),
     "feedback": ("jobs.feedback", "summarise what people chose, and export their votes"),
     "delete": ("jobs.delete", "remove images from every table and index"),
 }
-# Packages beside the product add verbs of their own under this entry point: a mapping like VERBS.
+# Other packages add their verbs under this entry point, as a mapping like VERBS.
 PLUGINS = "kallos.verbs"
 SUBMIT_TIMEOUT_S = 60.0
 USAGE = "usage: kallos <verb> [--submit http://head:8265] [options]; `kallos <verb> --help` lists them"
@@ -36,28 +37,40 @@ USAGE = "usage: kallos <verb> [--submit http://head:8265] [options]; `kallos <ve
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the verb that `argv` (default: the process's) names; exits with its status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(help_text())
-        return
-    try:
+    with exit_on_user_error():
+        if not words or words[0] in ("-h", "--help"):
+            print(help_text())
+            return
         words, head = take_submit(words)
         package, options = resolve(words)
         if head:
             sys.exit(submit(head, package, options))
-        run(package, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.argv = [f"kallos {words[0]}", *options]
+        importlib.import_module(f"{package}.__main__").main()
 
 
 def verb_groups() -> dict[str, Verbs]:
-    """Title -> verbs: the product's first, then those of each installed plugin."""
+    """Title -> verbs: the product's first, then those of each installed plugin.
+
+    Raises:
+        UserError: a plugin cannot be imported.
+    """
     plugins = sorted(entry_points(group=PLUGINS), key=lambda point: point.name)
-    return {"verbs": VERBS, **{f"{point.name} verbs": point.load() for point in plugins}}
+    return {"verbs": VERBS, **{f"{point.name} verbs": _load(point) for point in plugins}}
+
+
+def _load(plugin: EntryPoint) -> Verbs:
+    try:
+        return plugin.load()
+    except Exception as error:  # it runs the code of another package
+        raise UserError(
+            f"The verbs of plugin {plugin.name!r} cannot be imported from {plugin.value} "
+            f"({type(error).__name__}: {error}): install its package again, or remove it."
+        ) from None
 
 
 def help_text() -> str:
-    """The verbs, one a line."""
+    """The verbs, one per line."""
     lines = [USAGE]
     for title, verbs in verb_groups().items():
         lines += ["", f"{title}:", *(f"  {verb:<13}{text}" for verb, (_, text) in verbs.items())]
@@ -65,7 +78,7 @@ def help_text() -> str:
 
 
 def take_submit(words: Sequence[str]) -> tuple[list[str], str]:
-    """The words without `--submit URL` (or `--submit=URL`), and the URL, "" when it is not there.
+    """The words without `--submit URL` (or `--submit=URL`), and the URL, "" without this option.
 
     Raises:
         UserError: the address is missing or not http(s).
@@ -95,21 +108,16 @@ def resolve(words: Sequence[str]) -> tuple[str, list[str]]:
         return VERBS[verb][0], list(words[1:])
     known = {name: package for verbs in verb_groups().values() for name, (package, _) in verbs.items()}
     if verb not in known:
-        given = repr(verb) if verb else "nothing"
-        raise UserError(f"There is no verb {given}: give one of {', '.join(known)}.")
+        close = difflib.get_close_matches(verb, known, n=1)
+        way_out = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}."
+        raise UserError(f"There is no verb {verb!r}: {way_out}")
     return known[verb], list(words[1:])
 
 
-def run(package: str, options: Sequence[str]) -> None:
-    """Call `main` of the verb's package, as `python -m package` would."""
-    sys.argv = [f"kallos {package.rpartition('.')[2]}", *options]
-    importlib.import_module(f"{package}.__main__").main()
-
-
 def submit(head: str, package: str, options: Sequence[str]) -> int:
-    """Send the verb to a cluster as a Ray job and follow it; returns its exit status.
+    """Run the verb on a cluster as a Ray job and follow it; returns its exit status.
 
-    Its log goes to stderr; the JSON object that it ends with is printed on stdout, as if it had run here.
+    Its log goes to stderr, and the JSON object on its last line to stdout, as if it had run here.
     """
     from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -130,7 +138,7 @@ def submit(head: str, package: str, options: Sequence[str]) -> int:
 def send(client, entrypoint: str) -> str:
     """Submit the command with the repository's code; returns the job's id.
 
-    A cluster that has just started takes no jobs yet, so it is asked again for a while.
+    A cluster that has just started does not accept jobs yet, so submission is retried for a minute.
     """
     from cluster.compat.errors import is_agent_missing
     from cluster.profile import ROOT

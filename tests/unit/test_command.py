@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +30,7 @@ from jobs import cli
 from jobs.align.config import AlignConfig
 from jobs.label.config import LabelConfig
 from lab.bench.label.config import BenchLabelConfig
+from lab.bench.serve import __main__ as bench_serve
 from lab.demo.config import DemoConfig
 from serve_app.client.config import SearchConfig
 from serve_app.config import ServeConfig, resolve_profile
@@ -238,8 +240,9 @@ def test_verb_resolves_to_its_package(words, module, options):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["ingset"], "no verb 'ingset'"),
-        (["--profile", "mini"], "no verb '--profile'"),
+        (["ingset"], "error: There is no verb 'ingset': did you mean ingest?\n"),
+        (["studo"], "error: There is no verb 'studo': did you mean studio?\n"),
+        (["--profile", "mini"], "There is no verb '--profile': choose one of ingest, label, align, "),
         (["pretrain"], "choose one of encoder, rephraser, judge"),
         (["bench", "speed"], "'speed'"),
         (["label", "--submit"], "--submit ''"),
@@ -251,6 +254,29 @@ def test_wrong_verb_ends_with_status_2(words, message, capsys):
         cli.main(words)
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["studio"]])
+def test_plugin_that_cannot_be_imported_is_one_clear_sentence(words, monkeypatch, capsys):
+    broken = EntryPoint(name="extra", value="no_such_package.verbs:VERBS", group=cli.PLUGINS)
+    monkeypatch.setattr(cli, "entry_points", lambda group: [broken])
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: The verbs of plugin 'extra' cannot be imported from no_such_package.verbs:VERBS "
+        "(ModuleNotFoundError: No module named 'no_such_package'): install its package again, or remove it.\n"
+    )
+    assert cli.resolve(["label"]) == ("jobs.label", []), "the product's verbs need no plugin"
+
+
+def test_benchmark_names_the_extra_that_it_lacks(monkeypatch, capsys):
+    monkeypatch.setattr(bench_serve, "find_spec", lambda name: None if name != "psutil" else object())
+    with pytest.raises(SystemExit) as ended:
+        bench_serve.main([])
+    assert ended.value.code == 2
+    message = "error: kallos bench serve needs flask and aiohttp: pip install 'kallos[bench]'\n"
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("flag", [["--submit", "http://head:8265"], ["--submit=http://head:8265"]])
