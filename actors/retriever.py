@@ -1,4 +1,4 @@
-"""Nearest images of query vectors in one encoder's table: exact, or through its ANN index if it has one."""
+"""The images nearest to query vectors in one encoder's table, exact or through its ANN index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from actors.encoder import Encoder
 from actors.vectors import vector_matrix
 from cluster.compat.errors import is_missing_file
 from cluster.errors import UserError
@@ -16,26 +15,27 @@ from cluster.schemas import EMBEDDINGS
 from cluster.sql import in_list
 from cluster.tables import Store, embeddings_table
 
-# Queries in one call of LanceDB, which scans the table once for all of them.
+# Queries in one call of LanceDB, which then scans the table once for all of them.
 CHUNK = 256
-# The beam is at least this many times the results asked for: LanceDB's default of 1.5 loses one true
+# The beam is at least this many times the number of results: LanceDB's default of 1.5 loses one true
 # neighbour in ten on 100,000 vectors.
 EF_PER_RESULT = 4
 NUM_VERSIONS_KEPT = 8
-# How far equal scores are followed: copies of a picture, not the table for a query that is like nothing.
-MOST_EQUAL = 1000
+# Most equal scores that are read: enough for copies of a picture, without reading the whole table for a query
+# that scores everything equally.
+MAX_EQUAL = 1000
 
 
 class Gone(UserError):
-    """A version of the table that is no longer there."""
+    """The version of the table no longer exists."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How hard the ANN index is searched; an exact search does not look at it.
+    """The search effort of an ANN index; an exact search ignores it.
 
-    ef: candidates that the beam in an HNSW graph keeps. refine_factor: how many times the results asked for
-    are compared by their full vectors. nprobes: partitions looked into, at least.
+    ef: candidates that the beam in an HNSW graph keeps. refine_factor: candidates compared by their full
+    vectors, as a multiple of the number of results. nprobes: least number of partitions searched.
     """
 
     ef: int = 200
@@ -44,27 +44,18 @@ class Effort:
 
 
 class Retriever:
-    """Searches `embeddings_<fingerprint>`, whose vectors only that encoder's queries can be compared with."""
+    """Searches `embeddings_<fingerprint>`, for query vectors of that encoder only."""
 
-    def __init__(
-        self, store: Store, fingerprint: str, encoder: Encoder | None = None, effort: Effort | None = None
-    ) -> None:
-        """Open the table; with `encoder`, check that its queries belong there.
+    def __init__(self, store: Store, fingerprint: str, effort: Effort | None = None) -> None:
+        """Open the table. `effort`: None takes the last choice of `kallos index`.
 
-        `effort`: None takes what `kallos index` chose last. Raises UserError, with both fingerprints and the
-        command that mends it, when they differ or the table is missing.
+        Raises UserError, with the command to run, when the table is missing.
         """
         name = embeddings_table(fingerprint)
-        if encoder is not None and encoder.fingerprint != fingerprint:
-            raise UserError(
-                f"the encoder in use is {encoder.fingerprint} and the index was made by {fingerprint}: their "
-                f"vectors cannot be compared; run `kallos index --encoder {encoder.fingerprint} "
-                f"--store {store.uri}`."
-            )
         if not store.exists(name):
-            made = ", ".join(_encoders(store)) or "none"
+            others = ", ".join(_encoders(store)) or "none"
             raise UserError(
-                f"{store} has no embeddings of encoder {fingerprint}, only of {made}; run "
+                f"{store} has no embeddings of encoder {fingerprint}, only of {others}: run "
                 f"`kallos index --encoder {fingerprint} --store {store.uri}`."
             )
         self.fingerprint = fingerprint
@@ -76,13 +67,8 @@ class Retriever:
 
     @property
     def version(self) -> int:
-        """The table's version that searches see now."""
+        """The version of the table that searches see."""
         return self.table.version
-
-    @property
-    def filterable(self) -> frozenset[str]:
-        """The columns that `where` may name; tables from before there was an `aesthetic` lack it."""
-        return frozenset(self.table.schema.names)
 
     def search(
         self,
@@ -99,13 +85,13 @@ class Retriever:
         """float32 [Q, D] -> for each query its `k` nearest images after the first `offset`, best first.
 
         A row has `image_id`, `score` (cosine, in [-1, 1]), the `columns` and, `with_vectors`, `vector`
-        (float32 [D]); equal scores stand in the order of image_id. `where` is SQL on the table's columns,
-        applied before the search; `exact` passes over the ANN index. `version` searches the table as it was
-        then, without the images that were deleted since: such a page may be shorter than `k`.
+        (float32 [D]). Equal scores are ordered by image_id. `where` is SQL on the table's columns, applied
+        before the search; `exact` bypasses the ANN index. `version` searches an earlier version of the table,
+        without the images that were deleted since: the result may then be shorter than `k`.
 
         Raises:
-            Gone: there is no such version, or it was cleaned up.
-            UserError: a bad filter.
+            Gone: the version does not exist, or was cleaned up.
+            UserError: the filter is invalid.
         """
         table = self.table if version is None else self._at(version)
         ask = partial(self._ask, table, where, [*columns, *["vector"] * with_vectors], exact)
@@ -134,7 +120,7 @@ class Retriever:
             query = query.bypass_vector_index()
         else:
             effort = self.effort
-            # Further partitions only where a narrow filter leaves too little in the first ones.
+            # More partitions are searched only where a narrow filter leaves too few rows in the first ones.
             query = query.minimum_nprobes(effort.nprobes).maximum_nprobes(0)
             query = query.refine_factor(effort.refine_factor)
             query = query.ef(max(effort.ef, max(EF_PER_RESULT, effort.refine_factor) * limit))
@@ -146,7 +132,7 @@ class Retriever:
             if not is_missing_file(error):
                 raise
             raise Gone(
-                f"The version of {self.table.name} that was open is cleaned up: search anew."
+                f"The open version of {self.table.name} was cleaned up: search again."
             ) from error
 
     def _checked_out(self, version: int) -> Any:
@@ -154,7 +140,7 @@ class Retriever:
         try:
             table.checkout(version)
         except ValueError as error:
-            raise Gone(f"{self.table.name} has no version {version} (any more): search anew.") from error
+            raise Gone(f"{self.table.name} has no version {version} any more: search again.") from error
         return table
 
     def _without_deleted(self, results: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
@@ -162,8 +148,8 @@ class Retriever:
         if not found:
             return results
         query = self.table.search().where(in_list("image_id", found)).select(["image_id"]).limit(len(found))
-        there = set(query.to_arrow()["image_id"].to_pylist())
-        return [[row for row in rows if row["image_id"] in there] for rows in results]
+        present = set(query.to_arrow()["image_id"].to_pylist())
+        return [[row for row in rows if row["image_id"] in present] for rows in results]
 
 
 def has_index(table: Any, column: str = "vector") -> bool:
@@ -172,7 +158,7 @@ def has_index(table: Any, column: str = "vector") -> bool:
 
 
 def measured_effort(store: Store, fingerprint: str) -> Effort:
-    """What `kallos index` chose last for the encoder, the defaults where it has not measured."""
+    """The search effort that `kallos index` chose last for the encoder, the defaults if it chose none."""
     if not store.exists("indexes"):
         return Effort()
     rows = store.read("indexes", where=f"encoder = '{fingerprint}'").sort_by("measured_at").to_pylist()
@@ -181,17 +167,17 @@ def measured_effort(store: Store, fingerprint: str) -> Effort:
 
 
 def _ranked(ask: partial, vectors: np.ndarray, count: int) -> list[list[dict[str, Any]]]:
-    """For each query its `count` nearest rows and perhaps more, in an order that depends on no `count`.
+    """For each query at least its `count` nearest rows, in an order that does not depend on `count`.
 
-    LanceDB cuts among equal scores as it likes, so it is asked for more until none are cut apart. (An ANN
-    index may still find other images for another `count`.)
+    LanceDB cuts off among equal scores arbitrarily, so the limit grows until no group of equal scores is cut.
+    (An ANN index may still find other images for another `count`.)
     """
     limit = count + 1
     while True:
         results = _by_query(ask(vectors, limit), len(vectors))
         full = (rows for rows in results if len(rows) >= limit)
-        whole = all(rows[count - 1]["score"] > rows[limit - 1]["score"] for rows in full)
-        if whole or limit > count + MOST_EQUAL:
+        uncut = all(rows[count - 1]["score"] > rows[limit - 1]["score"] for rows in full)
+        if uncut or limit > count + MAX_EQUAL:
             return results
         limit *= 2
 
@@ -207,9 +193,9 @@ def _by_query(found: pa.Table, num_queries: int) -> list[list[dict[str, Any]]]:
         vectors = vector_matrix(found["vector"])
         found = found.drop_columns("vector")
     results: list[list[dict[str, Any]]] = [[] for _ in range(num_queries)]
-    for place, row in enumerate(found.to_pylist()):
+    for index, row in enumerate(found.to_pylist()):
         if vectors is not None:
-            row["vector"] = vectors[place]
+            row["vector"] = vectors[index]
         results[row.pop("query_index")].append(row)
     return results
 

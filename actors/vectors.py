@@ -1,6 +1,5 @@
-"""Writing an encoder's table of vectors: every row gets the aesthetic score that searches filter on."""
+"""Writes an encoder's table of vectors. Every row gets the aesthetic score that searches can filter on."""
 
-import lance
 import numpy as np
 import pyarrow as pa
 
@@ -9,39 +8,23 @@ from actors.scorers import PromptPairs
 from cluster.tables import Store, embeddings_schema, embeddings_table
 
 AESTHETIC = "aesthetic"
-SCORE_ROWS = 10_000
 
 
 class VectorTable:
-    """`embeddings_<fingerprint>` of one encoder, for writing."""
+    """`embeddings_<fingerprint>` of one encoder, for writing. The table need not exist yet."""
 
     def __init__(self, store: Store, encoder: Encoder) -> None:
-        """The table need not exist yet. One from before there was an aesthetic score gets its scores now."""
         self.store = store
         self.name = embeddings_table(encoder.fingerprint)
         self.schema = embeddings_schema(encoder.dim)
         self._scorer = PromptPairs.of(encoder.encode_texts, encoder.temperature)
-        if store.exists(self.name) and AESTHETIC not in store.open(self.name).schema.names:
-            self._add_scores()
 
     def merge(self, rows: pa.Table) -> int:
-        """Insert rows with `vector` and the columns of `images`, scored anew; returns how many were new."""
+        """Insert rows with `vector` and the columns of `images`, with new scores; returns the number added."""
         columns = [name for name in self.schema.names if name != AESTHETIC]
-        rows = rows.select(columns).append_column(AESTHETIC, self._scores(rows["vector"]))
+        scores = pa.array(self._scorer.score(vector_matrix(rows["vector"])), pa.float32())
+        rows = rows.select(columns).append_column(AESTHETIC, scores)
         return self.store.merge(self.name, rows.select(self.schema.names).cast(self.schema), on=["image_id"])
-
-    def _scores(self, vectors: pa.Array | pa.ChunkedArray) -> pa.Array:
-        return pa.array(self._scorer.score(vector_matrix(vectors)), pa.float32())
-
-    def _add_scores(self) -> None:
-        """Through Lance, whose new columns leave the rows, the key's marks and the ANN index as they are."""
-
-        @lance.batch_udf(output_schema=pa.schema([self.schema.field(AESTHETIC)]))
-        def score(batch: pa.RecordBatch) -> pa.RecordBatch:
-            return pa.record_batch([self._scores(batch["vector"])], [AESTHETIC])
-
-        table = self.store.open(self.name).to_lance()
-        table.add_columns(score, read_columns=["vector"], batch_size=SCORE_ROWS)
 
 
 def vector_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -61,7 +61,7 @@ def update_indexes(store: Store, table: Any, ann_min_rows: int, *, compact_all: 
 
 def tune_search(store: Store, encoder: Encoder, kind: str, settings: Index) -> dict[str, Any]:
     """Choose the search effort and record it in `indexes`; returns these figures for the report."""
-    retriever = Retriever(store, encoder.fingerprint, encoder)
+    retriever = Retriever(store, encoder.fingerprint)
     row = {"encoder": encoder.fingerprint, "kind": kind, "num_rows": retriever.table.count_rows()}
     if kind == EXACT or not row["num_rows"]:
         tuning.record(store, row | {"recall_at_10": 1.0, "num_queries": 0})

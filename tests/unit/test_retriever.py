@@ -1,4 +1,4 @@
-"""The retriever's pages, versions and settings, against answers worked out by hand."""
+"""The retriever's pages, versions and settings, against results worked out by hand."""
 
 import datetime
 
@@ -23,13 +23,13 @@ def unit(count: int, seed: int = 0) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def add(store: Store, vectors: np.ndarray, start: int = 0, *, drop: tuple[str, ...] = ()) -> list[str]:
-    """Rows for the vectors, numbered from `start`; returns their ids."""
+def add(store: Store, vectors: np.ndarray, start: int = 0) -> list[str]:
+    """Store rows for the vectors, numbered from `start`; returns their ids."""
     ids = [f"{start + number:064x}" for number in range(len(vectors))]
     rows = [{"image_id": image_id, "caption": f"photo {image_id}", "aesthetic": 0.5} for image_id in ids]
     schema = embeddings_schema(DIM)
     table = pa.Table.from_pylist(rows, schema).set_column(1, schema.field(1), vector_array(vectors, DIM))
-    store.merge(embeddings_table(FINGERPRINT), table.drop_columns(list(drop)), on=["image_id"])
+    store.merge(embeddings_table(FINGERPRINT), table, on=["image_id"])
     return ids
 
 
@@ -38,17 +38,17 @@ def ids_of(rows: list[dict]) -> list[str]:
 
 
 @pytest.mark.parametrize("num_queries", [1, 5])
-def test_pages_are_parts_of_one_order(store, num_queries):
+def test_pages_join_to_one_order(store, num_queries):
     add(store, unit(60))
     retriever, queries = Retriever(store, FINGERPRINT), unit(num_queries, seed=1)
     whole = retriever.search(queries, 60)
     pages = [retriever.search(queries, 7, offset=offset) for offset in range(0, 70, 7)]
-    for place, rows in enumerate(whole):
-        assert ids_of(rows) == [image_id for page in pages for image_id in ids_of(page[place])]
+    for index, rows in enumerate(whole):
+        assert ids_of(rows) == [image_id for page in pages for image_id in ids_of(page[index])]
     assert pages[-1] == [[]] * num_queries
 
 
-def test_equal_scores_are_ordered_by_id_whatever_the_page_cuts(store):
+def test_equal_scores_are_ordered_by_id_across_pages(store):
     vectors = unit(40)
     vectors[5:25] = vectors[5]  # as many copies of one picture
     ids = add(store, vectors[::-1])[::-1]
@@ -58,9 +58,9 @@ def test_equal_scores_are_ordered_by_id_whatever_the_page_cuts(store):
     assert found[:20] == sorted(ids[5:25])
 
 
-def test_a_query_that_is_like_nothing_does_not_read_the_whole_table(store, monkeypatch):
+def test_query_with_equal_scores_everywhere_does_not_read_the_whole_table(store, monkeypatch):
     add(store, unit(600))
-    monkeypatch.setattr(retriever_module, "MOST_EQUAL", 50)
+    monkeypatch.setattr(retriever_module, "MAX_EQUAL", 50)
     retriever, limits = Retriever(store, FINGERPRINT), []
     ask = retriever._ask
     monkeypatch.setattr(retriever, "_ask", lambda *given: limits.append(given[-1]) or ask(*given))
@@ -68,7 +68,7 @@ def test_a_query_that_is_like_nothing_does_not_read_the_whole_table(store, monke
     assert max(limits) < 150
 
 
-def test_vectors_come_with_the_rows_if_wanted(store):
+def test_vectors_are_returned_on_request(store):
     vectors = unit(20)
     ids = add(store, vectors)
     retriever = Retriever(store, FINGERPRINT)
@@ -80,26 +80,26 @@ def test_vectors_come_with_the_rows_if_wanted(store):
     assert [set(row) for row in rows] == [{"image_id", "caption", "score"}] * 4
 
 
-def test_a_version_shows_the_table_as_it_was(store):
+def test_version_searches_the_earlier_table(store):
     ids = add(store, unit(10))
     retriever = Retriever(store, FINGERPRINT)
     version = retriever.version
     newer = add(store, unit(10, seed=3), start=10)
     retriever = Retriever(store, FINGERPRINT)
     assert retriever.version > version
-    (then,), (today,) = (retriever.search(unit(1), 20, version=at) for at in (version, None))
-    assert (sorted(ids_of(then)), sorted(ids_of(today))) == (ids, sorted(ids + newer))
+    (earlier,), (current,) = (retriever.search(unit(1), 20, version=at) for at in (version, None))
+    assert (sorted(ids_of(earlier)), sorted(ids_of(current))) == (ids, sorted(ids + newer))
 
 
-def test_a_version_that_is_not_there_is_said_to_be_gone(store):
+def test_unknown_version_raises_gone(store):
     add(store, unit(10))
     retriever = Retriever(store, FINGERPRINT)
-    with pytest.raises(Gone, match=r"no version 99 .*search anew"):
+    with pytest.raises(Gone, match=r"no version 99 .*search again"):
         retriever.search(unit(1), 3, version=99)
     assert issubclass(Gone, UserError)
 
 
-def test_a_version_that_is_cleaned_up_while_it_is_open_is_gone(store):
+def test_version_cleaned_up_while_open_raises_gone(store):
     add(store, unit(10))
     add(store, unit(10, seed=3), start=10)
     retriever = Retriever(store, FINGERPRINT)
@@ -111,7 +111,7 @@ def test_a_version_that_is_cleaned_up_while_it_is_open_is_gone(store):
         retriever.search(unit(1), 3, version=version)
 
 
-def test_new_rows_are_found_before_the_index_knows_them(store):
+def test_new_rows_are_found_before_they_are_indexed(store):
     add(store, unit(1000))
     store.open(embeddings_table(FINGERPRINT)).create_index("vector", config=HnswSq(distance_type="cosine"))
     new = unit(30, seed=7)
@@ -122,16 +122,16 @@ def test_new_rows_are_found_before_the_index_knows_them(store):
 
 
 @pytest.mark.parametrize("k", [1, 10, 300])
-def test_any_k_may_be_asked_of_the_laziest_search(store, k):
+def test_least_effort_returns_k_rows_for_any_k(store, k):
     add(store, unit(1000))
     store.open(embeddings_table(FINGERPRINT)).create_index(
         "vector", config=HnswSq(distance_type="cosine", num_partitions=4)
     )
-    lazy = Retriever(store, FINGERPRINT, effort=Effort(ef=1, refine_factor=8, nprobes=1))
-    assert [len(rows) for rows in lazy.search(unit(3, seed=1), k)] == [k] * 3
+    retriever = Retriever(store, FINGERPRINT, effort=Effort(ef=1, refine_factor=8, nprobes=1))
+    assert [len(rows) for rows in retriever.search(unit(3, seed=1), k)] == [k] * 3
 
 
-def test_the_effort_is_what_was_measured_last(store):
+def test_effort_is_the_last_measured_one(store):
     add(store, unit(10))
     assert Retriever(store, FINGERPRINT).effort == Effort()
     measured = {"encoder": FINGERPRINT, "kind": "IVF_HNSW_SQ", "num_rows": 10}
@@ -143,25 +143,13 @@ def test_the_effort_is_what_was_measured_last(store):
     assert Retriever(store, FINGERPRINT).effort == Effort(ef=100, refine_factor=4, nprobes=3)
 
 
-def test_a_store_from_before_there_were_settings_or_scores_is_searched(store):
-    add(store, unit(10), drop=("aesthetic",))
-    old = SCHEMAS["indexes"].empty_table().drop_columns(["ef", "refine_factor", "nprobes", "p50_ms"])
-    row = {"encoder": FINGERPRINT, "kind": "exact", "num_rows": 10, "recall_at_10": 1.0, "measured_at": now()}
-    rows = pa.Table.from_pylist([row], old.schema)
-    store.database.create_table("indexes", data=rows, schema=old.schema)
-    retriever = Retriever(store, FINGERPRINT)
-    assert retriever.effort == Effort() and "aesthetic" not in retriever.filterable
-    assert len(retriever.search(unit(1), 3)[0]) == 3
-
-
-def test_a_score_can_be_filtered_on_where_it_is_there(store):
+def test_aesthetic_scores_can_be_filtered_on(store):
     add(store, unit(10))
     retriever = Retriever(store, FINGERPRINT)
-    assert {"aesthetic", "tags", "width_px"} <= retriever.filterable
     counts = [len(retriever.search(unit(1), 10, f"aesthetic >= {least}")[0]) for least in (0.4, 0.6)]
     assert counts == [10, 0]
 
 
-def test_no_rows_are_a_matrix_without_rows():
+def test_no_rows_give_an_empty_matrix():
     none = pa.chunked_array([], pa.list_(pa.float32(), 3))
     assert vector_matrix(none).shape == (0, 3)

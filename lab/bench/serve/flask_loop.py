@@ -11,7 +11,7 @@ import threading
 import torch
 from flask import Flask, request
 
-from actors.encoder import Encoder
+from actors.encoder import load_registered
 from actors.retriever import Retriever
 from cluster.tables import Store
 
@@ -20,8 +20,8 @@ COLUMNS = ("caption", "width_px", "height_px")
 
 def make_app(store: Store, fingerprint: str) -> Flask:
     """The application."""
-    encoder = Encoder.load(store.encoder(fingerprint).checkpoint)
-    retriever = Retriever(store, fingerprint, encoder)
+    encoder = load_registered(store.encoder(fingerprint))
+    retriever = Retriever(store, fingerprint)
     lock, app = threading.Lock(), Flask(__name__)
 
     @app.post("/v1/search")
