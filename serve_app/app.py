@@ -23,10 +23,11 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from actors.rephraser import rephraser_stage
 from cluster import command
 from cluster.compat.serve import proxy_address
 from cluster.errors import UserError
-from cluster.profile import LanguageModel, Profile, Serve
+from cluster.profile import Profile, Serve, Stage
 from cluster.session import connect
 from cluster.tables import Store
 from serve_app.config import ServeConfig, resolve_profile
@@ -118,25 +119,26 @@ def _engines(profile: Profile) -> dict[str, serve.Application]:
     """The teacher's two engines, which run only while they are used."""
     if not profile.serve.teacher:
         return {}
-    rephraser = _engine(RephraserEngine, profile, profile.rephraser)
-    judge = _engine(JudgeEngine, profile, profile.judge)
+    style = profile.label.style
+    rephraser = _engine(RephraserEngine, profile.serve, rephraser_stage(profile.rephraser, style))
+    judge = _engine(JudgeEngine, profile.serve, profile.judge.stage)
     return {
-        "rephraser": rephraser.bind(profile.rephraser, profile.label.style),
+        "rephraser": rephraser.bind(profile.rephraser, style),
         "judge": judge.bind(profile.judge),
     }
 
 
-def _engine(engine: type, profile: Profile, model: LanguageModel) -> serve.Deployment:
+def _engine(engine: type, config: Serve, stage: Stage) -> serve.Deployment:
     return serve.deployment(engine).options(
         autoscaling_config={
             "min_replicas": 0,
             "initial_replicas": 0,
             "max_replicas": 1,
             "upscale_delay_s": 0,
-            "downscale_to_zero_delay_s": profile.serve.teacher_idle_s,
+            "downscale_to_zero_delay_s": config.teacher_idle_s,
             "look_back_period_s": 2,
         },
-        ray_actor_options={"num_cpus": model.stage.num_cpus, "num_gpus": model.stage.num_gpus},
+        ray_actor_options={"num_cpus": stage.num_cpus, "num_gpus": stage.num_gpus},
         max_ongoing_requests=256,  # a ping must get through to a busy engine, or it would seem to be starting
         max_constructor_retry_count=1,
         logging_config=QUIET,

@@ -52,8 +52,8 @@ def ray_cluster(mini_profile):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """How many requests `test_schemathesis.py` made up, over all its operations and workers."""
+    """Report how many requests `test_schemathesis.py` generated, over all its operations and workers."""
     reports = (report for group in terminalreporter.stats.values() for report in group)
-    told = [dict(report.user_properties) for report in reports if getattr(report, "when", "") == "teardown"]
-    if total := sum(properties.get("num_made_up_requests", 0) for properties in told):
-        terminalreporter.write_line(f"{total} requests were made up and their answers checked.")
+    found = [dict(report.user_properties) for report in reports if getattr(report, "when", "") == "teardown"]
+    if total := sum(properties.get("num_generated_requests", 0) for properties in found):
+        terminalreporter.write_line(f"{total} generated requests were sent and their responses checked.")

@@ -1,4 +1,4 @@
-"""A Python client of the search endpoint, typed like its OpenAPI document.
+"""The Python client of the search endpoint, typed like its OpenAPI document.
 
 with Client("http://127.0.0.1:8000") as client:
     for result in client.search("red sailboat at sunset", negatives=["people"], k=6).results:
@@ -15,7 +15,7 @@ import httpx
 import tenacity
 from pydantic import BaseModel
 
-from serve_app.http.models import (
+from serve_app.models import (
     Deleted,
     Diversity,
     Examples,
@@ -33,41 +33,41 @@ IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 STARTING = "teacher_starting"
 DEFAULT_WAIT_S = 5.0
 
-Answer = TypeVar("Answer", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 Verdict = Literal["a", "b", "tie"]
 
 
 class SearchFields(TypedDict, total=False):
-    """What a search may say beside its words; what is left out takes the server's default."""
+    """The fields of a search beside its query. A missing field takes the server's default."""
 
-    image: str | Path | bytes  # an image file's bytes or path, a 64-hex image_id of the store, an http(s) URL
-    image_weight: float  # share of the image where words are given too, 0 to 1
+    image: str | Path | bytes  # bytes or path of an image file, an image_id of the store, or an http(s) URL
+    image_weight: float  # share of the image against the words, 0 to 1
     negatives: Sequence[str]  # what not to show, in words
-    negative_weight: float  # how hard to keep away from those, 0 to 1
-    tastes: Mapping[str, float]  # how far to lean along each taste, -1 to 1
-    filters: Filters | Mapping[str, Any]  # what a result must be
-    diversity: Diversity | Mapping[str, Any]  # prefer results that differ
-    cursor: str  # `next` of the page before
-    k: int  # how many images
+    negative_weight: float  # how strongly to avoid the negatives, 0 to 1
+    tastes: Mapping[str, float]  # how far to shift along each taste, -1 to 1
+    filters: Filters | Mapping[str, Any]  # conditions that every result meets
+    diversity: Diversity | Mapping[str, Any]  # prefer results that differ from each other
+    cursor: str  # `next` of the previous page
+    k: int  # number of results
     system: str  # which system answers
 
 
 class ClientError(Exception):
-    """The server refused. Its words, and the id under which its log holds the request."""
+    """The server refused a request. `request_id` finds the request in the server's log."""
 
     def __init__(
         self, status: int, code: str, message: str, field: str, request_id: str, retry_after_s: float | None
     ) -> None:
-        """`retry_after_s`: seconds after which it is worth asking again, None where it did not say."""
+        """`retry_after_s`: seconds to wait before a retry, None if the server named none."""
         super().__init__(f"{message} ({status} {code})")
         self.status, self.code, self.message = status, code, message
         self.field, self.request_id, self.retry_after_s = field, request_id, retry_after_s
 
 
 class Client:
-    """Asks one server. A search by the teacher waits while its engines start.
+    """A client of one server. A search by the teacher waits while its engines start.
 
-    Every method raises ClientError for a refusal and httpx.TransportError when nothing answers.
+    Every method raises ClientError when the server refuses, and httpx.TransportError when there is no server.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class Client:
         """
         Args:
             address: of the server, such as http://127.0.0.1:8000.
-            key: an API key, where the server asks for one.
-            timeout_s: seconds that one request may take.
-            start_limit_s: seconds to wait in all while the teacher's engines start.
-            transport: how requests travel, none = over the network.
+            key: an API key, if the server requires one.
+            timeout_s: limit of one request, seconds.
+            start_limit_s: limit of the whole wait for the teacher's engines, seconds.
+            transport: sends the requests, None = over the network.
         """
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout_s, transport=transport)
         self._while_starting = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: getattr(error, "code", "") == STARTING),
-            wait=lambda state: state.outcome.exception().retry_after_s or DEFAULT_WAIT_S,
+            wait=_wait_s,
             stop=tenacity.stop_before_delay(start_limit_s),
             reraise=True,
         )
@@ -107,18 +107,18 @@ class Client:
         self._http.close()
 
     def search(self, query: str = "", **fields: Unpack[SearchFields]) -> SearchResponse:
-        """Search once: for words, for `image=...`, or both."""
+        """Search once: by words, by `image=...`, or both."""
         return self._while_starting(
             self._post, "/v1/search", _body({"query": query, **fields}), SearchResponse
         )
 
     def searches(self, searches: Sequence[Mapping[str, Any]]) -> list[SearchResponse]:
-        """Search several times at once: `[{"query": ..., "k": ...}, ...]`; the answers in that order."""
+        """Several searches in one request, `[{"query": ..., "k": ...}, ...]`; answers in the same order."""
         body = {"searches": [_body(fields) for fields in searches]}
         return self._while_starting(self._post, "/v1/search", body, SearchesResponse).answers
 
     def pages(self, query: str = "", **fields: Unpack[SearchFields]) -> Iterator[SearchResponse]:
-        """The pages of a search, one after the other, until the last."""
+        """All pages of a search, in order."""
         while True:
             page = self.search(query, **fields)
             yield page
@@ -140,7 +140,7 @@ class Client:
         aesthetics: Verdict | None = None,
         diversity: Verdict | None = None,
     ) -> FeedbackResponse:
-        """Tell which image, or which of two answers, is better; `results` are the image_ids of the answer."""
+        """Report which image or answer is better; `results` are all image_ids of the answer, in order."""
         body = {
             "kind": kind,
             "search_id": search_id,
@@ -156,11 +156,11 @@ class Client:
         return self._post("/v1/feedback", body, FeedbackResponse)
 
     def preview(self, image_id: str) -> bytes:
-        """A JPEG of the image whose longer side is at most 256 px."""
+        """The preview of the image: a JPEG whose longer side is at most 256 px."""
         return self._send("GET", f"/v1/images/{image_id}/preview").content
 
     def why(self, image_id: str, query: str, system: str = "") -> Heatmap:
-        """Which parts of the image speak for the query."""
+        """How similar each part of the image is to the query."""
         params = {"query": query, "system": system}
         return self._get(f"/v1/images/{image_id}/why", Heatmap, params)
 
@@ -169,36 +169,36 @@ class Client:
         return Deleted.model_validate_json(self._send("DELETE", f"/v1/images/{image_id}").content)
 
     def examples(self) -> Examples:
-        """Queries worth a try."""
+        """Example queries for the indexed images."""
         return self._get("/v1/examples", Examples)
 
     def tastes(self) -> Tastes:
-        """Directions in which results can be leaned."""
+        """Directions in which results can be shifted."""
         return self._get("/v1/tastes", Tastes)
 
     def healthz(self) -> Health:
-        """Whether the server lives, and with which encoders."""
+        """Whether the server is running, with its systems and limits."""
         return self._get("/healthz", Health)
 
     def readyz(self) -> Ready:
-        """Whether searches can be answered now; ClientError `not_ready` when they cannot."""
+        """Whether searches can be answered now. Raises ClientError `not_ready` if not."""
         return self._get("/readyz", Ready)
 
-    def _get(self, path: str, answer: type[Answer], params: dict | None = None) -> Answer:
-        return answer.model_validate_json(self._send("GET", path, params=params).content)
+    def _get(self, path: str, model: type[Model], params: dict | None = None) -> Model:
+        return model.model_validate_json(self._send("GET", path, params=params).content)
 
-    def _post(self, path: str, body: dict, answer: type[Answer]) -> Answer:
-        return answer.model_validate_json(self._send("POST", path, json=body).content)
+    def _post(self, path: str, body: dict, model: type[Model]) -> Model:
+        return model.model_validate_json(self._send("POST", path, json=body).content)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         response = self._http.request(method, path, **options)
         if response.is_success:
             return response
-        raise _refusal(response)
+        raise _client_error(response)
 
 
 def image_input(image: str | Path | bytes) -> dict[str, str]:
-    """The `image` of a request: bytes and files are sent, an image_id and a URL are named."""
+    """The field `image` of a request. Bytes and files are uploaded, an image_id or URL is passed on."""
     if isinstance(image, str) and IMAGE_ID.fullmatch(image):
         return {"image_id": image}
     if isinstance(image, str) and image.startswith(("http://", "https://")):
@@ -217,11 +217,16 @@ def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-def _refusal(response: httpx.Response) -> ClientError:
+def _wait_s(state: tenacity.RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    return getattr(error, "retry_after_s", None) or DEFAULT_WAIT_S
+
+
+def _client_error(response: httpx.Response) -> ClientError:
     try:
         error = response.json()["error"]
-    except (ValueError, KeyError, TypeError):  # something between us and the server answered
-        error = {"code": "error", "message": f"The server answered {response.reason_phrase}.", "field": ""}
+    except (ValueError, KeyError, TypeError):  # the response comes from a proxy
+        error = {"code": "error", "message": f"The server returned {response.reason_phrase}.", "field": ""}
     wait = response.headers.get("retry-after", "")
     return ClientError(
         status=response.status_code,

@@ -1,0 +1,1 @@
+"""Feedback of people: signed search ids, and events that become preferences."""

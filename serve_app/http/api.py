@@ -1,12 +1,11 @@
-"""The HTTP face of the search: all routes over a `Service`. Knows no models."""
+"""Builds the HTTP API: all routes over a `Service`, with their middleware. Knows no models."""
 
 from fastapi import FastAPI
 
 from cluster.profile import Serve
-from serve_app.http import errors
+from serve_app.http import error_responses
 from serve_app.http.keys import Keyring, read_keys
 from serve_app.http.logs import RequestLog
-from serve_app.http.metrics import Metrics
 from serve_app.http.middleware import (
     BodyLimit,
     HostCheck,
@@ -17,6 +16,7 @@ from serve_app.http.middleware import (
     document_keys,
 )
 from serve_app.http.routes import feedback, images, page, search, state
+from serve_app.metrics import Metrics
 from serve_app.search.service import Service
 
 JSON_BYTES = 64 * 1024
@@ -25,31 +25,31 @@ JSON_BYTES = 64 * 1024
 def make_api(
     service: Service, config: Serve, metrics: Metrics | None = None, *, proxy_returns_id: bool = False
 ) -> FastAPI:
-    """The ASGI app over a service, within the limits of the profile's `serve`.
+    """The ASGI app over a service, with the limits in the profile's `serve`.
 
     Args:
-        service: what answers.
+        service: answers the requests.
         config: the profile's `serve`.
-        metrics: where requests are counted, none = series of its own.
+        metrics: counts the requests, None = new series.
         proxy_returns_id: see `RequestLog`.
 
     Raises:
-        UserError: the keys file is wrong.
+        UserError: the keys file is invalid.
     """
     app = FastAPI(
         title="Kallos",
         version="1",
         summary="Image search aligned with what people find beautiful.",
-        docs_url=None,  # FastAPI's own pages load scripts from another host: /docs is ours
+        docs_url=None,  # FastAPI's own pages load scripts from other hosts; /docs is ours
         redoc_url=None,
     )
-    errors.install(app)
+    error_responses.install(app)
     search.add(app, service, config)
     images.add(app, service, config)
     feedback.add(app, service)
     state.add(app, service, config)
     page.add(app)
-    _guard(app, config)
+    _add_checks(app, config)
     app.add_middleware(
         RequestLog,
         metrics=metrics or Metrics(),
@@ -60,9 +60,9 @@ def make_api(
     return app
 
 
-def _guard(app: FastAPI, config: Serve) -> None:
-    """What stands before the routes; added last, asked first: keys or host, rate limit, the body's."""
-    # An image comes as base64: four bytes for three.
+def _add_checks(app: FastAPI, config: Serve) -> None:
+    """Check keys or host, then the rate limit, then the body. The middleware added last runs first."""
+    # Base64 needs four bytes for three of an image.
     app.add_middleware(BodyLimit, max_bytes=config.max_upload_bytes * 4 // 3 + JSON_BYTES)
     if config.requests_per_minute:
         app.add_middleware(RateLimit, per_minute=config.requests_per_minute)

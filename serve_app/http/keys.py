@@ -1,4 +1,4 @@
-"""API keys: the file that names them, who holds which, and where the endpoint may listen without any."""
+"""API keys: the keys file, the check of a key, and where the server may listen without keys."""
 
 import hashlib
 import hmac
@@ -12,19 +12,19 @@ from cluster.profile import Serve
 
 MIN_KEY_CHARS = 16
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
-KEY = re.compile(r"[\x21-\x7e]+")  # what a header carries as it is: printable ASCII, no blanks
-_FORM = "a line is `name:key`, the name of at most 100 letters, digits and ._-"
+KEY = re.compile(r"[\x21-\x7e]+")  # printable ASCII without blanks: a header carries it unchanged
+_FORM = "a line must be `name:key`, the name of at most 100 letters, digits and ._-"
 
 
 class Keyring:
-    """The keys that are known. It holds their sha256 digests only."""
+    """The valid keys. It stores only their sha256 digests."""
 
     def __init__(self, keys: Mapping[str, str]) -> None:
         """`keys`: name -> key."""
         self._digests = {name: _digest(key) for name, key in keys.items()}
 
     def name_of(self, key: str) -> str:
-        """Whose key it is, "" for nobody's. Takes the same time whichever key matches, and for none."""
+        """The name of a key, "" for an invalid one. Takes the same time for every key, valid or not."""
         given, found = _digest(key), ""
         for name, digest in self._digests.items():
             if hmac.compare_digest(given, digest):
@@ -33,11 +33,11 @@ class Keyring:
 
 
 def read_keys(path: str) -> dict[str, str]:
-    """The keys of a file, name -> key: `name:key` a line, blank lines and `#` comments left out.
+    """The keys in a file, name -> key. Each line is `name:key`; blank lines and `#` comments are skipped.
 
     Raises:
-        UserError: no such file, a line of another form, a key that is too short, a name or key given twice,
-            or no key at all. The sentence names file and line, never the key.
+        UserError: no such file, a malformed line, a short key, a repeated name or key, or no key at all. The
+            message names file and line, never the key.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -52,27 +52,27 @@ def read_keys(path: str) -> dict[str, str]:
             raise UserError(f"Keys file {path}, line {number}: {fault}.")
         keys[name] = key
     if not keys:
-        raise UserError(f"The keys file {path} holds no key: add a line `name:key`.")
+        raise UserError(f"The keys file {path} has no keys: add a line `name:key`.")
     return keys
 
 
 def check_exposure(host: str, config: Serve) -> None:
-    """Refuse to listen beyond this machine without keys, and a keys file that is wrong.
+    """Refuse to listen beyond this machine without keys, or with an invalid keys file.
 
     Raises:
-        UserError: `host` is no loopback address and there is no keys file, or the file is wrong.
+        UserError: `host` is not a loopback address and there is no keys file, or the file is invalid.
     """
     if config.keys_file:
         read_keys(config.keys_file)
     elif not is_loopback(host):
         raise UserError(
-            f"The search would listen on {host}, where others reach it, and asks for no key: give "
-            "--keys-file (`name:key` a line), or --host 127.0.0.1."
+            f"Listening on {host} would give other machines access to the search without a key: give "
+            "--keys-file (a file of `name:key` lines), or --host 127.0.0.1."
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the host: `localhost`, 127.0.0.0/8 or ::1."""
+    """Whether only this machine can reach the host: `localhost`, 127.0.0.0/8 or ::1."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -80,15 +80,15 @@ def is_loopback(host: str) -> bool:
 
 
 def _fault(name: str, key: str, known: Mapping[str, str]) -> str:
-    """What is wrong with a line, or "". Shows neither part of it: either may be a key."""
+    """What is wrong with a line, or "". Quotes neither part of it, as either may be a key."""
     if not NAME.fullmatch(name):
         return _FORM
     if len(key) < MIN_KEY_CHARS or not KEY.fullmatch(key):
         return f"the key needs at least {MIN_KEY_CHARS} printable ASCII characters without blanks"
     if name in known:
-        return "the name stands there twice"
+        return "this name was used before"
     if key in known.values():
-        return "the key is that of another name"
+        return "this key belongs to another name"
     return ""
 
 

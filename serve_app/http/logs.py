@@ -1,10 +1,10 @@
-"""One JSON line for every request and every error, on stderr, which Ray keeps among its worker logs.
+"""Writes one JSON line per request and per error to stderr, which Ray keeps among its worker logs.
 
     {"time": ..., "level": "INFO", "logger": "kallos.access", "message": "request", "request_id": ...,
      "method": "POST", "path": "/v1/search", "status": 200, "milliseconds": 21.4, "client": "key ann", ...}
 
-Ray Serve's own JSON logs (`LoggingConfig(encoding="JSON")`) tell of its requests too, but neither who asked
-nor what was answered: those fields are ours to add.
+Ray Serve's own JSON logs (`LoggingConfig(encoding="JSON")`) also list requests, but neither the client nor
+the fields of the answer.
 """
 
 import hashlib
@@ -21,26 +21,27 @@ from time import perf_counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.http import errors
-from serve_app.http.metrics import Metrics
+from serve_app.http.error_responses import error_response
+from serve_app.http.middleware import HttpMiddleware
+from serve_app.metrics import Metrics
 
 LOGGERS = ("kallos", "serve_app")
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_PATH_CHARS = 200
-CLIENT_CLOSED = 499  # what is logged where the client was gone before the answer began
-# The fields of a log record that logging itself sets: all others were given with `extra`.
-OWN_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+CLIENT_CLOSED = 499  # logged when the client disconnected before the response began
+# The fields that logging itself sets on a record. All others come from `extra`.
+STANDARD_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
 access = logging.getLogger("kallos.access")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-# An address is logged as its keyed hash: one client's requests belong together while this process lives, and
+# Addresses are logged as keyed hashes. The requests of one client can be matched while this process runs, but
 # nobody can find the address by trying all of them.
 _SALT = secrets.token_bytes(16)
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as a JSON object in one line: message, fields given with `extra`, an error's stack."""
+    """Formats a record as one line of JSON: the message, the fields from `extra`, the stack of an error."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -50,15 +51,15 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "request_id": request_id.get(),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in OWN_FIELDS}
+        line |= {name: value for name, value in vars(record).items() if name not in STANDARD_FIELDS}
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
 def configure() -> None:
-    """Send the lines of this package to stderr as JSON. Called in each process that answers requests."""
-    # Serve may replace sys.stderr by a logger of its own, which would wrap each line into another one.
+    """Send the log lines of this package to stderr as JSON. Called once in each serving process."""
+    # Serve may replace sys.stderr with its own logger, which would wrap each line in another one.
     handler = logging.StreamHandler(sys.__stderr__)
     handler.setFormatter(JsonFormatter())
     for name in LOGGERS:
@@ -67,26 +68,23 @@ def configure() -> None:
         logger.setLevel(logging.INFO)
 
 
-class RequestLog:
-    """Gives each request an id, counts it, writes its line, and answers what the routes fail to.
+class RequestLog(HttpMiddleware):
+    """Gives each request an id, counts it, logs it, and answers unexpected exceptions with a 500.
 
-    Routes add fields to the line through the dict `request.state.log`; its `queries`, what people typed, is
-    written only with `log_queries`.
+    Routes add fields to the log line through the dict `request.state.log`. Its field `queries`, what people
+    typed, is written only with `log_queries`.
     """
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, *, log_queries: bool = False, proxy_returns_id: bool = False
     ) -> None:
-        """`proxy_returns_id`: the proxy before us returns the `X-Request-ID` that it passes on."""
-        self.app = app
+        """`proxy_returns_id`: the proxy in front returns the `X-Request-ID` that it passes on."""
+        super().__init__(app)
         self.metrics = metrics
         self.log_queries = log_queries
         self.proxy_returns_id = proxy_returns_id
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = Headers(scope=scope).get("x-request-id", "")
         name = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         returns_id = not (self.proxy_returns_id and name == given)
@@ -94,7 +92,7 @@ class RequestLog:
         scope.setdefault("state", {}).update(request_id=name, log={})
         status, started = CLIENT_CLOSED, perf_counter()
 
-        async def noted(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -104,14 +102,14 @@ class RequestLog:
 
         self.metrics.in_flight(1)
         try:
-            await self.app(scope, receive, noted)
+            await self.app(scope, receive, send_with_id)
         except Exception:
             path = scope["path"][:MAX_PATH_CHARS]
             access.exception("error", extra={"method": scope["method"], "path": path})
             if status != CLIENT_CLOSED:
-                raise  # the answer is under way: the server can only break it off
-            told = "The server made a mistake; it is in its log."
-            await errors.body(500, "internal_error", told)(scope, receive, noted)
+                raise  # the response has begun: the server can only break the connection
+            message = "The server failed; the error is in its log."
+            await error_response(500, "internal_error", message)(scope, receive, send_with_id)
         finally:
             self.metrics.in_flight(-1)
             self.metrics.request(_route(scope), status)
@@ -119,21 +117,21 @@ class RequestLog:
 
     def _write(self, scope: Scope, status: int, milliseconds: float) -> None:
         state = scope["state"]
-        fields = {
+        extra = dict(state["log"])
+        if not self.log_queries:
+            extra.pop("queries", None)
+        extra |= {
             "method": scope["method"],
             "path": scope["path"][:MAX_PATH_CHARS],
             "status": status,
             "milliseconds": round(milliseconds, 2),
             "client": _client(scope),
         }
-        told = dict(state["log"])
-        if not self.log_queries:
-            told.pop("queries", None)
-        access.info("request", extra={**told, **fields})
+        access.info("request", extra=extra)
 
 
 def _route(scope: Scope) -> str:
-    """The template of the route that answered, such as `/v1/images/{image_id}/preview`, else `other`."""
+    """The template of the matched route, such as `/v1/images/{image_id}/preview`, or `other`."""
     return getattr(scope.get("route"), "path", "other")
 
 

@@ -1,7 +1,4 @@
-"""ASGI middleware around every route: security headers, host or keys, a rate limit, limits of the body.
-
-Refusals of the middleware have the form of all others: see `errors.body`.
-"""
+"""ASGI middleware around every route: security headers, host or key check, rate limit, body limits."""
 
 import asyncio
 import ipaddress
@@ -10,14 +7,15 @@ import re
 import time
 
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.http import errors
-from serve_app.http.errors import ApiError
+from serve_app.errors import ApiError
+from serve_app.http.error_responses import error_response
 from serve_app.http.keys import Keyring, is_loopback
 
 SECURITY_HEADERS = {
@@ -32,174 +30,180 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-# What a page must get before it can ask for a key, and what a load balancer asks all the time.
-OPEN_PATHS = ("/", "/docs", "/healthz", "/readyz", "/openapi.json")
-OPEN_FOLDER = "/page/"
+# The page must load before it can ask for a key, and load balancers check health without one.
+PUBLIC_PATHS = ("/", "/docs", "/healthz", "/readyz", "/openapi.json")
+PUBLIC_FOLDER = "/page/"
 BODY_TIMEOUT_S = 30.0
-HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")  # a name or address, perhaps a port
+HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")  # a name or address, with an optional port
 
 
-def path_of(scope: Scope) -> str:
-    """The path below the one that a proxy before us has cut off."""
+def request_path(scope: Scope) -> str:
+    """The path of the request, below the root path that a proxy in front has removed."""
     return scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
 
 
-def is_open(path: str) -> bool:
-    """Whether the path is answered without a key."""
-    return path in OPEN_PATHS or path.startswith(OPEN_FOLDER)
+def is_public(path: str) -> bool:
+    """Whether the path needs no key."""
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDER)
 
 
-def is_counted(path: str) -> bool:
-    """Whether the path falls under the rate limit: not the previews, which a page shows by the dozen."""
-    return not is_open(path) and not (path.startswith("/v1/images/") and path.endswith("/preview"))
+def is_rate_limited(path: str) -> bool:
+    """Whether the path counts for the rate limit. Previews do not: a page shows dozens of them."""
+    return not is_public(path) and not (path.startswith("/v1/images/") and path.endswith("/preview"))
 
 
-class SecurityHeaders:
-    """Security headers on every answer, whoever made it."""
+class HttpMiddleware:
+    """Passes HTTP requests to `handle`, and everything else to the app."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def guarded(message: Message) -> None:
+        await (self.handle if scope["type"] == "http" else self.app)(scope, receive, send)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an HTTP request, or pass it on to `self.app`."""
+        raise NotImplementedError
+
+
+class SecurityHeaders(HttpMiddleware):
+    """Adds security headers to every response."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(SECURITY_HEADERS)
             await send(message)
 
-        await self.app(scope, receive, guarded)
+        await self.app(scope, receive, send_with_headers)
 
 
-class HostCheck:
-    """Answers only what is asked of this machine by a name of its own: for a server without keys.
+class HostCheck(HttpMiddleware):
+    """Refuses requests whose `Host` is not a name of this machine. For a server without keys.
 
-    A page of elsewhere may let its name lead here (DNS rebinding) and would then be of the same origin; what
-    it cannot change is the name, which the browser sends as `Host`. Health checks may come without one.
+    A page on another site can point its own name at this address (DNS rebinding); for the browser both are
+    then the same origin. But the browser still sends that name as `Host`. Health checks may send none.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self.app
+        if not _is_own_host(Headers(scope=scope).get("host", "")):
+            message = (
+                "Without --keys-file this server only answers at 127.0.0.1, [::1] and localhost: "
+                "use one of these, or start it with --keys-file."
+            )
+            response = error_response(421, "wrong_host", message, "host")
+        await response(scope, receive, send)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_own(Headers(scope=scope).get("host", "")):
-            await self.app(scope, receive, send)
-            return
-        told = "Without --keys-file only 127.0.0.1, [::1] and localhost are answered: ask there, or give one."
-        await errors.body(421, "wrong_host", told, "host")(scope, receive, send)
 
-
-class KeyCheck:
-    """Asks for `Authorization: Bearer <key>`; the key's name lands in `request.state.key_name`."""
+class KeyCheck(HttpMiddleware):
+    """Requires `Authorization: Bearer <key>`; puts the name of the key into `request.state.key_name`."""
 
     def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
-        self.app = app
+        super().__init__(app)
         self.keyring = keyring
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_open(path_of(scope)):
-            await self.app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self.app if is_public(request_path(scope)) else self._check(scope) or self.app
+        await response(scope, receive, send)
+
+    def _check(self, scope: Scope) -> JSONResponse | None:
+        """The refusal of a request without a valid key, None for a valid one."""
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         key = key.strip()
         name = self.keyring.name_of(key) if key and scheme.lower() == "bearer" else ""
         if name:
             scope.setdefault("state", {})["key_name"] = name
-            await self.app(scope, receive, send)
-        elif key:
-            await _unauthorized("key_wrong", "This key is not known here.")(scope, receive, send)
-        else:
-            told = "This server answers only with a key: send `Authorization: Bearer <key>`."
-            await _unauthorized("key_missing", told)(scope, receive, send)
+            return None
+        code, message = "key_wrong", "This key is not valid."
+        if not key:
+            code, message = "key_missing", "This server requires a key: send `Authorization: Bearer <key>`."
+        headers = {"WWW-Authenticate": "Bearer"}
+        return error_response(401, code, message, "authorization", headers)
 
 
-class RateLimit:
-    """At most so many requests of one key, or else of one address, within any minute; in this process.
+class RateLimit(HttpMiddleware):
+    """Limits the requests of each key, or without keys of each address, in any minute. Per process.
 
-    Behind a proxy the address is the proxy's: without keys all its clients count together.
+    Behind a proxy every client has the proxy's address, so without keys all clients share one limit.
     """
 
     def __init__(self, app: ASGIApp, per_minute: int) -> None:
-        self.app = app
+        super().__init__(app)
         self.limit = RateLimitItemPerMinute(per_minute)
         self.window = MovingWindowRateLimiter(MemoryStorage())
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        who = origin_of(scope)
-        if scope["type"] != "http" or not is_counted(path_of(scope)) or self.window.hit(self.limit, who):
-            await self.app(scope, receive, send)
-            return
-        reset = self.window.get_window_stats(self.limit, who).reset_time
-        wait_s = max(1, math.ceil(reset - time.time()))
-        refusal = errors.body(
-            429,
-            "too_many_requests",
-            f"More than {self.limit.amount} requests within a minute: ask again in {wait_s} s.",
-            headers={"Retry-After": str(wait_s)},
-        )
-        await refusal(scope, receive, send)
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        group = rate_limit_group(scope)
+        response = self.app
+        if is_rate_limited(request_path(scope)) and not self.window.hit(self.limit, group):
+            reset_at = self.window.get_window_stats(self.limit, group).reset_time
+            wait_s = max(1, math.ceil(reset_at - time.time()))
+            message = f"More than {self.limit.amount} requests within a minute: try again in {wait_s} s."
+            headers = {"Retry-After": str(wait_s)}
+            response = error_response(429, "too_many_requests", message, headers=headers)
+        await response(scope, receive, send)
 
 
-class BodyLimit:
-    """No body above `max_bytes`, and none that has not arrived whole after `timeout_s` seconds."""
+class BodyLimit(HttpMiddleware):
+    """Refuses bodies of more than `max_bytes`, and those that have not arrived after `timeout_s` seconds."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> None:
-        self.app = app
+        super().__init__(app)
         self.max_bytes = max_bytes
         self.timeout_s = timeout_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         too_large = (413, "body_too_large", f"The body is larger than {self.max_bytes} bytes.")
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > self.max_bytes:
-            await errors.body(*too_large)(scope, receive, send)
+            await error_response(*too_large)(scope, receive, send)
             return
         deadline_s = asyncio.get_running_loop().time() + self.timeout_s
         num_bytes, complete = 0, False
 
-        async def limited() -> Message:
+        async def receive_limited() -> Message:
             nonlocal num_bytes, complete
-            if complete:  # what comes now is that the client has gone, whenever it does
+            if complete:  # only a disconnect can follow, at any time
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline_s):
                     message = await receive()
             except TimeoutError:
-                told = f"The body did not arrive within {self.timeout_s:g} s."
-                raise ApiError(408, "body_too_slow", told) from None
+                reason = f"The body did not arrive within {self.timeout_s:g} s."
+                raise ApiError(408, "body_too_slow", reason) from None
             num_bytes += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if num_bytes > self.max_bytes:
                 raise ApiError(*too_large)
             return message
 
-        await self.app(scope, limited, send)
+        await self.app(scope, receive_limited, send)
 
 
 def document_keys(app: FastAPI) -> None:
-    """Tell in the OpenAPI document that requests need a key, and which do not."""
-    plain = app.openapi
+    """Describe in the OpenAPI document which requests need a key."""
+    build = app.openapi
 
     def with_keys() -> dict:
-        document = plain()
-        scheme = {"type": "http", "scheme": "bearer", "description": "a key of the server's keys file"}
+        document = build()
+        scheme = {"type": "http", "scheme": "bearer", "description": "a key from the server's keys file"}
         document.setdefault("components", {})["securitySchemes"] = {"key": scheme}
         for path, operations in document["paths"].items():
             for operation in operations.values():
-                operation["security"] = [] if is_open(path) else [{"key": []}]
+                operation["security"] = [] if is_public(path) else [{"key": []}]
         return document
 
     app.openapi = with_keys
 
 
 def document_host(app: FastAPI) -> None:
-    """Tell in the OpenAPI document that every request may be refused for its host."""
-    plain = app.openapi
+    """Describe in the OpenAPI document that any request may be refused because of its host."""
+    build = app.openapi
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
 
     def with_host() -> dict:
-        document = plain()
+        document = build()
         for operations in document["paths"].values():
             for operation in operations.values():
                 operation["responses"]["421"] = {"description": "Misdirected Request", "content": content}
@@ -208,20 +212,16 @@ def document_host(app: FastAPI) -> None:
     app.openapi = with_host
 
 
-def _unauthorized(code: str, message: str):
-    return errors.body(401, code, message, "authorization", headers={"WWW-Authenticate": "Bearer"})
+def _is_own_host(host: str) -> bool:
+    """Whether a `Host` header is missing or names this machine."""
+    match = HOST.fullmatch(host.lower())
+    return not host or (match is not None and is_loopback(match[1]))
 
 
-def _is_own(host: str) -> bool:
-    """Whether the `Host` of a request is missing or a name of this machine for itself."""
-    named = HOST.fullmatch(host.lower())
-    return not host or (named is not None and is_loopback(named[1]))
+def rate_limit_group(scope: Scope) -> str:
+    """The API key of a request, or without one its address: requests of one group share a limit.
 
-
-def origin_of(scope: Scope) -> str:
-    """Whose requests count together, whatever they call themselves: the key's, else the address's.
-
-    A site has a whole network of IPv6.
+    An IPv6 address counts as its /64 network, because a site has a whole network of them.
     """
     if name := scope.get("state", {}).get("key_name"):
         return f"key {name}"

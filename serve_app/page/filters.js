@@ -1,6 +1,6 @@
 // What results must be, and whether they shall differ from each other.
 
-import { asked, change, FILTERS } from "./asked.js";
+import { asked, change, FILTERS } from "./search_state.js";
 import { byId, debounced, onToggle, panelButton, showCount, showPressed } from "./dom.js";
 
 const inputs = () => Object.keys(FILTERS).map((name) => byId("filters").elements[name]);

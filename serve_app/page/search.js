@@ -1,8 +1,8 @@
 // From a change of what is asked to results on the page: while typing, page by page, with all that can go wrong.
 
 import { Refusal } from "./api.js";
-import { asked, change, question } from "./asked.js";
-import { columns, compare, layOut } from "./columns.js";
+import { asked, change, question } from "./search_state.js";
+import { columns, compare, layOut } from "./result_columns.js";
 import { byId, debounced, hideNotice, notice, toast } from "./dom.js";
 
 let running = null; // AbortController of the search under way

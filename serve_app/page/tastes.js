@@ -1,6 +1,6 @@
 // Sliders that lean the results: darker or brighter, calmer or livelier, whatever the server offers.
 
-import { asked, change } from "./asked.js";
+import { asked, change } from "./search_state.js";
 import { byId, debounced, fromTemplate, panelButton, showCount } from "./dom.js";
 
 const sliders = () => [...byId("tastes").querySelectorAll("input")];

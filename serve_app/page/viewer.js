@@ -1,13 +1,13 @@
 // One image large: what is known of it, why it was found, more like it.
 
 import { feedback } from "./api.js";
-import { change } from "./asked.js";
-import { scoreText } from "./cards.js";
-import { columns, titleOf } from "./columns.js";
+import { change } from "./search_state.js";
+import { scoreText } from "./result_card.js";
+import { columns, titleOf } from "./result_columns.js";
 import { byId, make, onToggle, showPressed } from "./dom.js";
-import * as prefer from "./prefer.js";
+import * as prefer from "./image_comparison.js";
 import { release, show } from "./previews.js";
-import * as why from "./why.js";
+import * as why from "./heatmap.js";
 
 let column = null;
 let place = 0;

@@ -1,48 +1,28 @@
-"""Vector searches in batches: what several requests ask of one index at a time is one call of LanceDB."""
+"""Batched vector searches: concurrent searches of one index with equal options share one call of LanceDB."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from actors.retriever import Retriever
 from cluster.errors import UserError
 
-Row = dict[str, Any]
+ResultRow = dict[str, Any]
 
 
-class Page(NamedTuple):
-    """What one search finds, best first, and the version of the table that it looked at."""
+class ResultPage(NamedTuple):
+    """The results of one search, best first, and the version of the table that was searched."""
 
-    rows: list[Row]
+    rows: list[ResultRow]
     version: int
 
 
-class Searcher(Protocol):
-    """What searches one index: an `actors.retriever.Retriever`."""
-
-    @property
-    def version(self) -> int:
-        """The table's version now."""
-
-    def search(
-        self,
-        vectors: np.ndarray,
-        k: int,
-        where: str = "",
-        columns: Sequence[str] = (),
-        *,
-        offset: int = 0,
-        version: int | None = None,
-        with_vectors: bool = False,
-    ) -> list[list[Row]]:
-        """float32 [Q, D] -> for each query results `offset` to `offset + k`, best first."""
-
-
 @dataclass(frozen=True)
-class Asked:
-    """What one search wants of an index; `version` None is the table as it is now."""
+class SearchOptions:
+    """Arguments of `Retriever.search` for one query; `version` None is the table as it is now."""
 
     k: int
     where: str = ""
@@ -51,45 +31,44 @@ class Asked:
     with_vectors: bool = False
 
 
-def find(
-    searcher: Searcher, columns: Sequence[str], items: Sequence[tuple[np.ndarray, Asked]]
-) -> list[Page | UserError]:
-    """The page for each (vector float32 [D], what is asked), or why there is none.
-
-    Equal wishes share one call, and a mistake among them stays theirs.
-    """
-    groups: dict[Asked, list[int]] = {}
-    for place, (_, asked) in enumerate(items):
-        groups.setdefault(asked, []).append(place)
-    results: list[Page | UserError] = [Page([], 0)] * len(items)
-    for asked, places in groups.items():
-        vectors = np.stack([items[place][0] for place in places])
+def search_batch(
+    retriever: Retriever, columns: Sequence[str], items: Sequence[tuple[np.ndarray, SearchOptions]]
+) -> list[ResultPage | UserError]:
+    """The result page of each (query vector float32 [D], options), or the error of its options."""
+    groups: dict[SearchOptions, list[int]] = {}
+    for index, (_, options) in enumerate(items):
+        groups.setdefault(options, []).append(index)
+    results: list[ResultPage | UserError] = [ResultPage([], 0)] * len(items)
+    for options, indices in groups.items():
+        vectors = np.stack([items[index][0] for index in indices])
         try:
-            found = _search(searcher, columns, vectors, asked)
+            pages = _search(retriever, columns, vectors, options)
         except UserError as error:
-            found = [error] * len(places)
-        for place, page in zip(places, found, strict=True):
-            results[place] = page
+            pages = [error] * len(indices)
+        for index, page in zip(indices, pages, strict=True):
+            results[index] = page
     return results
 
 
-def _search(searcher: Searcher, columns: Sequence[str], vectors: np.ndarray, asked: Asked) -> list[Page]:
+def _search(
+    retriever: Retriever, columns: Sequence[str], vectors: np.ndarray, options: SearchOptions
+) -> list[ResultPage]:
     search = partial(
-        searcher.search,
+        retriever.search,
         vectors,
-        asked.k,
-        asked.where,
+        options.k,
+        options.where,
         columns,
-        offset=asked.offset,
-        with_vectors=asked.with_vectors,
+        offset=options.offset,
+        with_vectors=options.with_vectors,
     )
-    version = asked.version
+    version = options.version
     if version is not None:
-        found = search(version=version)
+        results = search(version=version)
     else:
-        before = searcher.version
-        found = search()
-        version = searcher.version
-        if version != before:  # somebody wrote meanwhile: the rows may be of any version in between
-            found = search(version=version)
-    return [Page(rows, version) for rows in found]
+        before = retriever.version
+        results = search()
+        version = retriever.version
+        if version != before:  # the table was written to meanwhile: the rows may be of any version in between
+            results = search(version=version)
+    return [ResultPage(rows, version) for rows in results]

@@ -1,9 +1,9 @@
-"""Typed filters -> SQL on an embeddings table. The only place where words of a client meet SQL."""
+"""Typed filters -> SQL on an embeddings table. Only here does text of a client become part of SQL."""
 
 import datetime
 from collections.abc import Sequence
 
-from serve_app.http.models import Filters
+from serve_app.models import Filters
 
 BOUNDS = {
     "min_width_px": "width_px >=",
@@ -16,8 +16,8 @@ BOUNDS = {
 }
 
 
-def where(filters: Filters) -> str:
-    """An SQL condition, "" where nothing is asked."""
+def sql_condition(filters: Filters) -> str:
+    """The filters as an SQL condition, "" if there are none."""
     parts = [f"{condition} {_literal(value)}" for name, condition in BOUNDS.items()
              if (value := getattr(filters, name)) is not None]  # fmt: skip
     parts += [f"array_contains(tags, {_text(tag)})" for tag in filters.tags_all]
@@ -41,5 +41,5 @@ def _list(values: Sequence[str]) -> str:
 
 
 def _text(value: str) -> str:
-    """A string literal: a quote in it is doubled, and SQL knows no other escape."""
+    """A string literal. SQL has one escape: a quote is doubled."""
     return "'" + value.replace("'", "''") + "'"

@@ -1,6 +1,6 @@
-"""Cursors: where the next page of a search begins, and of which encoder, table version and search it is.
+"""Cursors: the offset of the next page, with the encoder, table version and search that it belongs to.
 
-A page is cut from the table as it was when the first one was: images added meanwhile shift nothing.
+All pages of a search read the same table version, so images that are added meanwhile shift nothing.
 """
 
 import base64
@@ -9,35 +9,35 @@ import hashlib
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serve_app.http.errors import ApiError
-from serve_app.http.models import SearchBase
+from serve_app.errors import ApiError
+from serve_app.models import BaseSearchRequest
 
-# What may differ from page to page of one search.
-OWN_TO_A_PAGE = {"cursor", "k"}
-# A search that begins further down costs all that stands above it, and nobody looks there.
+# Fields that may differ between the pages of one search.
+PAGE_FIELDS = {"cursor", "k"}
+# A page costs as much as all results before it, and nobody reads that far.
 MAX_OFFSET = 10_000
 
 
 class Cursor(BaseModel):
-    """The beginning of a page."""
+    """The start of a page."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     encoder: str = Field(max_length=16, description="fingerprint of the encoder that answers")
     version: int = Field(ge=1, lt=1 << 62, description="version of its table")
-    offset: int = Field(ge=0, le=MAX_OFFSET, description="results before the page")
-    search: str = Field(max_length=16, description="digest of what is searched for")
+    offset: int = Field(ge=0, le=MAX_OFFSET, description="number of results before the page")
+    search: str = Field(max_length=16, description="digest of the search")
     num_candidates: int | None = Field(
-        None, ge=1, description="images that diversity chose from, none = it was not asked for"
+        None, ge=1, description="number of images that diversity chose from, None without diversity"
     )
 
     def encode(self) -> str:
-        """Text for `SearchResponse.next`."""
+        """The cursor as text, for `SearchResponse.next`."""
         return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode().rstrip("=")
 
 
-def read(request: SearchBase) -> Cursor | None:
-    """The request's cursor, None for a first page.
+def read(request: BaseSearchRequest) -> Cursor | None:
+    """The cursor of the request, None for a first page.
 
     Raises ApiError (422) for a text that is no cursor, or the cursor of another search.
     """
@@ -53,7 +53,7 @@ def read(request: SearchBase) -> Cursor | None:
     return cursor
 
 
-def digest(request: SearchBase) -> str:
-    """What the search is for, as 16 hex characters; the same for all its pages."""
-    asked = request.model_dump_json(exclude=OWN_TO_A_PAGE)
-    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+def digest(request: BaseSearchRequest) -> str:
+    """16 hex characters that identify the search; equal for all its pages."""
+    fields = request.model_dump_json(exclude=PAGE_FIELDS)
+    return hashlib.sha256(fields.encode()).hexdigest()[:16]

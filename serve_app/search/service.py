@@ -1,4 +1,4 @@
-"""The search itself, free of HTTP, of Ray and of model code: a query's way through one of several systems."""
+"""The search service: takes a search through one of several systems. Free of HTTP, Ray and model code."""
 
 import random
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ from cluster.errors import UserError
 from cluster.profile import Serve
 from cluster.schemas import embeddings_table
 from cluster.tables import Store
+from serve_app.errors import ApiError
 from serve_app.feedback.events import Feedback
-from serve_app.feedback.signed_ids import Tickets
-from serve_app.http.errors import ApiError
-from serve_app.http.metrics import Metrics
-from serve_app.http.models import FeedbackRequest, FeedbackResponse, Heatmap, SearchBase
-from serve_app.search import paging, query, tastes
-from serve_app.search.batched_search import Asked, Page, Row
-from serve_app.search.clock import Clock
+from serve_app.feedback.signed_ids import SignedIds
+from serve_app.metrics import Metrics
+from serve_app.models import BaseSearchRequest, Diversity, FeedbackRequest, FeedbackResponse, Heatmap
+from serve_app.search import filters, paging, query, tastes
+from serve_app.search.batched_search import ResultPage, ResultRow, SearchOptions
 from serve_app.search.diversity import mmr
-from serve_app.search.experiment import assigned
+from serve_app.search.experiment import is_assigned
+from serve_app.search.step_timer import StepTimer
 from serve_app.search.systems import CANDIDATE, System, Systems
 from serve_app.search.teacher import TEACHER, Teacher
 
-NUM_PREVIEWS_KEPT = 2048  # about 10 kB each
+NUM_CACHED_PREVIEWS = 2048  # about 10 kB each
 NUM_EXAMPLES = 6
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search gives; the fields are those of `models.SearchResponse`.
+class SearchAnswer:
+    """The answer to a search, with the fields of `models.SearchResponse`.
 
     rows: image_id, score and `systems.COLUMNS`, best first. timings_ms: milliseconds per step.
     """
@@ -44,7 +44,7 @@ class Found:
     rephrased: str
     system: str
     encoder: str
-    rows: list[Row]
+    rows: list[ResultRow]
     next: str
     timings_ms: dict[str, float]
 
@@ -59,185 +59,188 @@ class Service:
         config: Serve,
         metrics: Metrics,
         *,
-        tickets: Tickets,
+        signed_ids: SignedIds,
         teacher: Teacher | None = None,
         examples: Sequence[str] = (),
     ) -> None:
-        """No `examples`: drawn from captions. No `teacher`: the cascade is not offered."""
+        """Without `examples` they are drawn from captions. Without `teacher` it is not offered."""
         self._store = store
         self._systems = systems
         self._config = config
-        self._tickets = tickets
+        self._signed_ids = signed_ids
         self._teacher = teacher
         self._metrics = metrics
-        self._feedback = Feedback(store, tickets)
+        self._feedback = Feedback(store, signed_ids)
         self._images = store.open("images")
-        self._preview = lru_cache(NUM_PREVIEWS_KEPT)(self._read_preview)
+        self._cached_preview = lru_cache(NUM_CACHED_PREVIEWS)(self._read_preview)
         self.system_names = (*systems.names, *([TEACHER] if teacher else []))
         self.examples = list(examples) or _examples(store, systems.get(systems.required[0]))
 
     @property
     def systems(self) -> dict[str, System]:
-        """The encoders that answer now, by alias."""
+        """The systems that are open now, by alias."""
         return dict(self._systems.by_alias)
 
     @property
     def tastes(self) -> list[dict[str, str]]:
         """The tastes of the default system: name, less, more."""
         axes = self._systems.get(self._systems.required[0]).axes
-        return [
-            {"name": name, "less": tastes.LOOKS[name].less, "more": tastes.LOOKS[name].more} for name in axes
-        ]
+        known = tastes.PROPERTIES
+        return [{"name": name, "less": known[name].less, "more": known[name].more} for name in axes]
 
-    def fault(self) -> str:
-        """Why searches cannot be answered now, in one sentence, or ""."""
+    def unready_reason(self) -> str:
+        """Why searches cannot be answered now, in one sentence; "" if they can."""
         missing = [alias for alias in self._systems.required if alias not in self._systems.by_alias]
         if missing:
-            return f"No encoder answers for {', '.join(missing)}."
+            return f"No encoder is open for {', '.join(missing)}."
         try:
             self._images.count_rows()
-        except Exception as error:  # the store's own: a folder that is gone, an object store that is away
-            return f"The store does not answer: {type(error).__name__}."
+        except Exception as error:  # any error of the store: a deleted folder, an unreachable object store
+            return f"The store does not respond: {type(error).__name__}."
         return ""
 
-    async def search(self, request: SearchBase, client: str) -> Found:
-        """The answer to one search; `client` is who asks. Raises ApiError for what cannot be answered."""
-        name, system, cursor = self._choose(request, client)
+    async def search(self, request: BaseSearchRequest, client: str) -> SearchAnswer:
+        """The answer to one search of this client. Raises ApiError if it cannot be answered."""
+        name, system, cursor = self._choose_system(request, client)
         if name == TEACHER:
-            return await self._ask_teacher(request, system)
-        return await self._ask_encoder(request, name, system, cursor)
+            return await self._search_teacher(request, system)
+        return await self._search_encoder(request, name, system, cursor)
 
-    def _choose(self, request: SearchBase, client: str) -> tuple[str, System, paging.Cursor | None]:
-        """Who answers: a next page's own encoder, the candidate for the experiment's share of `live`."""
+    def _choose_system(
+        self, request: BaseSearchRequest, client: str
+    ) -> tuple[str, System, paging.Cursor | None]:
+        """The system's name, the system and the cursor. A next page keeps the encoder of the first."""
         cursor = paging.read(request)
         if cursor is None:
-            name = self._drawn(request.system, client)
+            name = self._assign(request.system, client)
             return name, self._systems.get("baseline" if name == TEACHER else name), None
         system = self._systems.by_encoder(cursor.encoder)
         if system is None:
             raise ApiError(
-                410, "page_expired", "Another encoder answers by now: search again from the start.", "cursor"
+                410, "page_expired", "The encoder of this page has been replaced: search again.", "cursor"
             )
-        named = [alias for alias, one in self._systems.by_alias.items() if one.fingerprint == cursor.encoder]
-        if request.system == TEACHER or request.system in named or not named:
+        aliases = [
+            alias for alias, one in self._systems.by_alias.items() if one.fingerprint == cursor.encoder
+        ]
+        if request.system == TEACHER or request.system in aliases or not aliases:
             return request.system, system, cursor
-        return named[0], system, cursor
+        return aliases[0], system, cursor
 
-    def _drawn(self, name: str, client: str) -> str:
-        """`name`, or the candidate's where the experiment draws this client for it."""
+    def _assign(self, name: str, client: str) -> str:
+        """`name`, or the candidate if the experiment assigns this client to it."""
         if name != "live" or not self._config.experiment_share or CANDIDATE not in self._systems.by_alias:
             return name
         candidate = self._systems.get(CANDIDATE)
-        chosen = assigned(client, self._config.experiment_share, candidate.fingerprint)
-        self._metrics.experiment(CANDIDATE if chosen else "live")
-        return CANDIDATE if chosen else name
+        assigned = is_assigned(client, self._config.experiment_share, candidate.fingerprint)
+        self._metrics.experiment(CANDIDATE if assigned else "live")
+        return CANDIDATE if assigned else name
 
-    async def _ask_encoder(
-        self, request: SearchBase, name: str, system: System, cursor: paging.Cursor | None
-    ) -> Found:
-        clock = Clock(self._metrics, name)
-        vector = await query.vector(request, system, self._config, clock)
-        offset = cursor.offset if cursor else 0
-        begun, wanted = perf_counter(), None
+    async def _search_encoder(
+        self, request: BaseSearchRequest, name: str, system: System, cursor: paging.Cursor | None
+    ) -> SearchAnswer:
+        timer = StepTimer(self._metrics, name)
+        vector = await query.vector(request, system, self._config, timer)
+        where, version = filters.sql_condition(request.filters), cursor.version if cursor else None
+        offset, num_candidates = cursor.offset if cursor else 0, None
+        started = perf_counter()
         if request.diversity is None:
-            asked = Asked(request.k + 1, query.condition(request, system), offset, cursor and cursor.version)
-            rows, version = await self._find(system, vector, asked)
+            options = SearchOptions(request.k + 1, where, offset, version)
+            rows, version = await self._search_index(system, vector, options)
+            timer.record("search", started)
         else:
-            wanted = self._num_candidates(request, cursor)
-            asked = Asked(wanted, query.condition(request, system), 0, cursor and cursor.version, True)
-            rows, version = await self._find(system, vector, asked)
-            begun = clock.step("search", begun)
+            num_candidates = self._num_candidates(request.k, request.diversity, cursor)
+            options = SearchOptions(num_candidates, where, 0, version, with_vectors=True)
+            rows, version = await self._search_index(system, vector, options)
+            started = timer.record("search", started)
             rows = _diverse(rows, offset + request.k + 1, request.diversity.weight)[offset:]
-        clock.step("search" if request.diversity is None else "diversify", begun)
-        follows = ""
+            timer.record("diversify", started)
+        next_page = ""
         if len(rows) > request.k and offset + request.k <= paging.MAX_OFFSET:
-            follows = paging.Cursor(
+            next_page = paging.Cursor(
                 encoder=system.fingerprint,
                 version=version,
                 offset=offset + request.k,
                 search=paging.digest(request),
-                num_candidates=wanted,
+                num_candidates=num_candidates,
             ).encode()
-        return self._answer(request, name, system, rows[: request.k], clock, follows)
+        return self._answer(request, name, system, rows[: request.k], timer, next_page)
 
-    def _num_candidates(self, request: SearchBase, cursor: paging.Cursor | None) -> int:
-        """How many images a diverse search chooses from: as many as its first page did, whatever its `k`.
+    def _num_candidates(self, k: int, diversity: Diversity, cursor: paging.Cursor | None) -> int:
+        """How many images a diverse search chooses from: on every page as many as on the first.
 
-        Cursors are not signed, so none gets more than a first page could have asked for.
+        Cursors are not signed, so no cursor gets more images than a first page could.
         """
-        least = request.diversity.num_candidates
         if cursor and cursor.num_candidates:
-            return min(cursor.num_candidates, max(least, self._config.max_k))
-        return max(least, request.k)
+            return min(cursor.num_candidates, max(diversity.num_candidates, self._config.max_k))
+        return max(diversity.num_candidates, k)
 
-    async def _ask_teacher(self, request: SearchBase, system: System) -> Found:
+    async def _search_teacher(self, request: BaseSearchRequest, system: System) -> SearchAnswer:
         assert self._teacher is not None
-        clock = Clock(self._metrics, TEACHER)
-        where = query.condition(request, system)
-        ranked = await self._teacher.answer(request, system, where, self.preview, clock)
+        timer = StepTimer(self._metrics, TEACHER)
+        where = filters.sql_condition(request.filters)
+        ranked = await self._teacher.answer(request, system, where, self.preview, timer)
         rows = ranked.rows[: request.k]
-        return self._answer(request, TEACHER, system, rows, clock, rephrased=ranked.rephrased)
+        return self._answer(request, TEACHER, system, rows, timer, rephrased=ranked.rephrased)
 
     def _answer(
         self,
-        request: SearchBase,
+        request: BaseSearchRequest,
         name: str,
         system: System,
-        rows: list[Row],
-        clock: Clock,
-        follows: str = "",
+        rows: list[ResultRow],
+        timer: StepTimer,
+        next_page: str = "",
         rephrased: str = "",
-    ) -> Found:
+    ) -> SearchAnswer:
         self._metrics.search(name)
-        ids = [row["image_id"] for row in rows]
-        # A preference speaks about words: what more than words found says nothing about them.
+        # Preferences are about words. If an image, negatives or tastes took part, the id carries no query.
         words = "" if request.image or request.negatives or request.tastes else request.query
-        ticket = self._tickets.issue(words, name, system.fingerprint, ids, time())
-        return Found(ticket, request.query, rephrased, name, system.fingerprint, rows, follows, clock.total())
+        image_ids = [row["image_id"] for row in rows]
+        search_id = self._signed_ids.issue(words, name, system.fingerprint, image_ids, time())
+        return SearchAnswer(
+            search_id, request.query, rephrased, name, system.fingerprint, rows, next_page, timer.finish()
+        )
 
-    async def _find(self, system: System, vector: np.ndarray, asked: Asked) -> Page:
+    async def _search_index(self, system: System, vector: np.ndarray, options: SearchOptions) -> ResultPage:
         try:
-            return await system.find((vector, asked))
+            return await system.search((vector, options))
         except Gone:
             raise ApiError(
-                410,
-                "page_expired",
-                "That index is gone: search again from the start.",
-                "cursor",
+                410, "page_expired", "The index of this page no longer exists: search again.", "cursor"
             ) from None
 
-    def why(self, image_id: str, text: str, system: str) -> Heatmap:
-        """Which parts of the image speak for the text.
+    def heatmap(self, image_id: str, text: str, system: str) -> Heatmap:
+        """How similar each part of the image is to the text.
 
-        Raises KeyError for an unknown image, ApiError for an unknown system or a tower without parts.
+        Raises KeyError for an unknown image, ApiError for an unknown system or an image tower without parts.
         """
         chosen = self._systems.get("baseline" if system == TEACHER else system)
         image = decode(self.preview(image_id))
         try:
             values = similarity_map(chosen.encoder, image, chosen.encoder.encode_texts([text])[0])
         except UserError as error:
-            raise ApiError(422, "no_parts", f"No map can be drawn: {error}") from None
+            raise ApiError(422, "no_parts", f"There is no heat map: {error}") from None
         return Heatmap(encoder=chosen.fingerprint, values=np.round(values, 4).tolist())
 
-    async def feedback(self, event: FeedbackRequest, client: str, origin: str) -> FeedbackResponse:
-        """Keep what a person chose; it is on the disk when this returns. Raises ApiError for a bad event.
+    async def feedback(self, event: FeedbackRequest, client: str, group: str) -> FeedbackResponse:
+        """Store the choice of a person; it is on disk when this returns. Raises ApiError for a bad event.
 
-        `origin`: the key or address behind what the client calls itself.
+        `group`: the API key or address of the client.
         """
         try:
-            told = await self._feedback.take(event, client, origin)
+            response = await self._feedback.record(event, client, group)
         except ApiError as refusal:
             self._metrics.feedback(event.kind, refusal.code)
             raise
-        self._metrics.feedback(event.kind, "new" if told.new else "known")
-        return told
+        self._metrics.feedback(event.kind, "new" if response.new else "known")
+        return response
 
     def preview(self, image_id: str) -> bytes:
         """The JPEG preview of an image (64 hex characters). Raises KeyError for an unknown one."""
-        return self._preview(image_id, self._images.version)
+        return self._cached_preview(image_id, self._images.version)
 
     def _read_preview(self, image_id: str, version: int) -> bytes:
-        # `version` is the cache's: an image that was deleted is not found in what was read before.
+        # `version` is part of the cache key: a deleted image is not served from the cache.
         where = f"image_id = '{image_id}'"
         rows = self._images.search().where(where).select(["preview"]).limit(1).to_list()
         if not rows:
@@ -245,20 +248,20 @@ class Service:
         return rows[0]["preview"]
 
     def delete(self, image_id: str) -> int:
-        """Remove the image everywhere; returns the number of rows. Raises KeyError when there is none."""
+        """Remove the image from all tables; returns the number of rows. Raises KeyError if there are none."""
         return self._store.delete_image(image_id)
 
 
-def _diverse(rows: list[Row], num_wanted: int, weight: float) -> list[Row]:
+def _diverse(rows: list[ResultRow], k: int, weight: float) -> list[ResultRow]:
     if not rows:
         return []
     scores = np.array([row["score"] for row in rows])
-    order = mmr(scores, np.stack([row["vector"] for row in rows]), num_wanted, weight)
-    return [{key: value for key, value in rows[place].items() if key != "vector"} for place in order]
+    order = mmr(scores, np.stack([row["vector"] for row in rows]), k, weight)
+    return [{key: value for key, value in rows[index].items() if key != "vector"} for index in order]
 
 
 def _examples(store: Store, system: System) -> list[str]:
-    """A few short captions of the indexed images, the same ones at every start."""
+    """A few short captions of indexed images, the same ones at every start."""
     table = store.open(embeddings_table(system.fingerprint))
     rows = table.search().select(["caption"]).limit(2000).to_arrow()["caption"].to_pylist()
     short = {text.strip().lower(): text.strip() for text in rows if 2 <= len(text.split()) <= 6}

@@ -1,7 +1,7 @@
-"""Directions in which results can be leaned: from a few extreme images of the index to the opposite ones.
+"""Tastes: directions in which results can be shifted, such as from darker to brighter.
 
-What an image looks like is measured on its preview; where that lies in the encoder's space is a rank axis
-(`actors.scorers.RankAxis`), fitted anew for each encoder, so that nothing has to be labelled.
+A property is measured on previews of indexed images. Its direction in the encoder's space is a rank axis
+(`actors.scorers.RankAxis`), fitted for each encoder, so no labels are needed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,8 @@ REACH = 0.35
 
 
 @dataclass(frozen=True)
-class Look:
-    """Something that can be measured on pixels, float32 RGB [H, W, 3] in [0, 1]; higher is `more`."""
+class Property:
+    """A property of pixels, float32 RGB [H, W, 3] in [0, 1], and the names of its low and high ends."""
 
     less: str
     more: str
@@ -44,24 +44,26 @@ def _calm(rgb: np.ndarray) -> float:
     return -float(np.hypot(across, down).mean())
 
 
-LOOKS: Mapping[str, Look] = {
-    "brightness": Look("darker", "brighter", lambda rgb: float(_grey(rgb).mean())),
-    "colour": Look("paler", "more colourful", _colourfulness),
-    "calm": Look("busier", "calmer", _calm),
-    "sharpness": Look("softer", "sharper", lambda rgb: float(cv2.Laplacian(_grey(rgb), cv2.CV_32F).var())),
-    "warmth": Look("cooler", "warmer", lambda rgb: float((rgb[..., 0] - rgb[..., 2]).mean())),
+PROPERTIES: Mapping[str, Property] = {
+    "brightness": Property("darker", "brighter", lambda rgb: float(_grey(rgb).mean())),
+    "colour": Property("paler", "more colourful", _colourfulness),
+    "calm": Property("busier", "calmer", _calm),
+    "sharpness": Property(
+        "softer", "sharper", lambda rgb: float(cv2.Laplacian(_grey(rgb), cv2.CV_32F).var())
+    ),
+    "warmth": Property("cooler", "warmer", lambda rgb: float((rgb[..., 0] - rgb[..., 2]).mean())),
 }
 
 
 def fit(previews: Sequence[bytes], vectors: np.ndarray) -> dict[str, np.ndarray]:
-    """Name of each look -> its direction, float32 [D] of length 1.
+    """Name of each property -> its direction, float32 [D], normalised.
 
-    previews: N JPEG files. vectors: float32 [N, D] of the same images. A look in which no two of them differ
-    is left out.
+    previews: N JPEG files. vectors: float32 [N, D] of the same images. A property that is equal for all
+    images is skipped.
     """
     size = (MEASURED_PX, MEASURED_PX)
-    seen = [np.asarray(decode(jpeg).resize(size), np.float32) / 255 for jpeg in previews]
-    measured = {name: np.array([look.measure(rgb) for rgb in seen]) for name, look in LOOKS.items()}
+    pixels = [np.asarray(decode(jpeg).resize(size), np.float32) / 255 for jpeg in previews]
+    measured = {name: np.array([each.measure(rgb) for rgb in pixels]) for name, each in PROPERTIES.items()}
     return {
         name: RankAxis.fit(vectors, values).axis
         for name, values in measured.items()
@@ -69,8 +71,8 @@ def fit(previews: Sequence[bytes], vectors: np.ndarray) -> dict[str, np.ndarray]
     }
 
 
-def lean(vector: np.ndarray, axes: Mapping[str, np.ndarray], tastes: Mapping[str, float]) -> np.ndarray:
-    """The query's vector, float32 [D], moved by `REACH` times each taste in [-1, 1]; not normalised."""
+def shift(vector: np.ndarray, axes: Mapping[str, np.ndarray], tastes: Mapping[str, float]) -> np.ndarray:
+    """The query vector, float32 [D], moved by `REACH` times each taste in [-1, 1]; not normalised."""
     for name, amount in tastes.items():
         vector = vector + REACH * amount * axes[name]
     return vector

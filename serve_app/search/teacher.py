@@ -1,8 +1,7 @@
-"""The teacher online: the cascade that alignment distils, for comparison.
+"""The teacher as a system of the search: the cascade of `actors.cascade`, for one query at a time.
 
-Rephrase, retrieve with the baseline, drop what is inaccurate, order the rest by judged beauty. Its two
-engines are deployments of their own that scale to zero: the first question starts them, and until they run
-the answer is 503 with Retry-After.
+Its two engines are deployments of their own that scale to zero. The first search starts them; until they run,
+the teacher returns 503 with Retry-After.
 """
 
 import asyncio
@@ -21,17 +20,17 @@ from actors.cascade import cascade_order, encoder_ratings
 from actors.engine import make_engine
 from actors.images import decode
 from actors.judge import Judge
-from actors.rephraser import MODEL_STYLES, compose, rephrase
+from actors.rephraser import Rephraser
 from cluster.profile import Label, LanguageModel
-from serve_app.http.errors import ApiError
-from serve_app.http.models import SearchBase
-from serve_app.search.batched_search import Asked, Row
-from serve_app.search.clock import Clock
+from serve_app.errors import ApiError
+from serve_app.models import BaseSearchRequest
+from serve_app.search.batched_search import ResultRow, SearchOptions
+from serve_app.search.step_timer import StepTimer
 from serve_app.search.systems import System
 
 TEACHER = "teacher"
 NUM_CANDIDATES = 50
-AWAKE_S = 1.0  # an engine that runs answers within this
+AWAKE_S = 1.0  # a running engine answers a ping within this time
 RETRY_AFTER_S = 5
 
 
@@ -39,23 +38,20 @@ class RephraserEngine:
     """A replica that holds the language model."""
 
     def __init__(self, model: LanguageModel, style: str) -> None:
-        self._style = style
-        self._engine = make_engine(model) if style in MODEL_STYLES else None
+        self._rephraser = Rephraser(model, style)
         self._lock = threading.Lock()
 
     async def ping(self) -> bool:
-        """Answers once the model is loaded."""
+        """True, once the model is loaded."""
         return True
 
     async def rephrase(self, query: str) -> tuple[str, str]:
-        """(rephrased, error): one of the two is ""."""
+        """(rephrased query, error): one of the two is ""."""
         return await asyncio.to_thread(self._rephrase, query)
 
     def _rephrase(self, query: str) -> tuple[str, str]:
-        if self._engine is None:
-            return compose(query, self._style, {}), ""
         with self._lock:
-            return rephrase(self._engine, [query], self._style)[0]
+            return self._rephraser.rephrase([query])[0]
 
 
 class JudgeEngine:
@@ -66,12 +62,13 @@ class JudgeEngine:
         self._lock = threading.Lock()
 
     async def ping(self) -> bool:
-        """Answers once the model is loaded."""
+        """True, once the model is loaded."""
         return True
 
     async def rate(self, query: str, previews: Sequence[bytes]) -> np.ndarray:
-        """Beauty of JPEG images, and with a query their accuracy: float64 [2 or 1, N] in [1, 5], NaN where
-        unanswered.
+        """Aesthetics of JPEG images and, given a query, their accuracy: float64 [1 or 2, N] in [1, 5].
+
+        NaN where the engine gave no answer.
         """
         return await asyncio.to_thread(self._rate, query, previews)
 
@@ -92,14 +89,14 @@ class Handle(Protocol):
 
 @dataclass(frozen=True)
 class Ranked:
-    """The cascade's answer: all candidates in order, with the judge's beauty as score."""
+    """The results: all candidate images in the order of the cascade, with their aesthetics as score."""
 
     rephrased: str
-    rows: list[Row]
+    rows: list[ResultRow]
 
 
 class Teacher:
-    """Asks the two engines in turn."""
+    """Runs the cascade with the two engines."""
 
     def __init__(self, rephraser: Handle, judge: Handle, label: Label) -> None:
         self._engines = {"rephraser": rephraser, "judge": judge}
@@ -108,51 +105,57 @@ class Teacher:
 
     async def answer(
         self,
-        request: SearchBase,
+        request: BaseSearchRequest,
         system: System,
         where: str,
         preview: Callable[[str], bytes],
-        clock: Clock,
+        timer: StepTimer,
     ) -> Ranked:
-        """The cascade over the system. Raises ApiError (503) while an engine starts, (422) for a search that
-        is not one of words alone.
+        """The cascade, with the encoder and index of `system`.
+
+        Raises ApiError: 503 while an engine starts, 422 for a search by anything but words and filters.
         """
         if request.image or request.negatives or request.tastes or request.diversity or request.cursor:
             raise ApiError(
-                422, "teacher_takes_words", "The teacher answers words and filters, in one page.", "system"
+                422,
+                "teacher_takes_words",
+                "The teacher accepts words and filters only, and returns one page.",
+                "system",
             )
         await self.wake()
         begun = perf_counter()
         rephrased, error = await self._ask("rephraser", "rephrase", request.query)
         if error:
             raise ApiError(503, "teacher_failed", f"The language model gave no usable answer: {error}.")
-        begun = clock.step("rephrase", begun)
-        asked, told = await asyncio.gather(system.encode(request.query), system.encode(rephrased))
-        begun = clock.step("encode", begun)
-        (rows, _), (nearest, _) = await asyncio.gather(
-            system.find((told, Asked(NUM_CANDIDATES, where, with_vectors=True))),
-            system.find((asked, Asked(1, where))),
+        begun = timer.record("rephrase", begun)
+        query_vector, rephrased_vector = await asyncio.gather(
+            system.encode_text(request.query), system.encode_text(rephrased)
         )
-        begun = clock.step("search", begun)
+        begun = timer.record("encode", begun)
+        (rows, _), (nearest, _) = await asyncio.gather(
+            system.search((rephrased_vector, SearchOptions(NUM_CANDIDATES, where, with_vectors=True))),
+            system.search((query_vector, SearchOptions(1, where))),
+        )
+        begun = timer.record("search", begun)
         rows, previews = await asyncio.to_thread(_with_previews, rows, preview)
         if not rows:
             return Ranked(rephrased, [])
         by_judge = self._label.semantic == "judge"
-        ratings = await self._ask("judge", "rate", request.query if by_judge else "", previews)
-        clock.step("judge", begun)
+        aesthetics, *rest = await self._ask("judge", "rate", request.query if by_judge else "", previews)
+        timer.record("judge", begun)
         if by_judge:
-            accuracy = ratings[1]
+            accuracy = rest[0]
         else:
-            similarities = np.stack([row.pop("vector") for row in rows]) @ asked
+            similarities = np.stack([row["vector"] for row in rows]) @ query_vector
             accuracy = encoder_ratings(similarities, nearest[0]["score"], system.encoder.temperature)
-        order = cascade_order(accuracy, ratings[0], threshold=self._label.min_accuracy)
-        beauty = np.nan_to_num(ratings[0], nan=1.0)
-        return Ranked(rephrased, [_row(rows[place], float(beauty[place])) for place in order])
+        order = cascade_order(accuracy, aesthetics, threshold=self._label.min_accuracy)
+        scores = np.nan_to_num(aesthetics, nan=1.0)
+        return Ranked(rephrased, [_row(rows[index], float(scores[index])) for index in order])
 
     async def wake(self) -> None:
         """Return when both engines run. Raises ApiError (503) with Retry-After while one starts.
 
-        A question that waits is what tells Serve to start an engine, so it is left waiting.
+        Serve starts an engine because a request waits for it, so an unanswered ping is kept waiting.
         """
         for name, handle in self._engines.items():
             if name not in self._pings or self._pings[name].done():
@@ -165,7 +168,7 @@ class Teacher:
                 raise ApiError(503, "teacher_failed", f"The {name} does not start: {type(error).__name__}.")
 
     async def _ask(self, name: str, method: str, *args: object) -> Any:
-        """What an engine's method returns. Raises ApiError (503) when the engine goes down meanwhile."""
+        """The result of an engine's method. Raises ApiError (503) when the engine goes down meanwhile."""
         try:
             return await getattr(self._engines[name], method).remote(*args)
         except (RayActorError, DeploymentUnavailableError):
@@ -176,7 +179,7 @@ def _starting() -> ApiError:
     return ApiError(
         503,
         "teacher_starting",
-        "The teacher's engines are starting: ask again in a few seconds.",
+        "The teacher's engines are starting: search again in a few seconds.",
         "system",
         headers={"Retry-After": str(RETRY_AFTER_S)},
     )
@@ -186,14 +189,16 @@ async def _ping(handle: Handle) -> None:
     await handle.ping.remote()
 
 
-def _with_previews(rows: Sequence[Row], preview: Callable[[str], bytes]) -> tuple[list[Row], list[bytes]]:
-    """The rows that can be shown to the judge, and their previews: ingest writes vectors before images."""
-    shown: list[tuple[Row, bytes]] = []
+def _with_previews(
+    rows: Sequence[ResultRow], preview: Callable[[str], bytes]
+) -> tuple[list[ResultRow], list[bytes]]:
+    """The rows whose images have a preview, and the previews: ingest writes vectors before images."""
+    found: list[tuple[ResultRow, bytes]] = []
     for row in rows:
         with contextlib.suppress(KeyError):
-            shown.append((row, preview(row["image_id"])))
-    return [row for row, _ in shown], [jpeg for _, jpeg in shown]
+            found.append((row, preview(row["image_id"])))
+    return [row for row, _ in found], [jpeg for _, jpeg in found]
 
 
-def _row(row: Row, score: float) -> Row:
+def _row(row: ResultRow, score: float) -> ResultRow:
     return {key: value for key, value in row.items() if key != "vector"} | {"score": score}

@@ -1,4 +1,4 @@
-"""The image of a request: base64 or a URL -> the pixels that an encoder sees, or a refusal that says why not.
+"""Reads the image of a request, as base64 or from a URL, into the pixels that an encoder expects.
 
 It is read as `kallos ingest` reads it: the same file gets the same vector.
 """
@@ -12,48 +12,49 @@ import numpy as np
 
 from actors.images import Fit, UnusableImage, pixels, read_for
 from cluster.profile import Serve
-from serve_app.http.errors import ApiError
-from serve_app.http.models import ImageInput
+from serve_app.errors import ApiError
+from serve_app.models import ImageInput
 from serve_app.search.fetch import fetch
 
-# A thread that reads an image and scales it cannot be stopped. A few of their own are all that hostile images
-# can hold up: those of searches stay free, and what waits here too long is refused.
+# A thread that reads and scales an image cannot be stopped. In threads of their own, hostile images block
+# only each other: searches keep theirs, and an upload that waits too long is refused.
 _READERS = ThreadPoolExecutor(2, "read-upload")
 
 
-async def pixels_of(given: ImageInput, fit: Fit, config: Serve) -> np.ndarray:
-    """What an encoder sees of the picture that a request brings as `data` or `url`: uint8 [3, H, W].
+async def read_pixels(image: ImageInput, fit: Fit, config: Serve) -> np.ndarray:
+    """The encoder's input for an image that a request brings as `data` or `url`: uint8 [3, H, W].
 
     Args:
-        given: with `data` or `url`; an `image_id` is the store's business.
-        fit: how the encoder wants its input.
-        config: the limits of the profile's `serve`.
+        image: with `data` or `url`, not an `image_id`.
+        fit: the input size of the encoder.
+        config: the limits in the profile's `serve`.
 
     Raises:
         ApiError: 413 `image_too_large`; 422 `bad_base64`, `unusable_image` or `image_too_slow`; for a URL
-            also 403 `url_images_off`, and what `fetch` raises.
+            also 403 `url_images_off`, and the errors of `fetch`.
     """
     try:
         async with asyncio.timeout(config.upload_timeout_s):
-            if given.url is None:
-                return await _read(given.data, fit, config)
+            if image.url is None:
+                assert image.data is not None
+                return await _read(image.data, fit, config)
             if not config.url_images:
                 raise ApiError(
                     403,
                     "url_images_off",
-                    "Images are not fetched here (see `serve.url_images`): send the file as `image.data`.",
+                    "This server fetches no URLs (see `serve.url_images`): send the file as `image.data`.",
                     "image.url",
                 )
-            return await _read(await fetch(given.url, max_bytes=config.max_upload_bytes), fit, config)
+            return await _read(await fetch(image.url, max_bytes=config.max_upload_bytes), fit, config)
     except TimeoutError:
         raise ApiError(
             422,
             "image_too_slow",
-            f"The image could not be had and read within {config.upload_timeout_s:g} s: send a smaller one.",
-            _field(given),
+            f"Reading the image took longer than {config.upload_timeout_s:g} s: send a smaller one.",
+            _field(image),
         ) from None
     except UnusableImage as error:
-        raise ApiError(422, "unusable_image", f"The image cannot be used: {error}.", _field(given)) from None
+        raise ApiError(422, "unusable_image", f"The image cannot be used: {error}.", _field(image)) from None
 
 
 async def _read(source: str | bytes, fit: Fit, config: Serve) -> np.ndarray:
@@ -65,7 +66,7 @@ async def _read(source: str | bytes, fit: Fit, config: Serve) -> np.ndarray:
 
 
 def _decoded(text: str, max_bytes: int) -> bytes:
-    if len(text) * 3 // 4 - 2 > max_bytes:  # two bytes at most are padding
+    if len(text) * 3 // 4 - 2 > max_bytes:  # at most two bytes are padding
         raise _too_large(max_bytes)
     try:
         data = base64.b64decode(text, validate=True)
@@ -82,5 +83,5 @@ def _too_large(max_bytes: int) -> ApiError:
     return ApiError(413, "image_too_large", f"The image file is larger than {max_bytes} bytes.", "image.data")
 
 
-def _field(given: ImageInput) -> str:
-    return "image.data" if given.url is None else "image.url"
+def _field(image: ImageInput) -> str:
+    return "image.data" if image.url is None else "image.url"

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 from PIL import Image
 
-from serve_app.http.errors import ApiError
-from serve_app.http.models import FeedbackResponse, Heatmap
-from serve_app.search.service import Found
+from serve_app.errors import ApiError
+from serve_app.models import FeedbackResponse, Heatmap
+from serve_app.search.service import SearchAnswer
 
 NUM_IMAGES = 30
 ORDERS = {
@@ -55,7 +55,7 @@ class MadeUp:
         record = SimpleNamespace(encoder=encoder_of(name), parent="")
         return SimpleNamespace(record=record, num_rows=num_rows, recall_at_10=1.0)
 
-    def fault(self):
+    def unready_reason(self):
         return ""
 
     async def search(self, request, client):
@@ -83,7 +83,7 @@ class MadeUp:
             for place, number in enumerate(order)
         ][start : start + request.k]
         end = start + request.k
-        return Found(
+        return SearchAnswer(
             search_id=f"{request.system} {request.query} {start}",
             query=request.query,
             rephrased=f"a photograph of {request.query}" if request.system == "teacher" else "",
@@ -94,12 +94,12 @@ class MadeUp:
             timings_ms={"encode": 1.25, "search": 2.5, "total": 3.75},
         )
 
-    def why(self, wanted, query, system):
+    def heatmap(self, wanted, query, system):
         self.whys.append((wanted, query, system))
         values = [[0.1 + 0.02 * (row + column) for column in range(7)] for row in range(5)]
         return Heatmap(encoder=encoder_of(system), values=values)
 
-    async def feedback(self, event, client, origin):
+    async def feedback(self, event, client, group):
         known = event in self.events
         self.events.append(event)
         return FeedbackResponse(event_id="e", new=not known, num_preferences=0)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from browsing import MadeUp
-from made_service import listening
+from fake_service import http_server
 
 from cluster.profile import load_profile
 from serve_app.http.api import make_api
@@ -37,7 +37,7 @@ def api(service, config):
 
 @pytest.fixture
 def address(api):
-    with listening(api) as address:
+    with http_server(api) as address:
         yield address
 
 

@@ -4,7 +4,7 @@ import time
 
 from browsing import HOSTILE, NUM_IMAGES, encoder_of, image_id, search, settled, shown, texts, until
 
-from serve_app.http.models import Filters
+from serve_app.models import Filters
 
 
 def type_in(page, words):

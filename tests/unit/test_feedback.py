@@ -1,4 +1,4 @@
-"""What people choose: refused when it cannot be, kept once, never lost, and turned into preferences."""
+"""Feedback: invalid events are refused, valid ones stored once, never lost, and turned into preferences."""
 
 import asyncio
 import signal
@@ -12,15 +12,15 @@ import pytest
 
 from cluster.profile import ROOT
 from cluster.tables import SCHEMAS
+from serve_app.errors import ApiError
 from serve_app.feedback import events as module
-from serve_app.feedback.events import Feedback, keep, make_tables
-from serve_app.feedback.signed_ids import Tickets
-from serve_app.http.errors import ApiError
-from serve_app.http.models import FeedbackRequest, FeedbackResponse
+from serve_app.feedback.events import Feedback, make_tables, store_events
+from serve_app.feedback.signed_ids import SignedIds
+from serve_app.models import FeedbackRequest, FeedbackResponse
 
-SHOWN = [f"{number:064x}" for number in range(8)]
-OTHERS = [f"{number:064x}" for number in range(4, 12)]
-TICKETS = Tickets(b"secret")
+SHOWN = [f"{index:064x}" for index in range(8)]
+OTHERS = [f"{index:064x}" for index in range(4, 12)]
+SIGNED_IDS = SignedIds(b"secret")
 ANSWERED = 1000.0
 
 
@@ -28,20 +28,20 @@ def event(
     kind: str, *, query="red boat", encoder="a" * 16, other_query="red boat", **fields
 ) -> FeedbackRequest:
     """An event about an answer with `SHOWN`; a blind one compares it with `OTHERS` of another encoder."""
-    search_id = TICKETS.issue(query, "live", encoder, SHOWN, ANSWERED)
+    search_id = SIGNED_IDS.issue(query, "live", encoder, SHOWN, ANSWERED)
     if kind == "blind":
-        other = TICKETS.issue(other_query, "baseline", "b" * 16, OTHERS, ANSWERED + 5)
+        other = SIGNED_IDS.issue(other_query, "baseline", "b" * 16, OTHERS, ANSWERED + 5)
         fields = {"other_search_id": other, "other_results": OTHERS, **fields}
     return FeedbackRequest(**{"kind": kind, "search_id": search_id, "results": SHOWN, **fields})
 
 
-def click(place: int, **fields) -> FeedbackRequest:
-    return event("click", image_id=SHOWN[place], **fields)
+def click(index: int, **fields) -> FeedbackRequest:
+    return event("click", image_id=SHOWN[index], **fields)
 
 
 @pytest.fixture
 def store(store):
-    """The store with the images of both answers."""
+    """A store with the images of both answers."""
     images = [{"image_id": image_id} for image_id in {*SHOWN, *OTHERS}]
     store.merge("images", pa.Table.from_pylist(images, SCHEMAS["images"]), on=["image_id"])
     return store
@@ -53,27 +53,27 @@ def clock():
 
 
 @pytest.fixture
-def taker(store, clock):
-    """Take events one after the other, or lists of them at once: by a fresh replica for each call."""
+def record(store, clock):
+    """Records the events of a call concurrently, each call at a new replica."""
 
-    def take(*events: FeedbackRequest, client="ada", **settings) -> list[FeedbackResponse]:
+    def call(*events: FeedbackRequest, client="ada", **settings) -> list[FeedbackResponse]:
         async def run():
-            feedback = Feedback(store, TICKETS, clock=lambda: clock.now, **settings)
-            return await asyncio.gather(*(feedback.take(one, client, "here") for one in events))
+            feedback = Feedback(store, SIGNED_IDS, clock=lambda: clock.now, **settings)
+            return await asyncio.gather(*(feedback.record(one, client, "here") for one in events))
 
         return asyncio.run(run())
 
-    return take
+    return call
 
 
 def preferences(store) -> list[tuple[int, int]]:
-    """Which place of `SHOWN` is preferred to which, sorted."""
+    """(winner, loser) of every preference, as indices into `SHOWN`, sorted."""
     rows = store.read("preferences").to_pylist() if store.exists("preferences") else []
     return sorted((SHOWN.index(row["winner"]), SHOWN.index(row["loser"])) for row in rows)
 
 
-def test_a_click_is_better_than_the_four_nearest_above_it(taker, store):
-    (answer,) = taker(click(6))
+def test_click_is_preferred_to_the_four_nearest_skipped_images(record, store):
+    (answer,) = record(click(6))
     assert (answer.new, answer.num_preferences) == (True, 4)
     assert preferences(store) == [(6, 2), (6, 3), (6, 4), (6, 5)]
     row = store.read("preferences").to_pylist()[0]
@@ -83,26 +83,26 @@ def test_a_click_is_better_than_the_four_nearest_above_it(taker, store):
     assert row["run_id"] == f"feedback-{answer.event_id[:16]}"
 
 
-def test_what_the_same_person_clicked_before_was_not_passed_over(taker, store):
-    assert taker(click(1))[0].num_preferences == 1
-    assert [answer.num_preferences for answer in taker(click(3), click(4))] == [2, 2]
+def test_images_clicked_before_by_the_same_person_do_not_count_as_skipped(record, store):
+    assert record(click(1))[0].num_preferences == 1
+    assert [answer.num_preferences for answer in record(click(3), click(4))] == [2, 2]
     assert preferences(store) == [(1, 0), (3, 0), (3, 2), (4, 0), (4, 2)]
-    assert taker(click(2), client="bob")[0].num_preferences == 2, "another person's clicks are another's"
+    assert record(click(2), client="bob")[0].num_preferences == 2, "clicks of another person do not count"
 
 
-def test_a_click_on_the_first_image_is_kept_and_prefers_nothing(taker, store):
-    assert taker(click(0))[0].num_preferences == 0
+def test_click_on_the_first_image_is_stored_without_preferences(record, store):
+    assert record(click(0))[0].num_preferences == 0
     assert store.count("feedback") == 1 and not store.exists("preferences")
 
 
-def test_preferring_one_image_to_another_is_one_preference(taker, store):
-    (answer,) = taker(event("prefer", image_id=SHOWN[5], over=SHOWN[2]))
+def test_prefer_gives_one_preference(record, store):
+    (answer,) = record(event("prefer", image_id=SHOWN[5], over=SHOWN[2]))
     assert answer.num_preferences == 1 and preferences(store) == [(5, 2)]
     assert store.read("preferences")["p_winner"].to_pylist() == [pytest.approx(0.9)]
 
 
-def test_a_blind_comparison_is_a_vote_and_no_preference(taker, store):
-    (answer,) = taker(event("blind", accuracy="a", diversity="tie"))
+def test_blind_comparison_is_stored_as_a_vote_without_preferences(record, store):
+    (answer,) = record(event("blind", accuracy="a", diversity="tie"))
     assert answer.new and answer.num_preferences == 0
     (row,) = store.read("feedback").to_pylist()
     assert (row["accuracy"], row["aesthetics"], row["diversity"]) == ("a", "", "tie")
@@ -114,80 +114,85 @@ def test_a_blind_comparison_is_a_vote_and_no_preference(taker, store):
     )
 
 
-def test_an_answer_to_an_image_alone_has_no_query_to_learn_from(taker, store):
-    assert taker(click(3, query=""))[0].num_preferences == 0
+def test_click_on_an_answer_without_query_gives_no_preferences(record, store):
+    assert record(click(3, query=""))[0].num_preferences == 0
     assert store.count("feedback") == 1
 
 
-def test_the_clients_name_is_not_kept(taker, store):
-    taker(click(3), client="10.1.2.3")
+def test_client_name_is_stored_as_a_pseudonym(record, store):
+    record(click(3), client="10.1.2.3")
     (row,) = store.read("feedback").to_pylist()
-    assert row["client"] == TICKETS.pseudonym("10.1.2.3") and "10.1.2.3" not in str(row)
+    assert row["client"] == SIGNED_IDS.pseudonym("10.1.2.3") and "10.1.2.3" not in str(row)
 
 
-def test_the_same_event_again_adds_nothing_at_any_replica(taker, store):
-    first, *copies = taker(click(6), click(6), click(6))
-    (later,) = taker(click(6))
+def test_repeated_event_adds_nothing_at_any_replica(record, store):
+    first, *copies = record(click(6), click(6), click(6))
+    (later,) = record(click(6))
     assert [answer.new for answer in (first, *copies, later)] == [True, False, False, False]
     assert {answer.event_id for answer in (first, *copies, later)} == {first.event_id}
     assert later.num_preferences == 0
     assert store.count("feedback") == 1 and store.count("preferences") == 4
 
 
-def test_two_people_who_agree_are_both_counted(taker, store):
-    taker(click(1), client="ada")
-    taker(click(1), client="bob")
+def test_equal_choices_of_two_people_both_count(record, store):
+    record(click(1), client="ada")
+    record(click(1), client="bob")
     assert preferences(store) == [(1, 0), (1, 0)]
 
 
-def test_what_comes_at_once_is_written_together(taker, store, monkeypatch):
+def test_concurrent_events_are_written_in_few_batches(record, store, monkeypatch):
     sizes = []
-    monkeypatch.setattr(module, "keep", lambda *args: (sizes.append(len(args[1])), keep(*args))[1])
-    answers = taker(*(click(place, query=f"query {number}") for place in (5, 6) for number in range(20)))
+    plain = module.store_events
+    monkeypatch.setattr(module, "store_events", lambda *args: (sizes.append(len(args[1])), plain(*args))[1])
+    answers = record(*(click(index, query=f"query {number}") for index in (5, 6) for number in range(20)))
     assert sum(sizes) == 40 and len(sizes) < 5
     assert all(answer.new for answer in answers) and store.count("feedback") == 40
 
 
-def test_of_two_replicas_with_the_same_event_one_says_that_it_is_new(store, monkeypatch):
-    """Both look before either writes."""
+def test_of_two_concurrent_replicas_only_one_reports_the_event_as_new(store, monkeypatch):
+    """Both read the stored events before either writes."""
     rows = [
-        module.event_row(click(3), "ada", TICKETS.read(click(3).search_id, SHOWN, ANSWERED), None)
+        module.event_row(click(3), "ada", SIGNED_IDS.read(click(3).search_id, SHOWN, ANSWERED), None)
         for _ in "ab"
     ]
-    monkeypatch.setattr(module, "_about_the_same_answers", lambda store, rows: [])
-    told = [keep(store, [row])[0] for row in rows]
-    assert [answer.new for answer in told] == [True, False]
+    monkeypatch.setattr(module, "_earlier_events", lambda store, rows: [])
+    responses = [store_events(store, [row])[0] for row in rows]
+    assert [response.new for response in responses] == [True, False]
     assert store.count("feedback") == 1 and store.count("preferences") == 3
 
 
-def test_an_event_whose_preferences_alone_were_written_is_completed(taker, store, monkeypatch):
-    def dies(*args):
+def test_event_interrupted_after_its_preferences_is_completed_when_repeated(record, store, monkeypatch):
+    def fail(*args):
         raise OSError("no space left")
 
-    monkeypatch.setattr(module, "_write_events", dies)
+    monkeypatch.setattr(module, "_write_events", fail)
     with pytest.raises(OSError, match="no space"):
-        taker(click(6))
+        record(click(6))
     assert store.count("preferences") == 4 and not store.exists("feedback")
     monkeypatch.undo()
-    assert taker(click(6))[0].new
+    assert record(click(6))[0].new
     assert store.count("preferences") == 4 and store.count("feedback") == 1
 
 
-def test_small_files_are_joined(taker, store, monkeypatch):
-    monkeypatch.setattr(module, "MOST_FRAGMENTS", 3)
+def test_small_files_are_compacted(record, store, monkeypatch):
+    monkeypatch.setattr(module, "MAX_FRAGMENTS", 3)
     for number in range(6):
-        taker(click(3, query=f"query {number}"))
+        record(click(3, query=f"query {number}"))
     assert len(store.open("feedback").to_lance().get_fragments()) <= 4
     assert store.count("feedback") == 6 and store.count("preferences") == 18
 
 
 @pytest.mark.parametrize("deleted", [SHOWN[1], SHOWN[7]], ids=["above the click", "below it"])
-def test_an_answer_of_which_an_image_was_deleted_is_refused_and_not_kept(taker, store, deleted):
-    taker(click(6), client="ada")
+def test_event_on_an_answer_with_a_deleted_image_is_refused(record, store, deleted):
+    record(click(6), client="ada")
     store.delete_image(deleted)
-    for sent in (click(6), event("prefer", image_id=SHOWN[5], over=SHOWN[2]), blind(accuracy="a")):
+    for choice in (
+        click(6),
+        event("prefer", image_id=SHOWN[5], over=SHOWN[2]),
+        blind(accuracy="a"),
+    ):
         with pytest.raises(ApiError) as caught:
-            taker(sent, client="ada")
+            record(choice, client="ada")
         assert (caught.value.status_code, caught.value.code) == (422, "unknown_result")
         assert caught.value.field == "results"
     assert store.count("feedback") == 0
@@ -195,13 +200,13 @@ def test_an_answer_of_which_an_image_was_deleted_is_refused_and_not_kept(taker, 
     assert deleted not in {*named["winner"], *named["loser"]}
 
 
-def test_others_in_the_same_batch_are_kept(store):
-    store.delete_image(OTHERS[-1])  # shown by the comparison alone
-    sent = [click(1), blind(accuracy="a"), click(2)]
-    other = TICKETS.read(sent[1].other_search_id, OTHERS, ANSWERED + 60)
-    ticket = TICKETS.read(sent[0].search_id, SHOWN, ANSWERED + 60)
-    rows = [module.event_row(one, "ada", ticket, other if one.kind == "blind" else None) for one in sent]
-    first, refused, last = keep(store, rows)
+def test_valid_events_of_a_batch_with_a_refused_one_are_stored(store):
+    store.delete_image(OTHERS[-1])  # an image of the blind comparison only
+    events = [click(1), blind(accuracy="a"), click(2)]
+    other = SIGNED_IDS.read(events[1].other_search_id, OTHERS, ANSWERED + 60)
+    answer = SIGNED_IDS.read(events[0].search_id, SHOWN, ANSWERED + 60)
+    rows = [module.event_row(one, "ada", answer, other if one.kind == "blind" else None) for one in events]
+    first, refused, last = store_events(store, rows)
     assert (first.event_id, last.event_id) == (rows[0]["event_id"], rows[2]["event_id"])
     assert first.new and last.new and isinstance(refused, ApiError)
     assert store.count("feedback") == 2
@@ -235,23 +240,23 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_is_refused_and_not_kept(taker, store, name):
+def test_invalid_event_is_refused_and_not_stored(record, store, name):
     refused, code, field = REFUSED[name]
     with pytest.raises(ApiError) as caught:
-        taker(refused)
+        record(refused)
     assert (caught.value.status_code, caught.value.code, caught.value.field) == (422, code, field)
     assert not store.exists("feedback")
 
 
-def test_an_answer_of_yesterday_is_refused(taker, clock):
+def test_answer_older_than_a_day_is_refused(record, clock):
     clock.now = ANSWERED + 25 * 3600
     with pytest.raises(ApiError) as caught:
-        taker(click(3))
+        record(click(3))
     assert (caught.value.status_code, caught.value.code) == (422, "expired_search_id")
 
 
 @pytest.mark.parametrize(
-    ("sent", "too_soon_s", "enough_s"),
+    ("choice", "too_soon_s", "enough_s"),
     [
         (click(3), 0.2, 0.4),
         (event("prefer", image_id=SHOWN[1], over=SHOWN[0]), 0.9, 1.1),
@@ -259,24 +264,24 @@ def test_an_answer_of_yesterday_is_refused(taker, clock):
     ],
     ids=["click", "prefer", "blind"],
 )
-def test_what_comes_sooner_than_a_person_can_choose_is_refused(taker, clock, sent, too_soon_s, enough_s):
+def test_event_faster_than_a_person_can_choose_is_refused(record, clock, choice, too_soon_s, enough_s):
     clock.now = ANSWERED + too_soon_s
     with pytest.raises(ApiError) as caught:
-        taker(sent)
+        record(choice)
     assert (caught.value.status_code, caught.value.code) == (429, "too_fast")
     assert caught.value.headers == {"Retry-After": "1"}
     clock.now = ANSWERED + enough_s
-    assert taker(sent)[0].new
+    assert record(choice)[0].new
 
 
-def test_one_client_cannot_send_without_end(store):
+def test_events_of_one_client_are_limited(store):
     async def run():
-        feedback = Feedback(store, TICKETS, events_per_minute=3, clock=lambda: ANSWERED + 60)
-        for place in range(3):
-            await feedback.take(click(place), "ada", "here")
+        feedback = Feedback(store, SIGNED_IDS, events_per_minute=3, clock=lambda: ANSWERED + 60)
+        for index in range(3):
+            await feedback.record(click(index), "ada", "here")
         with pytest.raises(ApiError) as caught:
-            await feedback.take(click(3), "ada", "here")
-        return caught.value, await feedback.take(click(3), "bob", "here")
+            await feedback.record(click(3), "ada", "here")
+        return caught.value, await feedback.record(click(3), "bob", "here")
 
     refused, other = asyncio.run(run())
     assert (refused.status_code, refused.code) == (429, "too_many")
@@ -284,67 +289,65 @@ def test_one_client_cannot_send_without_end(store):
     assert other.new and store.count("feedback") == 4
 
 
-def test_names_without_end_do_not_help_one_key_or_address(store, monkeypatch):
-    monkeypatch.setattr(module, "CLIENTS_PER_ORIGIN", 2)
+def test_changing_client_names_does_not_evade_the_limit_of_a_group(store, monkeypatch):
+    monkeypatch.setattr(module, "CLIENTS_PER_GROUP", 2)
 
     async def run():
-        feedback = Feedback(store, TICKETS, events_per_minute=1, clock=lambda: ANSWERED + 60)
-        await feedback.take(click(1), "ada", "here")
-        with pytest.raises(ApiError, match="No more than 1 event"):  # and counts for nobody
-            await feedback.take(click(2), "ada", "here")
-        await feedback.take(click(1), "bob", "here")
+        feedback = Feedback(store, SIGNED_IDS, events_per_minute=1, clock=lambda: ANSWERED + 60)
+        await feedback.record(click(1), "ada", "here")
+        with pytest.raises(ApiError, match="No more than 1 event"):  # a refused event does not count
+            await feedback.record(click(2), "ada", "here")
+        await feedback.record(click(1), "bob", "here")
         with pytest.raises(ApiError) as caught:
-            await feedback.take(click(1), "eli", "here")
-        return caught.value, await feedback.take(click(1), "eli", "there")
+            await feedback.record(click(1), "eli", "here")
+        return caught.value, await feedback.record(click(1), "eli", "there")
 
     refused, other = asyncio.run(run())
     assert (refused.status_code, refused.code) == (429, "too_many") and "No more than 2" in refused.detail
     assert other.new
 
 
-def test_the_tables_of_events_are_made_once_and_left_as_they_are(taker, store):
+def test_make_tables_keeps_existing_rows(record, store):
     make_tables(store)
     assert store.count("feedback") == store.count("preferences") == 0
-    taker(click(6))
+    record(click(6))
     make_tables(store)
     assert store.count("feedback") == 1 and store.count("preferences") == 4
 
 
-ANSWERS_UNTIL_KILLED = """
+RECORD_UNTIL_KILLED = """
     import asyncio, sys, time
     from cluster.tables import Store
     from serve_app.feedback.events import Feedback
-    from serve_app.http.models import FeedbackRequest
-    from serve_app.feedback.signed_ids import Tickets
+    from serve_app.models import FeedbackRequest
+    from serve_app.feedback.signed_ids import SignedIds
 
-    async def one(feedback, number):
-        shown = [f"{place:064x}" for place in range(8)]
-        search_id = tickets.issue(f"query {number}", "live", "a" * 16, shown, time.time() - 10)
+    async def click(feedback, number):
+        shown = [f"{index:064x}" for index in range(8)]
+        search_id = signed_ids.issue(f"query {number}", "live", "a" * 16, shown, time.time() - 10)
         event = FeedbackRequest(kind="click", search_id=search_id, results=shown, image_id=shown[3])
-        print((await feedback.take(event, "ada", "here")).event_id, flush=True)
+        print((await feedback.record(event, "ada", "here")).event_id, flush=True)
 
     async def main():
-        feedback = Feedback(Store(sys.argv[1]), tickets, events_per_minute=100_000)
+        feedback = Feedback(Store(sys.argv[1]), signed_ids, events_per_minute=100_000)
         for start in range(0, 100_000, 4):
-            await asyncio.gather(*(one(feedback, start + more) for more in range(4)))
+            await asyncio.gather(*(click(feedback, start + more) for more in range(4)))
 
-    tickets = Tickets(b"secret")
+    signed_ids = SignedIds(b"secret")
     asyncio.run(main())
 """
 
 
-def test_what_was_answered_is_on_the_disk_once_after_a_kill(store):
-    script = textwrap.dedent(ANSWERS_UNTIL_KILLED)
+def test_events_reported_as_stored_survive_a_kill(store):
+    script = textwrap.dedent(RECORD_UNTIL_KILLED)
     command = [sys.executable, "-c", script, store.uri]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
-        told = [
-            child.stdout.readline().strip() for _ in range(30)
-        ]  # several writes; the next one is under way
+        event_ids = [child.stdout.readline().strip() for _ in range(30)]  # of several batches
         child.send_signal(signal.SIGKILL)
-        told += child.stdout.read().split()
-    assert child.returncode == -signal.SIGKILL and len(set(told)) == len(told) >= 30
-    kept = store.read("feedback")["event_id"].to_pylist()
-    assert set(told) <= set(kept) and len(set(kept)) == len(kept)
+        event_ids += child.stdout.read().split()
+    assert child.returncode == -signal.SIGKILL and len(set(event_ids)) == len(event_ids) >= 30
+    stored = store.read("feedback")["event_id"].to_pylist()
+    assert set(event_ids) <= set(stored) and len(set(stored)) == len(stored)
     runs = store.read("preferences")["run_id"].to_pylist()
-    assert {f"feedback-{event_id[:16]}" for event_id in kept} <= set(runs)
+    assert {f"feedback-{event_id[:16]}" for event_id in stored} <= set(runs)
     assert all(runs.count(run) == 3 for run in set(runs))

@@ -1,7 +1,7 @@
-"""Made-up requests against the OpenAPI document: no mistake of ours, no answer that it does not tell of.
+"""Generated requests: every response matches the OpenAPI document, and none is a 500.
 
-KALLOS_SCHEMATHESIS_CASES: how many requests of each half, the made service and the real one; more find more.
-How many were sent is told when the tests have run.
+KALLOS_SCHEMATHESIS_CASES: number of requests to the fake service, and as many to the real one. The test
+report ends with the number that was sent.
 """
 
 import itertools
@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import schemathesis
+from fake_service import FakeService, fake_app, http_server
 from hypothesis import HealthCheck, Phase, settings
-from made_service import MadeService, listening, made_app
 from PIL import Image
 from schemathesis.config import SchemathesisConfig
 
@@ -23,11 +23,11 @@ from actors.images import preview_jpeg
 from cluster.profile import ROOT, Serve, load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
 from serve_app.feedback.events import make_tables
-from serve_app.feedback.signed_ids import Tickets
+from serve_app.feedback.signed_ids import SignedIds
 from serve_app.http.api import make_api
 from serve_app.http.keys import Keyring
-from serve_app.http.metrics import Metrics
 from serve_app.http.middleware import KeyCheck, document_keys
+from serve_app.metrics import Metrics
 from serve_app.search.service import Service
 from serve_app.search.systems import Systems, opener
 
@@ -35,9 +35,9 @@ KEY = "k" * 16
 NUM_CASES = int(os.environ.get("KALLOS_SCHEMATHESIS_CASES", "200"))
 HERE = "http://localhost"
 NUM_IMAGES = 60
-TIMEOUT_S = 60  # of a machine that has much else to do
-# A request may fit the document and still be refused: JSON Schema takes 6.0 for a whole number; and
-# something may be switched off, gone, or asked for too soon.
+TIMEOUT_S = 60  # for a busy machine
+# A request that matches the document may still be refused: JSON Schema accepts 6.0 as a whole number, and
+# something may be switched off, deleted, or rate-limited.
 CHECKS = {
     "positive_data_acceptance": {"expected-statuses": ["2xx", "304", "403", "404", "410", "422", "429"]}
 }
@@ -54,15 +54,15 @@ def with_keys(app):
     return app
 
 
-def as_real() -> dict:
-    """The document of the real service's app, without its models."""
-    made = MadeService()
-    made.system_names = ("live", "baseline", "candidate")
-    return made_app(made, allow_delete=True).openapi()
+def document_of_real_service() -> dict:
+    """The OpenAPI document of the real service, built without its models."""
+    fake = FakeService()
+    fake.system_names = ("live", "baseline", "candidate")
+    return fake_app(fake, allow_delete=True).openapi()
 
 
 def seeded(share: float):
-    """That share of the cases, spread over the operations."""
+    """Settings for this share of the cases, divided among the operations."""
     return settings(
         max_examples=max(1, round(share * NUM_CASES / sum(1 for _ in open_to_all.get_all_operations()))),
         derandomize=True,
@@ -72,35 +72,35 @@ def seeded(share: float):
     )
 
 
-open_to_all = document_of(made_app(allow_delete=True))
-closed = document_of(with_keys(made_app(allow_delete=True)))
-real = schemathesis.openapi.from_dict(as_real(), config=CONFIG)
+open_to_all = document_of(fake_app(allow_delete=True))
+closed = document_of(with_keys(fake_app(allow_delete=True)))
+real = schemathesis.openapi.from_dict(document_of_real_service(), config=CONFIG)
 
 
 @pytest.fixture
 def sent(record_property):
-    """Sends a case and checks the answer; how often is told to pytest."""
-    counted = itertools.count(1)
+    """Sends a case and checks the response; reports the number of cases to pytest."""
+    numbers = itertools.count(1)
     last = 0
 
     def send(case, **options):
         nonlocal last
-        last = next(counted)
+        last = next(numbers)
         return case.call_and_validate(**options, timeout=TIMEOUT_S)
 
     yield send
-    record_property("num_made_up_requests", last)
+    record_property("num_generated_requests", last)
 
 
 @open_to_all.parametrize()
 @seeded(0.75)
-def test_every_answer_is_documented(case, sent):
+def test_every_response_is_documented(case, sent):
     sent(case, base_url=HERE)
 
 
 @closed.parametrize()
 @seeded(0.25)
-def test_every_answer_is_documented_where_keys_are_required(case, sent):
+def test_every_response_with_keys_is_documented(case, sent):
     sent(case, base_url=HERE, headers={"Authorization": f"Bearer {KEY}"})
 
 
@@ -136,19 +136,19 @@ def filled(folder: str) -> Store:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    """The real app at an address of this machine, from where a search was answered a moment ago."""
+    """The address of the real app, in this process."""
     store = filled(str(tmp_path_factory.mktemp("real") / "store"))
     profile = load_profile("mini", store=store.uri)
     systems = Systems(store, ("live", "baseline"), opener(profile, store, Metrics()))
     config = Serve(allow_delete=True)
-    service = Service(store, systems, config, Metrics(), tickets=Tickets(b"secret"))
-    with listening(make_api(service, config)) as address:
+    service = Service(store, systems, config, Metrics(), signed_ids=SignedIds(b"secret"))
+    with http_server(make_api(service, config)) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def answer(address):
-    """A search's answer, old enough to be judged by a person."""
+    """The answer to a search, old enough for feedback on it."""
     found = httpx.post(f"{address}/v1/search", json={"query": "red", "k": 8}).raise_for_status().json()
     time.sleep(1.1)
     return found
@@ -157,34 +157,34 @@ def answer(address):
 turns = itertools.count()
 
 
-def with_what_is_there(case, answer: dict) -> None:
-    """Every other case that fits the document is about an image or answer that exists."""
+def use_existing_ids(case, answer: dict) -> None:
+    """Make every other valid case refer to an existing image or answer."""
     if not case.meta.generation.mode.is_positive or next(turns) % 2:
         return
     ids = [row["image_id"] for row in answer["results"]]
     if "image_id" in (case.path_parameters or {}):
-        others = sorted({f"{number:064x}" for number in range(NUM_IMAGES)} - {*ids})  # those may be deleted
+        others = sorted({f"{number:064x}" for number in range(NUM_IMAGES)} - {*ids})  # these may be deleted
         case.path_parameters = {**case.path_parameters, "image_id": others[next(turns) % len(others)]}
     if case.path == "/v1/feedback":
-        about = {
+        event = {
             "kind": case.body["kind"],
             "search_id": answer["search_id"],
             "results": ids,
             "image_id": ids[0],
         }
-        case.body = about | ({"over": ids[next(turns) % len(ids)]} if about["kind"] == "prefer" else {})
+        case.body = event | ({"over": ids[next(turns) % len(ids)]} if event["kind"] == "prefer" else {})
 
 
-def test_the_document_of_the_real_service_is_the_one_that_is_tried(address):
-    assert httpx.get(f"{address}/openapi.json").json() == as_real()
+def test_document_of_the_real_service_is_the_tested_one(address):
+    assert httpx.get(f"{address}/openapi.json").json() == document_of_real_service()
 
 
 @real.parametrize()
 @seeded(1.0)
-def test_every_answer_of_the_real_service_is_documented(case, sent, address, answer):
-    with_what_is_there(case, answer)
-    told = sent(case, base_url=address)
-    following = told.status_code == 200 and case.path == "/v1/search" and told.json().get("next")
-    if following:
-        case.body = {**case.body, "cursor": following}
+def test_every_response_of_the_real_service_is_documented(case, sent, address, answer):
+    use_existing_ids(case, answer)
+    response = sent(case, base_url=address)
+    cursor = response.status_code == 200 and case.path == "/v1/search" and response.json().get("next")
+    if cursor:
+        case.body = {**case.body, "cursor": cursor}
         assert sent(case, base_url=address).status_code == 200

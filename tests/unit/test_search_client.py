@@ -1,4 +1,4 @@
-"""The client and `kallos search`: everything that the OpenAPI document offers, over the real routes."""
+"""The Python client and `kallos search`, over the real routes: they cover the whole OpenAPI document."""
 
 import base64
 import inspect
@@ -9,46 +9,45 @@ from typing import get_type_hints
 
 import httpx
 import pytest
-from fake_service import IMAGE_IDS, JPEG, MadeService, made_app
-from fake_service import asking as asking_app
+from fake_service import IMAGE_IDS, JPEG, FakeService, fake_app, local_client
 
 from cluster.errors import UserError
 from cluster.profile import load_profile
 from jobs import cli
-from serve_app.client import job as search_verb
+from serve_app.client import job as search_job
 from serve_app.client.__main__ import main
 from serve_app.client.client import Client, ClientError, SearchFields, image_input
 from serve_app.client.config import SearchConfig
-from serve_app.client.job import address_of, fields
+from serve_app.client.job import address_of, search_fields
 from serve_app.errors import ApiError
 from serve_app.models import Diversity, Filters
 
 KEY = "k" * 16
 
 
-def over(app):
-    """A transport to the app, without a network."""
-    within = asking_app(app)
+def transport_to(app):
+    """An httpx transport that calls the app without a network."""
+    test_client = local_client(app)
 
-    def answer(request):
-        got = within.request(
+    def respond(request):
+        response = test_client.request(
             request.method, str(request.url), content=request.read(), headers=dict(request.headers)
         )
-        return httpx.Response(got.status_code, headers=dict(got.headers), content=got.content)
+        return httpx.Response(response.status_code, headers=dict(response.headers), content=response.content)
 
-    return httpx.MockTransport(answer)
+    return httpx.MockTransport(respond)
 
 
 def client(service=None, key="", **settings):
-    return Client("http://localhost", key, transport=over(made_app(service, **settings)))
+    return Client("http://localhost", key, transport=transport_to(fake_app(service, **settings)))
 
 
 @pytest.fixture(scope="module")
 def document():
-    return made_app(allow_delete=True).openapi()
+    return fake_app(allow_delete=True).openapi()
 
 
-def test_every_operation_has_a_method(document):
+def test_every_operation_has_a_client_method(document):
     operations = {path.rpartition("/")[2] or path: path for path in document["paths"]}
     names = {"delete" if name.startswith("{") else name for name in operations}
     assert names == {
@@ -66,7 +65,7 @@ def test_every_operation_has_a_method(document):
     assert sum(len(verbs) for verbs in document["paths"].values()) == len(names)
 
 
-def test_every_field_of_a_request_is_a_parameter(document):
+def test_every_request_field_is_a_client_parameter(document):
     schemas = document["components"]["schemas"]
     assert {"query", *get_type_hints(SearchFields)} == set(schemas["SearchRequest"]["properties"])
     assert set(inspect.signature(Client.searches).parameters) - {"self"} == set(
@@ -78,11 +77,11 @@ def test_every_field_of_a_request_is_a_parameter(document):
     assert why == set(inspect.signature(Client.why).parameters) - {"self"}
 
 
-def test_a_search_carries_what_was_given_and_nothing_else():
-    service = MadeService()
-    with client(service) as asking:
-        found = asking.search("red boat", k=2)
-        asking.search(
+def test_search_sends_the_given_fields_and_no_others():
+    service = FakeService()
+    with client(service) as connected:
+        response = connected.search("red boat", k=2)
+        connected.search(
             "red boat",
             image=b"bytes",
             image_weight=0.25,
@@ -93,29 +92,29 @@ def test_a_search_carries_what_was_given_and_nothing_else():
             diversity=Diversity(weight=0.5),
             system="baseline",
         )
-    assert [result.image_id for result in found.results] == IMAGE_IDS[:2]
-    (plain, _), (rich, _) = service.asked
+    assert [result.image_id for result in response.results] == IMAGE_IDS[:2]
+    (plain, _), (rich, _) = service.searches
     assert plain.model_fields_set == {"query", "k"}
     assert rich.filters.tags_any == ["sea"] and rich.filters.min_width_px == 10
     assert (rich.diversity.weight, rich.tastes, rich.system) == (0.5, {"brightness": -0.5}, "baseline")
     assert rich.image.data == base64.b64encode(b"bytes").decode() and rich.negatives == ["people"]
 
 
-def test_several_searches_are_answered_in_their_order():
-    with client() as asking:
-        answers = asking.searches([{"query": "a", "k": 1}, {"image": IMAGE_IDS[3], "filters": Filters()}])
+def test_several_searches_are_answered_in_order():
+    with client() as connected:
+        answers = connected.searches([{"query": "a", "k": 1}, {"image": IMAGE_IDS[3], "filters": Filters()}])
     assert [answer.query for answer in answers] == ["a", ""]
     assert [len(answer.results) for answer in answers] == [1, 12]
 
 
-def test_pages_come_one_after_the_other_until_the_last():
-    with client() as asking:
-        pages = list(asking.pages("boat", k=12))
+def test_pages_yields_all_pages_in_order():
+    with client() as connected:
+        pages = list(connected.pages("boat", k=12))
     assert [len(page.results) for page in pages] == [12, 12, 6]
     assert [result.image_id for page in pages for result in page.results] == IMAGE_IDS
 
 
-def test_an_image_is_a_file_bytes_an_id_or_a_url(tmp_path):
+def test_image_may_be_a_path_bytes_an_id_or_a_url(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"file")
     data = {"data": base64.b64encode(b"file").decode()}
     assert (
@@ -128,144 +127,148 @@ def test_an_image_is_a_file_bytes_an_id_or_a_url(tmp_path):
     assert image_input("https://a.example/b.jpg") == {"url": "https://a.example/b.jpg"}
 
 
-def test_what_else_there_is_to_ask():
-    with client(allow_delete=True) as asking:
-        assert asking.preview(IMAGE_IDS[0]) == JPEG
-        assert asking.why(IMAGE_IDS[0], "boat").values == [[0.1, 0.2], [0.3, 0.4]]
-        assert asking.delete(IMAGE_IDS[0]).num_rows == 3
-        assert asking.examples().queries == ["a red boat"]
-        assert asking.tastes().tastes[0].more == "brighter"
-        assert asking.healthz().systems["live"].num_rows == 30
-        assert asking.readyz().status == "ready"
-        told = asking.feedback("prefer", "search-1", IMAGE_IDS[:3], image_id=IMAGE_IDS[0], over=IMAGE_IDS[1])
-        assert (told.new, told.num_preferences) == (True, 2)
+def test_other_client_methods():
+    with client(allow_delete=True) as connected:
+        assert connected.preview(IMAGE_IDS[0]) == JPEG
+        assert connected.why(IMAGE_IDS[0], "boat").values == [[0.1, 0.2], [0.3, 0.4]]
+        assert connected.delete(IMAGE_IDS[0]).num_rows == 3
+        assert connected.examples().queries == ["a red boat"]
+        assert connected.tastes().tastes[0].more == "brighter"
+        assert connected.healthz().systems["live"].num_rows == 30
+        assert connected.readyz().status == "ready"
+        response = connected.feedback(
+            "prefer", "search-1", IMAGE_IDS[:3], image_id=IMAGE_IDS[0], over=IMAGE_IDS[1]
+        )
+        assert (response.new, response.num_preferences) == (True, 2)
 
 
-def test_a_refusal_is_an_error_with_all_that_the_server_said(tmp_path):
+def test_refusal_raises_client_error_with_all_its_fields(tmp_path):
     (tmp_path / "keys").write_text(f"ann:{KEY}\n")
     with (
-        client(keys_file=str(tmp_path / "keys")) as asking,
+        client(keys_file=str(tmp_path / "keys")) as connected,
         pytest.raises(ClientError, match="401 key_missing"),
     ):
-        asking.search("boat")
-    with client(key=KEY, keys_file=str(tmp_path / "keys"), requests_per_minute=1) as asking:
+        connected.search("boat")
+    with client(key=KEY, keys_file=str(tmp_path / "keys"), requests_per_minute=1) as connected:
         with pytest.raises(ClientError) as refusal:
-            asking.search("boat", k=0)
+            connected.search("boat", k=0)
         error = refusal.value
         assert (error.status, error.code, error.field) == (422, "k_out_of_range", "k")
         assert re.fullmatch("[0-9a-f]{32}", error.request_id) and error.retry_after_s is None
         with pytest.raises(ClientError) as refusal:
-            asking.examples()
+            connected.examples()
         assert refusal.value.code == "too_many_requests" and 1 <= refusal.value.retry_after_s <= 60
 
 
-def test_a_refusal_by_something_in_between_is_an_error_too():
+def test_error_page_of_a_proxy_raises_client_error():
     transport = httpx.MockTransport(lambda request: httpx.Response(502, text="<html>"))
-    with Client("http://here", transport=transport) as asking, pytest.raises(ClientError) as refusal:
-        asking.healthz()
+    with Client("http://server", transport=transport) as connected, pytest.raises(ClientError) as refusal:
+        connected.healthz()
     assert (refusal.value.status, refusal.value.code) == (502, "error")
 
 
-class Starting(MadeService):
-    """Its teacher starts for as many questions as `left`."""
+class Starting(FakeService):
+    """Refuses the next `num_refusals` searches because the teacher is starting."""
 
-    left = 2
+    num_refusals = 2
 
     async def search(self, request, client):
-        if self.left:
-            self.left -= 1
-            raise ApiError(503, "teacher_starting", "It starts.", headers={"Retry-After": "7"})
+        if self.num_refusals:
+            self.num_refusals -= 1
+            raise ApiError(503, "teacher_starting", "Starting.", headers={"Retry-After": "7"})
         return await super().search(request, client)
 
 
-def test_a_search_waits_while_the_teacher_starts(monkeypatch):
+def test_search_waits_while_the_teacher_starts(monkeypatch):
     waits = []
     monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
     service = Starting()
-    with client(service) as asking:
-        assert asking.search("boat", k=1).query == "boat"
-        service.left = 1
-        assert len(asking.searches([{"query": "boat"}])) == 1
+    with client(service) as connected:
+        assert connected.search("boat", k=1).query == "boat"
+        service.num_refusals = 1
+        assert len(connected.searches([{"query": "boat"}])) == 1
     assert waits == [7.0, 7.0, 7.0]
 
 
-def test_it_does_not_wait_beyond_the_limit():
-    asking = Client("http://localhost", start_limit_s=5, transport=over(made_app(Starting())))
-    with asking, pytest.raises(ClientError, match="teacher_starting"):
-        asking.search("boat")
+def test_search_does_not_wait_longer_than_start_limit_s():
+    connected = Client("http://localhost", start_limit_s=5, transport=transport_to(fake_app(Starting())))
+    with connected, pytest.raises(ClientError, match="teacher_starting"):
+        connected.search("boat")
 
 
-# ---- the verb
+# ---- kallos search
 
 
 @pytest.fixture
-def served(monkeypatch):
-    """Every client talks to one made service; holds what it was asked."""
-    service = MadeService()
-    app = made_app(service)
-    plain = search_verb.Client
-    monkeypatch.setattr(search_verb, "Client", lambda address, key: plain(address, key, transport=over(app)))
+def service(monkeypatch):
+    """The fake service that `kallos search` talks to."""
+    service = FakeService()
+    app = fake_app(service)
+    plain = search_job.Client
+    monkeypatch.setattr(
+        search_job, "Client", lambda address, key: plain(address, key, transport=transport_to(app))
+    )
     return service
 
 
-def test_a_table_shows_what_was_found(served, capsys):
+def test_results_are_printed_as_a_table(service, capsys):
     main(["red boat", "-k", "3", "--negatives", "people", "dogs", "--system", "baseline"])
     out = capsys.readouterr().out
-    for place, image_id in enumerate(IMAGE_IDS[:3]):
-        row = next(line for line in out.splitlines() if f"picture {place} " in line)
-        assert f"{1 - place / 100:.3f}" in row and image_id in row
+    for index, image_id in enumerate(IMAGE_IDS[:3]):
+        row = next(line for line in out.splitlines() if f"picture {index} " in line)
+        assert f"{1 - index / 100:.3f}" in row and image_id in row
         assert f"http://127.0.0.1:8000/v1/images/{image_id}/preview" in row
-    request, _ = served.asked[0]
+    request, _ = service.searches[0]
     assert (request.query, request.k, request.system) == ("red boat", 3, "baseline")
     assert request.negatives == ["people", "dogs"]
 
 
-def test_the_last_line_is_the_answer_as_json(served, capsys):
+def test_with_json_the_last_line_is_the_response(service, capsys):
     main(["--image", IMAGE_IDS[5], "--json"])
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(answer["results"]) == 12 and answer["system"] == "live"
-    assert served.asked[0][0].image.image_id == IMAGE_IDS[5]
+    assert service.searches[0][0].image.image_id == IMAGE_IDS[5]
 
 
-def test_words_of_a_caption_are_no_commands(served, capsys, monkeypatch):
-    real = MadeService.search
+def test_caption_is_printed_without_markup_or_control_characters(service, capsys, monkeypatch):
+    real = FakeService.search
 
     async def hostile(self, request, client):
-        found = await real(self, request, client)
-        found.rows[0]["caption"] = "[red]x[/nothing] \x1b]0;title\x07"
-        return found
+        answer = await real(self, request, client)
+        answer.rows[0]["caption"] = "[red]x[/nothing] \x1b]0;title\x07"
+        return answer
 
-    monkeypatch.setattr(MadeService, "search", hostile)
+    monkeypatch.setattr(FakeService, "search", hostile)
     main(["boat", "-k", "1"])
     out = capsys.readouterr().out
     assert "[red]x[/nothing]" in out and "\x1b" not in out
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("arguments", "message"),
     [
-        (["boat", "--server", "http://127.0.0.1:9"], "Nothing answers at http://127.0.0.1:9 "),
-        (["boat", "--server", "ftp://here"], "Nothing answers at ftp://here "),
+        (["boat", "--server", "http://127.0.0.1:9"], "There is no server at http://127.0.0.1:9 "),
+        (["boat", "--server", "ftp://here"], "There is no server at ftp://here "),
         (["--image", "no/such/file.jpg"], "no/such/file.jpg"),
         (["boat", "--profile", "none"], "no profile 'none'"),
     ],
 )
-def test_a_users_mistake_is_one_sentence(words, told, capsys, monkeypatch):
+def test_users_mistake_is_reported_in_one_sentence(arguments, message, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["kallos"])
     with pytest.raises(SystemExit) as ended:
-        cli.main(["search", *words])
+        cli.main(["search", *arguments])
     assert ended.value.code == 2
     out, err = capsys.readouterr()
-    assert told in err and err.startswith("error: ") and "Traceback" not in err and out == ""
+    assert message in err and err.startswith("error: ") and "Traceback" not in err and out == ""
 
 
-def test_a_refusal_of_the_server_is_one_sentence(served, capsys):
-    with pytest.raises(UserError, match="asks for nothing"):
-        search_verb.run(SearchConfig())
+def test_refusal_of_the_server_is_reported_in_one_sentence(service, capsys):
+    with pytest.raises(UserError, match="neither words nor an image"):
+        search_job.run(SearchConfig())
     with pytest.raises(UserError, match="422 unknown_system"):
-        search_verb.run(SearchConfig(query="boat", system="none"))
+        search_job.run(SearchConfig(query="boat", system="none"))
 
 
-def test_nothing_given_leaves_the_defaults_to_the_server():
-    assert fields(SearchConfig(query="boat")) == {}
+def test_missing_options_leave_the_defaults_to_the_server():
+    assert search_fields(SearchConfig(query="boat")) == {}
     assert address_of(load_profile("mini").serve) == "http://127.0.0.1:8000"

@@ -1,15 +1,15 @@
-"""The metrics: their names and labels, harmless without Ray, and the dashboard that shows all of them."""
+"""The metrics: names and labels, no effect without Ray, and a dashboard that shows all of them."""
 
 import json
 import re
 
 import pytest
-from made_service import IMAGE_IDS, MadeService, asking
+from fake_service import IMAGE_IDS, FakeService, local_client
 
 from cluster.profile import ROOT, Serve
-from serve_app.http import metrics
+from serve_app import metrics
 from serve_app.http.api import make_api
-from serve_app.http.metrics import SECONDS, Metrics
+from serve_app.metrics import SECONDS, Metrics
 
 DASHBOARD = json.loads((ROOT / "cluster" / "dashboards" / "grafana.json").read_text())
 LABELS = {
@@ -24,54 +24,54 @@ LABELS = {
 
 
 class Series:
-    """Stands for Ray's series: keeps what it is told."""
+    """Replaces Ray's series; records its values with their labels."""
 
-    made: dict
+    series: dict
 
     def __init__(self, name, description, *rest):
         self.labels = rest[-1] if rest else ()
-        self.told = []
-        self.made[name] = self
+        self.values = []
+        self.series[name] = self
 
     def inc(self, value=1.0, tags=None):
-        self._tell(value, tags)
+        self._record(value, tags)
 
     def set(self, value, tags=None):
-        self._tell(value, tags)
+        self._record(value, tags)
 
     def observe(self, value, tags=None):
-        self._tell(value, tags)
+        self._record(value, tags)
 
-    def _tell(self, value, tags):
+    def _record(self, value, tags):
         assert set(tags or ()) == set(self.labels)
-        self.told.append((value, *(tags or {}).values()))
+        self.values.append((value, *(tags or {}).values()))
 
 
 @pytest.fixture
 def series(monkeypatch) -> dict:
-    """name -> series, of every `Metrics` made meanwhile."""
-    kind = type("Kept", (Series,), {"made": {}})
+    """Name -> series, of every `Metrics` made during the test."""
+    kind = type("Recorded", (Series,), {"series": {}})
     for name in ("Counter", "Gauge", "Histogram"):
         monkeypatch.setattr(metrics, name, kind)
-    return kind.made
+    return kind.series
 
 
-def tell_everything(told: Metrics) -> None:
-    told.observe("encode", "live", 0.004)
-    told.batch("encode", 3)
-    told.in_flight(1)
-    told.in_flight(1)
-    told.in_flight(-1)
-    told.request("/v1/search", 200)
-    told.search("live")
-    told.feedback("click", "new")
-    told.experiment("candidate")
+def record_everything(metrics: Metrics) -> None:
+    metrics.observe("encode", "live", 0.004)
+    metrics.batch("encode", 3)
+    metrics.in_flight(1)
+    metrics.in_flight(1)
+    metrics.in_flight(-1)
+    metrics.request("/v1/search", 200)
+    metrics.search("live")
+    metrics.feedback("click", "new")
+    metrics.experiment("candidate")
 
 
-def test_every_series_has_its_name_its_labels_and_its_value(series):
-    tell_everything(Metrics())
+def test_every_series_has_its_name_labels_and_values(series):
+    record_everything(Metrics())
     assert {name: one.labels for name, one in series.items()} == LABELS
-    assert {name: one.told for name, one in series.items()} == {
+    assert {name: one.values for name, one in series.items()} == {
         "kallos_step_seconds": [(0.004, "encode", "live")],
         "kallos_batch_size": [(3, "encode")],
         "kallos_in_flight": [(1,), (2,), (1,)],
@@ -83,37 +83,37 @@ def test_every_series_has_its_name_its_labels_and_its_value(series):
     assert (SECONDS[0], SECONDS[-1]) == (0.001, 10.0) and sorted(SECONDS) == SECONDS
 
 
-def test_without_ray_nothing_happens():
-    for told in (Metrics(), Metrics()):
-        tell_everything(told)
+def test_metrics_have_no_effect_without_ray():
+    for each in (Metrics(), Metrics()):
+        record_everything(each)
 
 
-def test_requests_are_counted_by_the_template_of_their_route(series):
-    client = asking(make_api(MadeService(), Serve()))
+def test_requests_are_counted_by_route_template(series):
+    client = local_client(make_api(FakeService(), Serve()))
     for path in (f"/v1/images/{IMAGE_IDS[0]}/preview", f"/v1/images/{IMAGE_IDS[1]}/preview",
-                 "/v1/images/none/preview", "/healthz", "/nothing/at/all", "/page/kallos.css"):  # fmt: skip
+                 "/v1/images/none/preview", "/healthz", "/nothing/at/all", "/page/main.css"):  # fmt: skip
         client.get(path)
     client.post("/v1/search", json={"query": "break"})
     preview = "/v1/images/{image_id}/preview"
-    assert [told[1:] for told in series["kallos_requests_total"].told] == [
-        (preview, "200"), (preview, "200"), (preview, "404"), ("/healthz", "200"), ("other", "404"),
-        ("/page/{name}", "200"), ("/v1/search", "500"),
+    assert [labels for _, *labels in series["kallos_requests_total"].values] == [
+        [preview, "200"], [preview, "200"], [preview, "404"], ["/healthz", "200"], ["other", "404"],
+        ["/page/{name}", "200"], ["/v1/search", "500"],
     ]  # fmt: skip
-    assert series["kallos_in_flight"].told[-1] == (0,)
+    assert series["kallos_in_flight"].values[-1] == (0,)
 
 
-def shown() -> set[str]:
-    """The series that the dashboard's expressions name, without Ray's prefix and a histogram's endings."""
+def series_on_dashboard() -> set[str]:
+    """The series in the expressions of the dashboard, without Ray's prefix and the suffixes of histograms."""
     expressions = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     names = set(re.findall(r"\bray_(kallos_\w+)", " ".join(expressions)))
     return {re.sub("_(bucket|sum|count)$", "", name) for name in names}
 
 
-def test_the_dashboard_shows_every_series_and_no_other():
-    assert shown() == set(LABELS)
+def test_dashboard_shows_exactly_the_existing_series():
+    assert series_on_dashboard() == set(LABELS)
 
 
-def test_the_dashboard_groups_by_labels_that_exist():
+def test_dashboard_groups_by_existing_labels():
     for panel in DASHBOARD["panels"]:
         for target in panel["targets"]:
             labels = {
@@ -128,11 +128,11 @@ def test_the_dashboard_groups_by_labels_that_exist():
             assert legend <= grouped <= labels | {"le"}
 
 
-def test_the_dashboard_asks_the_source_that_is_chosen():
+def test_dashboard_queries_the_chosen_data_source():
     assert DASHBOARD["schemaVersion"] >= 39
     assert {one["name"] for one in DASHBOARD["templating"]["list"]} == {"datasource", "system"}
     for panel in DASHBOARD["panels"]:
         assert all(one["datasource"]["uid"] == "${datasource}" for one in [panel, *panel["targets"]])
-    places = [tuple(panel["gridPos"].values()) for panel in DASHBOARD["panels"]]
+    positions = [tuple(panel["gridPos"].values()) for panel in DASHBOARD["panels"]]
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
-    assert len(set(places)) == len(set(ids)) == len(DASHBOARD["panels"])
+    assert len(set(positions)) == len(set(ids)) == len(DASHBOARD["panels"])

@@ -1,4 +1,4 @@
-"""Where the search listens and through which proxy; what is checked as it starts. No Ray."""
+"""Host, proxy and checks at the start of `kallos serve`. No Ray."""
 
 import os
 from types import SimpleNamespace
@@ -20,27 +20,27 @@ from serve_app.config import ServeConfig
         ("10.0.0.7", "0"), ("127.1.2.3", "0"), ("::1", "0"), ("::", "0"), ("search.example", "0"),
     ],
 )  # fmt: skip
-def test_haproxy_stands_before_hosts_at_which_it_finds_the_replicas(host, proxied, tmp_path):
+def test_haproxy_is_used_for_hosts_on_which_it_reaches_the_replicas(host, proxied, tmp_path):
     environment = proxy.serve_environment(str(tmp_path), host)
     assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == proxied
     assert ("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH" in environment) == (proxied == "1")
 
 
-def test_the_log_of_haproxy_goes_where_nobody_listens():
+def test_haproxy_logs_to_a_socket_without_listener():
     folder = "/tmp/kallos-12345678"
     target = proxy.serve_environment(folder, "127.0.0.1")["RAY_SERVE_HAPROXY_LOG_TARGET"]
-    assert target.startswith(f"{folder}/") and len(target) <= 97  # what HAProxy takes
+    assert target.startswith(f"{folder}/") and len(target) <= 97  # the limit of HAProxy
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.7"])
-def test_an_address_that_a_client_calls_its_own_is_not_believed(host, tmp_path, monkeypatch):
+def test_forwarded_addresses_are_not_trusted_by_default(host, tmp_path, monkeypatch):
     monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
     environment = proxy.serve_environment(str(tmp_path), host)
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", environment["FORWARDED_ALLOW_IPS"])
     config = uvicorn.Config(lambda scope: None, log_config=None)
     config.load()
     assert "127.0.0.1" not in config.loaded_app.trusted_hosts
-    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.1")  # a proxy that somebody trusts stays trusted
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "10.0.0.1")  # a setting of the user is kept
     assert proxy.serve_environment(str(tmp_path), host)["FORWARDED_ALLOW_IPS"] == "10.0.0.1"
 
 
@@ -51,20 +51,20 @@ def test_an_address_that_a_client_calls_its_own_is_not_believed(host, tmp_path, 
         ("::", "http://127.0.0.1:80"), ("::1", "http://[::1]:80"), ("10.0.0.7", "http://10.0.0.7:80"),
     ],
 )  # fmt: skip
-def test_the_address_is_one_that_can_be_asked(host, address):
+def test_printed_address_can_be_connected_to(host, address):
     assert app._address(host, 80) == address
 
 
-def test_a_replica_that_others_would_reach_does_not_start_without_keys(monkeypatch):
-    """The proxy listens where `serve deploy` says, whatever host the profile names."""
+def test_exposed_replica_does_not_start_without_keys(monkeypatch):
+    """With `serve deploy` the proxy ignores the host of the profile."""
     monkeypatch.setattr(app, "proxy_address", lambda: ("0.0.0.0", 8000))
     replica = app.Search.func_or_class.__mro__[1]
     with pytest.raises(UserError, match=r"0\.0\.0\.0.*--keys-file"):
         replica(load_profile("mini"), ServeConfig(), b"secret", {})
 
 
-def test_the_tables_of_feedback_are_there_before_a_replica_is(store):
-    """Two replicas that make one at once could lose what was answered with 200."""
+def test_feedback_tables_are_made_before_the_replicas_start(store):
+    """If two replicas made a table at once, events reported as stored could be lost."""
     args = ServeConfig(store=store.uri)
     with pytest.raises(UserError, match="There is no store"):
         app.build_app(args)
@@ -74,14 +74,14 @@ def test_the_tables_of_feedback_are_there_before_a_replica_is(store):
     assert store.count("feedback") == store.count("preferences") == 0
 
 
-def test_an_engine_takes_more_questions_than_it_works_on():
-    """Its ping stands behind none of them."""
+def test_engine_accepts_as_many_requests_as_the_search():
+    """Otherwise a ping would wait behind them."""
     profile = load_profile("mini")
-    engine = app._engine(app.RephraserEngine, profile, profile.rephraser)
+    engine = app._engine(app.RephraserEngine, profile.serve, profile.rephraser.stage)
     assert engine.max_ongoing_requests >= app.Search.max_ongoing_requests
 
 
-def test_the_check_before_a_start_takes_no_gpu(monkeypatch):
+def test_check_before_the_start_uses_no_gpu(monkeypatch):
     profile = load_profile("gpu")
     assert profile.encoder.stage.num_gpus
     checked = SimpleNamespace()

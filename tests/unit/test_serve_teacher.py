@@ -1,4 +1,4 @@
-"""The cascade that the teacher asks for, over engines that are made up. No Ray, no model."""
+"""The teacher's cascade with fake engines. No Ray, no model."""
 
 import asyncio
 from types import SimpleNamespace
@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from cluster.profile import Label
-from serve_app.http.models import SearchBase
-from serve_app.search.batched_search import Page
-from serve_app.search.clock import Clock
+from serve_app.models import BaseSearchRequest
+from serve_app.search.batched_search import ResultPage
+from serve_app.search.step_timer import StepTimer
 from serve_app.search.teacher import Teacher
 
 BEAUTY = {"a": 2.0, "b": 4.0, "c": 3.0}
@@ -25,11 +25,11 @@ class Remote:
 
 
 def engines() -> dict[str, SimpleNamespace]:
-    """The judge reads an image's beauty from its preview; all are accurate."""
+    """A judge that reads an image's aesthetics from its preview; every image is accurate."""
 
     def rate(query, previews):
-        told = [BEAUTY[preview.decode()] for preview in previews]
-        return np.array([told, [5.0] * len(told)])
+        aesthetics = [BEAUTY[preview.decode()] for preview in previews]
+        return np.array([aesthetics, [5.0] * len(previews)])
 
     ping = Remote(lambda: True)
     return {
@@ -38,37 +38,37 @@ def engines() -> dict[str, SimpleNamespace]:
     }
 
 
-def ask(found: str, there: str) -> list[str]:
-    """The order of the images `found`, of which `images` has those that are `there`."""
+def results(retrieved: str, stored: str) -> list[str]:
+    """The order of the images `retrieved`, of which the table `images` holds those that are `stored`."""
 
     async def encode(text):
         return np.ones(2, np.float32)
 
-    async def find(item):
-        rows = [{"image_id": name, "score": 0.5, "vector": np.ones(2, np.float32)} for name in found]
-        return Page(rows[: item[1].k], 1)
+    async def search(item):
+        rows = [{"image_id": name, "score": 0.5, "vector": np.ones(2, np.float32)} for name in retrieved]
+        return ResultPage(rows[: item[1].k], 1)
 
     def preview(image_id):
-        if image_id not in there:
+        if image_id not in stored:
             raise KeyError(image_id)
         return image_id.encode()
 
     async def run():
         teacher = Teacher(**engines(), label=Label(semantic="judge"))
-        system = SimpleNamespace(encode=encode, find=find)
-        clock = Clock(SimpleNamespace(observe=lambda *told: None), "teacher")
-        return await teacher.answer(SearchBase(query="a boat"), system, "", preview, clock)
+        system = SimpleNamespace(encode_text=encode, search=search)
+        timer = StepTimer(SimpleNamespace(observe=lambda *labels: None), "teacher")
+        return await teacher.answer(BaseSearchRequest(query="a boat"), system, "", preview, timer)
 
     ranked = asyncio.run(run())
     assert ranked.rephrased == "a boat, golden hour"
     return [row["image_id"] for row in ranked.rows]
 
 
-def test_the_images_come_in_the_order_of_their_beauty():
-    assert ask("abc", there="abc") == ["b", "c", "a"]
+def test_results_are_ordered_by_aesthetics():
+    assert results("abc", stored="abc") == ["b", "c", "a"]
 
 
-def test_a_vector_without_its_image_is_left_out():
-    """An ingest writes vectors first, and may be under way or killed."""
-    assert ask("abc", there="ac") == ["c", "a"]
-    assert ask("abc", there="") == []
+def test_vector_without_its_image_is_skipped():
+    """Ingest writes vectors first, and may still run or have been killed."""
+    assert results("abc", stored="ac") == ["c", "a"]
+    assert results("abc", stored="") == []

@@ -1,10 +1,10 @@
-"""POST /v1/feedback: what people choose becomes preferences."""
+"""POST /v1/feedback: turns what people choose into preferences."""
 
 from fastapi import Depends, FastAPI, Request
 
-from serve_app.http.middleware import origin_of
-from serve_app.http.models import FeedbackRequest, FeedbackResponse
-from serve_app.http.routes import client_of, refusals, require_json
+from serve_app.http.middleware import rate_limit_group
+from serve_app.http.routes import client_name, refusals, require_json
+from serve_app.models import FeedbackRequest, FeedbackResponse
 from serve_app.search.service import Service
 
 
@@ -13,10 +13,9 @@ def add(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/feedback",
-        response_model=FeedbackResponse,
         responses=refusals(400, 401, 408, 413, 415, 422, 429),
         dependencies=[Depends(require_json)],
-        summary="Tell which image or which answer is better",
+        summary="Report which image or which answer is better",
     )
     async def feedback(body: FeedbackRequest, request: Request) -> FeedbackResponse:
-        return await service.feedback(body, client_of(request), origin_of(request.scope))
+        return await service.feedback(body, client_name(request), rate_limit_group(request.scope))

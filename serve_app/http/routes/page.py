@@ -1,10 +1,10 @@
-"""The page at /, that of the API at /docs, their files: read once, so that no other can be asked for."""
+"""The search page at /, the API page at /docs, and their files, read once at the start."""
 
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 
-from serve_app.http.errors import ApiError
+from serve_app.errors import ApiError
 from serve_app.http.routes import cached
 
 PAGE = Path(__file__).resolve().parents[2] / "page"
@@ -17,7 +17,7 @@ def add(app: FastAPI) -> None:
 
     def send(request: Request, name: str) -> Response:
         if name not in files:
-            raise ApiError(404, "not_found", f"There is no file {name!r} here.")
+            raise ApiError(404, "not_found", f"There is no file {name!r}.")
         return cached(request, files[name], MEDIA_TYPES[Path(name).suffix], "no-cache")
 
     @app.get("/", include_in_schema=False)

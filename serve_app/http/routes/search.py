@@ -1,11 +1,12 @@
-"""POST /v1/search, and what a page or a program may want to know before it searches."""
+"""POST /v1/search, and the example queries and tastes that a client can offer before a search."""
 
 import asyncio
 
 from fastapi import Depends, FastAPI, Request, Response
 
 from cluster.profile import Serve
-from serve_app.http.models import (
+from serve_app.http.routes import client_name, refusals, require_json
+from serve_app.models import (
     Examples,
     SearchesResponse,
     SearchResponse,
@@ -15,63 +16,55 @@ from serve_app.http.models import (
     search_body,
     search_request,
 )
-from serve_app.http.routes import client_of, refusals, require_json
-from serve_app.search.service import Found, Service
+from serve_app.search.service import SearchAnswer, Service
 
 
 def add(app: FastAPI, service: Service, config: Serve) -> None:
     """Add the routes to the app."""
     request_type = search_request(service.system_names, config.max_k)
+    body_type = search_body(request_type)
 
     @app.post(
         "/v1/search",
-        response_model=SearchResponse | SearchesResponse,
         responses=refusals(400, 401, 403, 404, 408, 410, 413, 415, 422, 429, 503),
         dependencies=[Depends(require_json)],
-        summary="Find images for words, an image, or both",
+        summary="Search images by words, an image, or both",
     )
     async def search(
-        body: search_body(request_type), request: Request, response: Response
+        body: body_type,  # pyright: ignore[reportInvalidTypeForm] (depends on the server's systems)
+        request: Request,
+        response: Response,
     ) -> SearchResponse | SearchesResponse:
         response.headers["Cache-Control"] = "no-store"
-        client, root = client_of(request), request.scope.get("root_path", "")
+        client, root_path = client_name(request), request.scope.get("root_path", "")
         searches = [body] if isinstance(body, request_type) else body.searches
         request.state.log["queries"] = [one.query for one in searches]
-        found = await asyncio.gather(*(service.search(one, client) for one in searches))
+        answers = await asyncio.gather(*(service.search(one, client) for one in searches))
         request.state.log |= {
-            "systems": [one.system for one in found],
+            "systems": [one.system for one in answers],
             "k": [one.k for one in searches],
-            "num_results": [len(one.rows) for one in found],
+            "num_results": [len(one.rows) for one in answers],
         }
-        answers = [answer(one, root) for one in found]
-        return answers[0] if isinstance(body, request_type) else SearchesResponse(answers=answers)
+        responses = [search_response(one, root_path) for one in answers]
+        return responses[0] if isinstance(body, request_type) else SearchesResponse(answers=responses)
 
-    @app.get(
-        "/v1/examples",
-        response_model=Examples,
-        responses=refusals(401, 429),
-        summary="Queries worth a try on these images",
-    )
+    @app.get("/v1/examples", responses=refusals(401, 429), summary="Example queries for these images")
     async def examples() -> Examples:
         return Examples(queries=service.examples)
 
-    @app.get(
-        "/v1/tastes",
-        response_model=Tastes,
-        responses=refusals(401, 429),
-        summary="Directions in which results can be leaned",
-    )
+    @app.get("/v1/tastes", responses=refusals(401, 429), summary="Directions in which results can be shifted")
     async def tastes() -> Tastes:
-        return Tastes(tastes=[Taste(**named) for named in service.tastes])
+        return Tastes(tastes=[Taste(**taste) for taste in service.tastes])
 
 
-def answer(found: Found, root: str) -> SearchResponse:
-    """What goes over the wire; `root` is the path that a proxy before us has cut off."""
+def search_response(answer: SearchAnswer, root_path: str) -> SearchResponse:
+    """The response for an answer; `root_path` is the part of the path that a proxy in front has removed."""
     results = [
-        SearchResult(**row, preview_url=f"{root}/v1/images/{row['image_id']}/preview") for row in found.rows
+        SearchResult(**row, preview_url=f"{root_path}/v1/images/{row['image_id']}/preview")
+        for row in answer.rows
     ]
-    timings = {step: round(value, 3) for step, value in found.timings_ms.items()}
-    told = ("search_id", "query", "rephrased", "system", "encoder", "next")
+    timings_ms = {step: round(value, 3) for step, value in answer.timings_ms.items()}
+    copied = ("search_id", "query", "rephrased", "system", "encoder", "next")
     return SearchResponse(
-        **{name: getattr(found, name) for name in told}, results=results, timings_ms=timings
+        **{name: getattr(answer, name) for name in copied}, results=results, timings_ms=timings_ms
     )

@@ -1,12 +1,12 @@
-"""Whether the server lives, and whether it can answer."""
+"""GET /healthz, whether the process is running, and GET /readyz, whether it can answer searches."""
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from cluster.profile import Serve
-from serve_app.http.errors import ApiError
-from serve_app.http.models import Health, Ready, SystemHealth
+from serve_app.errors import ApiError
 from serve_app.http.routes import refusals
+from serve_app.models import Health, Ready, SystemHealth
 from serve_app.search.service import Service
 from serve_app.search.systems import System
 
@@ -14,7 +14,7 @@ from serve_app.search.systems import System
 def add(app: FastAPI, service: Service, config: Serve) -> None:
     """Add the routes to the app."""
 
-    @app.get("/healthz", response_model=Health, summary="Whether the server lives, and with which encoders")
+    @app.get("/healthz", response_model=Health, summary="Whether the server runs, its systems and limits")
     def healthz() -> JSONResponse:
         systems = {
             alias: SystemHealth(
@@ -34,21 +34,16 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         )
         return JSONResponse(health.model_dump(), headers={"Cache-Control": "no-store"})
 
-    @app.get(
-        "/readyz",
-        response_model=Ready,
-        responses=refusals(503),
-        summary="Whether searches can be answered now",
-    )
+    @app.get("/readyz", responses=refusals(503), summary="Whether searches can be answered now")
     def readyz() -> Ready:
-        if fault := service.fault():
-            raise ApiError(503, "not_ready", fault)
+        if reason := service.unready_reason():
+            raise ApiError(503, "not_ready", reason)
         return Ready()
 
 
 def _num_rows(system: System) -> int | None:
-    """The process lives also while its store is away: `readyz` tells of that."""
+    """None while the store does not respond: the process is healthy nevertheless. `readyz` reports it."""
     try:
         return system.num_rows
-    except Exception:  # the store's own, as in `Service.fault`
+    except Exception:  # any error of the store, as in `Service.unready_reason`
         return None

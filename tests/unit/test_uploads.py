@@ -1,4 +1,4 @@
-"""Images of strangers: read like those of the store, and no way into the network behind the server."""
+"""Uploaded images: read like ingested ones, and URLs that cannot reach the server's private network."""
 
 import asyncio
 import base64
@@ -14,8 +14,8 @@ from pictures import encoded, gradient, readable, rotated_by_exif, unreadable
 
 from actors.images import Fit, pixels, read_for
 from cluster.profile import Serve
-from serve_app.http.errors import ApiError
-from serve_app.http.models import ImageInput
+from serve_app.errors import ApiError
+from serve_app.models import ImageInput
 from serve_app.search import fetch, uploads
 
 PIXEL = encoded(gradient(40, 30), "PNG")
@@ -23,36 +23,36 @@ FIT = Fit(24, 32, resize_mode="squash")
 
 
 @pytest.fixture(autouse=True)
-def no_way_out(monkeypatch):
-    """A connection to another machine fails the test, whatever it forgets to replace."""
+def no_external_connections(monkeypatch):
+    """Fails a test that connects to another machine."""
     connect = asyncio.SelectorEventLoop.sock_connect
 
-    async def guarded(self, sock, address):
+    async def connect_locally(self, sock, address):
         if address[0] not in ("127.0.0.1", "::1"):
-            raise AssertionError(f"a test connects to {address}")
+            raise AssertionError(f"the test connects to {address}")
         return await connect(self, sock, address)
 
-    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", guarded)
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "sock_connect", connect_locally)
 
 
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def image(*, data=None, url=None, **settings):
+def read(*, data=None, url=None, **settings):
     config = Serve(**{"url_images": True, "upload_timeout_s": 20.0, **settings})
-    return asyncio.run(uploads.pixels_of(ImageInput(data=data, url=url), FIT, config))
+    return asyncio.run(uploads.read_pixels(ImageInput(data=data, url=url), FIT, config))
 
 
 def ingested(data: bytes) -> np.ndarray:
-    """What `kallos ingest` makes of the file."""
+    """The pixels that `kallos ingest` reads from the file."""
     return pixels(read_for(data, FIT, preview_px=256).image, FIT)
 
 
 def refused(status, code, **given) -> str:
-    """The message of the refusal, once its status and code are those."""
+    """Check that the image is refused with this status and code; returns the message."""
     with pytest.raises(ApiError) as refusal:
-        image(**given)
+        read(**given)
     assert (refusal.value.status_code, refusal.value.code) == (status, code), refusal.value.detail
     assert refusal.value.field == ("image.url" if given.get("url") else "image.data")
     assert "\n" not in refusal.value.detail and refusal.value.detail.endswith(".")
@@ -60,17 +60,17 @@ def refused(status, code, **given) -> str:
 
 
 @pytest.mark.parametrize("name", readable())
-def test_odd_files_are_read(name):
+def test_unusual_formats_are_read_as_ingest_reads_them(name):
     data = readable()[name]
-    np.testing.assert_array_equal(image(data=b64(data)), ingested(data))
+    np.testing.assert_array_equal(read(data=b64(data)), ingested(data))
 
 
 @pytest.mark.parametrize("data", [rotated_by_exif(), encoded(gradient(3000, 2400), "JPEG")])
-def test_an_upload_is_seen_as_it_would_be_if_it_were_ingested(data):
-    """Upright, and a large JPEG decoded smaller."""
-    seen = image(data=b64(data))
-    assert seen.shape == (3, 24, 32) and seen.dtype == np.uint8
-    np.testing.assert_array_equal(seen, ingested(data))
+def test_rotated_and_large_images_are_read_as_ingest_reads_them(data):
+    """EXIF rotation is applied, and a large JPEG is decoded at a smaller scale."""
+    read_pixels = read(data=b64(data))
+    assert read_pixels.shape == (3, 24, 32) and read_pixels.dtype == np.uint8
+    np.testing.assert_array_equal(read_pixels, ingested(data))
 
 
 @pytest.mark.parametrize("name", unreadable())
@@ -79,28 +79,28 @@ def test_hostile_files_are_refused_with_the_reason(name):
     assert refused(422, "unusable_image", data=b64(data)).startswith("The image cannot be used: ")
 
 
-def test_a_picture_of_too_many_pixels_is_refused():
+def test_image_with_too_many_pixels_is_refused():
     assert "1,000 pixels" in refused(422, "unusable_image", data=b64(PIXEL), max_upload_pixels=1000)
 
 
 @pytest.mark.parametrize(
     "data", ["%%%", "data:image/png;base64," + b64(PIXEL), b64(PIXEL) + "\n", b64(PIXEL)[:-1], "ä" * 8, "A"]
 )
-def test_what_is_not_base64_is_refused(data):
+def test_invalid_base64_is_refused(data):
     refused(422, "bad_base64", data=data)
 
 
 @pytest.mark.parametrize("spare", [-1, 0])
-def test_the_limit_is_the_files_own_size(spare):
+def test_size_limit_applies_to_the_decoded_file(spare):
     limit = len(PIXEL) + spare
     if spare < 0:
         assert str(limit) in refused(413, "image_too_large", data=b64(PIXEL), max_upload_bytes=limit)
     else:
-        assert image(data=b64(PIXEL), max_upload_bytes=limit).shape == (3, 24, 32)
+        assert read(data=b64(PIXEL), max_upload_bytes=limit).shape == (3, 24, 32)
 
 
 @pytest.mark.parametrize("step", ["read_for", "pixels"])
-def test_an_image_that_takes_too_long_is_refused(monkeypatch, step):
+def test_image_that_takes_too_long_to_read_is_refused(monkeypatch, step):
     release = threading.Event()
     monkeypatch.setattr(uploads, step, lambda *args, **settings: release.wait(10))
     started = time.perf_counter()
@@ -115,12 +115,12 @@ def test_an_image_that_takes_too_long_is_refused(monkeypatch, step):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves the picture, redirects, endless bytes; `seen` holds the path and host of every request."""
+    """Serves a picture, redirects, endless bytes; `requests` records the path and host of every request."""
 
-    seen: list  # set for each server
+    requests: list  # set for each server
 
     def do_GET(self):
-        self.seen.append((self.path, self.headers["Host"]))
+        self.requests.append((self.path, self.headers["Host"]))
         if self.path == "/redirect":
             self.send_response(302)
             self.send_header("Location", "/picture")
@@ -147,7 +147,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    handler = type("Seen", (Handler,), {"seen": []})
+    handler = type("Recording", (Handler,), {"requests": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.02,))
         thread.start()
@@ -158,24 +158,24 @@ def server():
 
 @pytest.fixture
 def reachable(server, monkeypatch):
-    """The server's address, as if this machine were the internet."""
+    """The server's address, with this machine counting as public."""
     monkeypatch.setattr(fetch, "is_public", lambda address: True)
     monkeypatch.setattr(fetch, "PORTS", {server.server_port})
     return f"http://localhost:{server.server_port}"
 
 
 def resolves_to(monkeypatch, *addresses):
-    asked = []
+    resolved = []
 
     def getaddrinfo(host, port, **options):
-        asked.append(host)
+        resolved.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    return asked
+    return resolved
 
 
-def test_urls_are_refused_where_they_are_not_allowed():
+def test_urls_are_refused_unless_allowed():
     assert "serve.url_images" in refused(403, "url_images_off", url="http://a.example/", url_images=False)
 
 
@@ -185,24 +185,24 @@ def test_urls_are_refused_where_they_are_not_allowed():
     "[::ffff:10.0.0.1]", "[::ffff:7f00:1]", "[fe80::1]", "[fd00::1]", "[2002:7f00:1::]", "[64:ff9b::a00:1]",
     "[64:ff9b:1::1]", "[::7f00:1]", "[fec0::1]", "[ff0e::1]", "[2001:db8::1]",
 ])  # fmt: skip
-def test_hosts_inside_are_refused_and_not_asked(host, server, monkeypatch):
+def test_private_hosts_are_refused_without_a_connection(host, server, monkeypatch):
     monkeypatch.setattr(fetch, "PORTS", {server.server_port})
     url = f"http://{host}:{server.server_port}/picture"
     assert refused(422, "url_not_public", url=url).endswith("no public address.")
-    assert server.RequestHandlerClass.seen == []
+    assert server.RequestHandlerClass.requests == []
 
 
 @pytest.mark.parametrize("addresses", [("10.0.0.7",), ("93.184.215.14", "127.0.0.1"), ("fe80::1%2",), ()])
-def test_a_name_that_leads_inside_is_refused(addresses, monkeypatch):
-    asked = resolves_to(monkeypatch, *addresses)
+def test_name_that_resolves_to_a_private_address_is_refused(addresses, monkeypatch):
+    resolved = resolves_to(monkeypatch, *addresses)
     refused(422, "url_not_public", url="http://harmless.example/a.jpg")
-    assert asked == ["harmless.example"]
+    assert resolved == ["harmless.example"]
 
 
 @pytest.mark.parametrize(
     "address", ["93.184.215.14", "2606:2800:21f::1", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 )
-def test_addresses_of_the_internet_are_public(address):
+def test_global_addresses_are_public(address):
     assert fetch.is_public(address)
 
 
@@ -212,21 +212,21 @@ def test_addresses_of_the_internet_are_public(address):
     "http://me:secret@a.example/", "http://me@a.example/", "gopher://a.example:80/", "http://[::1/", "", "\0",
     "http://a b/", "http://a%2fb/", "http://[fe80::1%25eth0]/", "http://0177.0.0.1/",
 ])  # fmt: skip
-def test_urls_of_another_form_are_refused(url, monkeypatch):
-    asked = resolves_to(monkeypatch, "93.184.215.14")
+def test_malformed_urls_are_refused_unresolved(url, monkeypatch):
+    resolved = resolves_to(monkeypatch, "93.184.215.14")
     if url:
         refused(422, "bad_url", url=url)
-    assert asked == []
+    assert resolved == []
 
 
-def test_a_public_url_is_fetched_by_address_under_its_own_name(reachable, server, monkeypatch):
+def test_public_url_is_fetched_by_address_with_its_own_host_header(reachable, server, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
-    asked = resolves_to(monkeypatch, "127.0.0.1")
+    resolved = resolves_to(monkeypatch, "127.0.0.1")
     port = server.server_port
-    np.testing.assert_array_equal(image(url=f"http://pictures.example:{port}/picture"), ingested(PIXEL))
-    assert asked[0] == "pictures.example"
-    assert server.RequestHandlerClass.seen == [("/picture", f"pictures.example:{port}")]
+    np.testing.assert_array_equal(read(url=f"http://pictures.example:{port}/picture"), ingested(PIXEL))
+    assert resolved[0] == "pictures.example"
+    assert server.RequestHandlerClass.requests == [("/picture", f"pictures.example:{port}")]
 
 
 @pytest.mark.parametrize(
@@ -238,16 +238,16 @@ def test_a_public_url_is_fetched_by_address_under_its_own_name(reachable, server
         ("/endless", 413, "image_too_large"),
     ],
 )
-def test_what_a_url_may_answer_instead(reachable, server, path, status, code):
+def test_bad_responses_of_a_url_are_refused(reachable, server, path, status, code):
     refused(status, code, url=reachable + path)
-    assert [seen for seen, _ in server.RequestHandlerClass.seen] == [path]
+    assert [path for path, _ in server.RequestHandlerClass.requests] == [path]
 
 
-def test_a_url_that_takes_too_long_is_refused(reachable):
+def test_slow_url_is_refused(reachable):
     refused(422, "image_too_slow", url=f"{reachable}/slow", upload_timeout_s=0.2)
 
 
-def test_a_url_that_nobody_answers_is_refused(monkeypatch):
+def test_url_without_a_server_is_refused(monkeypatch):
     monkeypatch.setattr(fetch, "is_public", lambda address: True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -256,7 +256,7 @@ def test_a_url_that_nobody_answers_is_refused(monkeypatch):
         assert "ConnectError" in refused(422, "url_failed", url=f"http://127.0.0.1:{port}/")
 
 
-def test_tls_asks_for_the_name_and_connects_to_the_address(monkeypatch):
+def test_tls_checks_the_name_and_connects_to_the_address(monkeypatch):
     sent = []
 
     class Stream(httpx.AsyncByteStream):
@@ -272,7 +272,7 @@ def test_tls_asks_for_the_name_and_connects_to_the_address(monkeypatch):
     monkeypatch.setattr(httpx, "AsyncClient", lambda **options: plain(transport=Transport(), **options))
     for address in ("93.184.215.14", "2606:2800:21f::1"):
         resolves_to(monkeypatch, address)
-        image(url="https://bücher.example/a.png?b=1")
+        read(url="https://bücher.example/a.png?b=1")
         request = sent.pop()
         assert request.url.host == address and request.url.raw_path == b"/a.png?b=1"
         assert request.headers["host"] == "xn--bcher-kva.example"

@@ -1,4 +1,4 @@
-"""The parts of a search: cursors, filters, diversity, tastes, shared index calls."""
+"""The steps of a search: cursors, filters, diversity, tastes, batched index searches."""
 
 import datetime
 import io
@@ -7,16 +7,16 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
+from fake_service import fake_app, local_client
 from hypothesis import given
 from hypothesis import strategies as st
-from made_service import asking, made_app
 from PIL import Image
 
 from cluster.errors import UserError
-from serve_app.http.errors import ApiError
-from serve_app.http.models import Filters, search_request
+from serve_app.errors import ApiError
+from serve_app.models import Filters, search_request
 from serve_app.search import filters, paging, tastes
-from serve_app.search.batched_search import Asked, find
+from serve_app.search.batched_search import SearchOptions, search_batch
 from serve_app.search.diversity import mmr
 
 Request = search_request(["live", "baseline"], 50)
@@ -25,7 +25,7 @@ Request = search_request(["live", "baseline"], 50)
 # ---- cursors
 
 
-def test_a_cursor_comes_back_as_it_was():
+def test_cursor_survives_encoding_and_reading():
     request = Request(query="a boat", k=5)
     cursor = paging.Cursor(encoder="0" * 16, version=3, offset=5, search=paging.digest(request))
     assert paging.read(request) is None
@@ -33,7 +33,7 @@ def test_a_cursor_comes_back_as_it_was():
 
 
 @pytest.mark.parametrize("changes", [{"query": "a ship"}, {"system": "baseline"}, {"negatives": ["people"]}])
-def test_a_cursor_of_another_search_is_refused(changes):
+def test_cursor_of_another_search_is_refused(changes):
     cursor = paging.Cursor(
         encoder="0" * 16, version=3, offset=5, search=paging.digest(Request(query="a boat"))
     )
@@ -43,13 +43,13 @@ def test_a_cursor_of_another_search_is_refused(changes):
 
 
 @given(st.text(min_size=1, max_size=60))
-def test_whatever_is_no_cursor_is_refused(text):
+def test_malformed_cursor_is_refused(text):
     with pytest.raises(ApiError) as refusal:
         paging.read(Request(query="a boat", cursor=text))
     assert (refusal.value.status_code, refusal.value.code) == (422, "bad_cursor")
 
 
-# ---- filters, against a real table
+# ---- filters, on a real table
 
 DAY = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 ROWS = [
@@ -79,7 +79,7 @@ def table(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "given, kept",
+    "given, expected",
     [
         ({}, [0, 1, 2, 3]),
         ({"tags_all": ["a"]}, [0, 1]),
@@ -98,10 +98,10 @@ def table(tmp_path_factory):
         ({"sources": ["\\' OR true) --"]}, []),
     ],
 )
-def test_filters_keep_what_they_say(table, given, kept):
-    condition = filters.where(Filters(**given))
+def test_filters_select_the_matching_rows(table, given, expected):
+    condition = filters.sql_condition(Filters(**given))
     query = table.search().where(condition) if condition else table.search()
-    assert sorted(query.select(["id"]).to_arrow()["id"].to_pylist()) == kept
+    assert sorted(query.select(["id"]).to_arrow()["id"].to_pylist()) == expected
 
 
 @pytest.mark.parametrize("name", ["added_from", "added_before"])
@@ -109,9 +109,9 @@ def test_filters_keep_what_they_say(table, given, kept):
     "moment",
     ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "1000-12-31T23:59:59", "0999-01-01T00:00:00Z"],
 )
-def test_moments_that_sql_or_another_time_zone_cannot_write_are_refused(name, moment):
-    answer = asking(made_app()).post("/v1/search", json={"query": "a boat", "filters": {name: moment}})
-    message = f"`filters.{name}` must lie in the years 1001 to 9998."
+def test_years_that_sql_or_python_cannot_represent_are_refused(name, moment):
+    answer = local_client(fake_app()).post("/v1/search", json={"query": "a boat", "filters": {name: moment}})
+    message = f"`filters.{name}` must be in the years 1001 to 9998."
     assert answer.status_code == 422
     assert answer.json()["error"] == {"code": "invalid_value", "message": message, "field": f"filters.{name}"}
 
@@ -119,28 +119,28 @@ def test_moments_that_sql_or_another_time_zone_cannot_write_are_refused(name, mo
 # ---- diversity
 
 
-def test_without_weight_the_order_is_that_of_the_scores():
+def test_weight_0_orders_by_score():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(20, 4)).astype(np.float32)
     scores = rng.random(20)
     assert mmr(scores, vectors, 20, 0.0) == np.argsort(-scores, kind="stable").tolist()
 
 
-def test_a_copy_of_the_best_comes_last():
+def test_duplicate_of_the_best_result_comes_last():
     vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
     assert mmr(np.array([0.9, 0.89, 0.3]), vectors, 3, 0.5) == [0, 2, 1]
     assert mmr(np.array([0.9, 0.89, 0.3]), vectors, 2, 0.0) == [0, 1]
 
 
-def test_diversity_chooses_by_its_formula():
+def test_mmr_matches_a_naive_implementation():
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(12, 3))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     scores, chosen = rng.random(12), []
     while len(chosen) < 6:
-        left = [i for i in range(12) if i not in chosen]
-        near = {i: max((float(vectors[i] @ vectors[j]) for j in chosen), default=0.0) for i in left}
-        chosen.append(max(left, key=lambda i: 0.4 * scores[i] - 0.6 * near[i]))
+        remaining = [i for i in range(12) if i not in chosen]
+        likeness = {i: max((float(vectors[i] @ vectors[j]) for j in chosen), default=0.0) for i in remaining}
+        chosen.append(max(remaining, key=lambda i: 0.4 * scores[i] - 0.6 * likeness[i]))
     assert mmr(scores, vectors, 6, 0.6) == chosen
 
 
@@ -153,14 +153,14 @@ def jpeg(rgb: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def test_every_look_rises_with_what_it_is_called():
+def test_every_property_increases_towards_its_high_end():
     rng = np.random.default_rng(0)
     flat, noise = np.full((64, 64, 3), 120), rng.integers(60, 180, (64, 64, 3))
     red, blue = np.zeros((64, 64, 3)), np.zeros((64, 64, 3))
     red[..., 0], blue[..., 2] = 200, 200
 
     def measure(name: str, rgb: np.ndarray) -> float:
-        return tastes.LOOKS[name].measure((rgb / 255).astype(np.float32))
+        return tastes.PROPERTIES[name].measure((rgb / 255).astype(np.float32))
 
     assert measure("brightness", flat + 80) > measure("brightness", flat)
     assert measure("colour", red) > measure("colour", flat)
@@ -169,33 +169,33 @@ def test_every_look_rises_with_what_it_is_called():
     assert measure("warmth", red) > measure("warmth", blue)
 
 
-def test_a_taste_moves_the_query_to_the_images_it_means():
+def test_taste_shifts_the_query_towards_matching_images():
     levels = np.linspace(30, 220, 40)
     vectors = np.stack([np.cos(levels / 80), np.sin(levels / 80), np.full(40, 0.1)], axis=1)
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     axes = tastes.fit([jpeg(np.full((32, 32, 3), level)) for level in levels], vectors)
     assert "brightness" in axes and np.linalg.norm(axes["brightness"]) == pytest.approx(1, abs=1e-5)
     query = vectors[20]
-    brighter, darker = (tastes.lean(query, axes, {"brightness": amount}) for amount in (1.0, -1.0))
+    brighter, darker = (tastes.shift(query, axes, {"brightness": amount}) for amount in (1.0, -1.0))
     assert (vectors @ brighter).argmax() > 20 > (vectors @ darker).argmax()
-    assert tastes.lean(query, axes, {}) is query
+    assert tastes.shift(query, axes, {}) is query
 
 
-def test_images_that_all_look_alike_give_no_taste():
+def test_equal_images_give_no_tastes():
     assert tastes.fit([jpeg(np.full((32, 32, 3), 90))] * 3, np.eye(3, dtype=np.float32)) == {}
 
 
-# ---- shared calls
+# ---- batched index searches
 
 
-class Index:
-    """A `Searcher` that answers each vector with its own sum, and knows no version 7.
+class FakeRetriever:
+    """Finds for each vector an image named after its sum. Version 7 does not exist.
 
-    `versions`: what it is at, one for each time that it is asked; the last one stays.
+    `versions`: the values that `version` returns in turn; the last one stays.
     """
 
     def __init__(self, *versions):
-        self.calls, self.asked_at = [], []
+        self.calls, self.searched_versions = [], []
         self.versions = list(versions or [3])
 
     @property
@@ -204,32 +204,38 @@ class Index:
 
     def search(self, vectors, k, where="", columns=(), *, offset=0, version=None, with_vectors=False):
         self.calls.append((len(vectors), k, where))
-        self.asked_at.append(version)
+        self.searched_versions.append(version)
         if version == 7:
             raise UserError("version 7 is gone")
         return [[{"image_id": str(vector.sum()), "k": k}] for vector in vectors]
 
 
-def test_equal_wishes_share_a_call_and_mistakes_stay_with_their_own():
-    index = Index()
-    wishes = [Asked(5), Asked(5), Asked(9), Asked(5, version=7), Asked(5)]
-    items = [(np.full(2, number, np.float32), wish) for number, wish in enumerate(wishes)]
-    found = find(index, ("caption",), items)
-    assert sorted(index.calls) == [(1, 5, ""), (1, 9, ""), (3, 5, "")]
-    pages = [page for place, page in enumerate(found) if place != 3]
+def test_equal_options_share_a_call_and_errors_stay_with_their_options():
+    retriever = FakeRetriever()
+    options = [
+        SearchOptions(5),
+        SearchOptions(5),
+        SearchOptions(9),
+        SearchOptions(5, version=7),
+        SearchOptions(5),
+    ]
+    items = [(np.full(2, index, np.float32), each) for index, each in enumerate(options)]
+    results = search_batch(retriever, ("caption",), items)
+    assert sorted(retriever.calls) == [(1, 5, ""), (1, 9, ""), (3, 5, "")]
+    pages = [page for index, page in enumerate(results) if index != 3]
     assert [page.rows[0]["image_id"] for page in pages] == ["0.0", "2.0", "4.0", "8.0"]
-    assert isinstance(found[3], UserError)
+    assert isinstance(results[3], UserError)
 
 
 @pytest.mark.parametrize(
-    ("versions", "asked", "searched", "told"),
+    ("versions", "options", "searched", "reported"),
     [
-        ((4, 4), Asked(5), [None], 4),
-        ((4, 5), Asked(5), [None, 5], 5),  # somebody wrote between the two
-        ((4, 5), Asked(5, version=2), [2], 2),
+        ((4, 4), SearchOptions(5), [None], 4),
+        ((4, 5), SearchOptions(5), [None, 5], 5),  # the table was written to during the search
+        ((4, 5), SearchOptions(5, version=2), [2], 2),
     ],
 )
-def test_a_page_tells_the_version_that_it_is_of(versions, asked, searched, told):
-    index = Index(*versions)
-    (page,) = find(index, (), [(np.zeros(2, np.float32), asked)])
-    assert (page.version, index.asked_at) == (told, searched)
+def test_page_reports_the_version_that_was_searched(versions, options, searched, reported):
+    retriever = FakeRetriever(*versions)
+    (page,) = search_batch(retriever, (), [(np.zeros(2, np.float32), options)])
+    assert (page.version, retriever.searched_versions) == (reported, searched)

@@ -1,8 +1,8 @@
 // The results: one column for each system, or two without names in a blind comparison.
 
 import { search, server } from "./api.js";
-import { asked, isFiltered } from "./asked.js";
-import { card, showMove } from "./cards.js";
+import { asked, isFiltered } from "./search_state.js";
+import { card, showMove } from "./result_card.js";
 import { byId, fromTemplate, make, milliseconds } from "./dom.js";
 import { release } from "./previews.js";
 

@@ -1,7 +1,7 @@
 // Searching by image: a file that is picked, dropped or pasted, or an image of the store.
 
 import { server } from "./api.js";
-import { asked, change } from "./asked.js";
+import { asked, change } from "./search_state.js";
 import { byId, debounced, notice } from "./dom.js";
 import { release, show } from "./previews.js";
 

@@ -1,4 +1,4 @@
-"""How the systems follow aliases and indexes: over a real store, with encoders that are made up."""
+"""Systems follow aliases and indexes: a real store, fake systems; at the end real tiny encoders."""
 
 import pyarrow as pa
 import pytest
@@ -9,7 +9,7 @@ from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, now
-from serve_app.http.metrics import Metrics
+from serve_app.metrics import Metrics
 from serve_app.search import systems as systems_module
 from serve_app.search.systems import Systems, opener
 
@@ -17,14 +17,14 @@ DIM = 32
 NAMES = ("a" * 16, "b" * 16, "c" * 16, "d" * 16)
 
 
-class MadeSystem:
+class FakeSystem:
     def __init__(self, fingerprint, measured_at):
         self.fingerprint, self.measured_at = fingerprint, measured_at
 
 
 @pytest.fixture
-def made(store):
-    """A store with four encoders, the first of them `live` and `baseline`, and how often each was opened."""
+def setup(store):
+    """A store with four encoders, the first one `live` and `baseline`; its systems; which were opened."""
     for name in NAMES:
         store.register_encoder(EncoderRecord(encoder=name, checkpoint="nowhere", dim=DIM))
     for alias in ("baseline", "live"):
@@ -33,7 +33,7 @@ def made(store):
 
     def open_system(fingerprint, measured_at, before):
         opened.append((fingerprint, before))
-        return MadeSystem(fingerprint, measured_at)
+        return FakeSystem(fingerprint, measured_at)
 
     return store, Systems(store, ("live", "baseline"), open_system), opened
 
@@ -46,19 +46,19 @@ def measure(store, fingerprint, recall_at_10=1.0, ef=200):
     store.merge("indexes", rows, on=["encoder", "measured_at"])
 
 
-def test_the_encoder_that_was_live_last_is_the_one_that_is_kept(made):
-    store, systems, _ = made
+def test_previous_live_encoder_stays_open(setup):
+    store, systems, _ = setup
     store.set_alias("baseline", NAMES[3])
-    for name in (NAMES[1], NAMES[2], NAMES[0], NAMES[1]):  # promoted one after the other, then back
+    for name in (NAMES[1], NAMES[2], NAMES[0], NAMES[1]):  # three promotions and a rollback
         before = systems.get("live").fingerprint
         store.set_alias("live", name)
         systems.refresh()
-        kept = {name for name in NAMES if systems.by_encoder(name)}
-        assert kept == {name, before, NAMES[3]}
+        open_now = {name for name in NAMES if systems.by_encoder(name)}
+        assert open_now == {name, before, NAMES[3]}
 
 
-def test_of_two_that_lose_their_alias_at_once_the_default_is_kept(made):
-    store, systems, _ = made
+def test_of_two_encoders_that_lose_their_alias_the_default_one_stays_open(setup):
+    store, systems, _ = setup
     store.set_alias("candidate", NAMES[1])
     systems.refresh()
     for alias, name in (("live", NAMES[2]), ("baseline", NAMES[2]), ("candidate", NAMES[3])):
@@ -67,23 +67,23 @@ def test_of_two_that_lose_their_alias_at_once_the_default_is_kept(made):
     assert {name for name in NAMES if systems.by_encoder(name)} == {NAMES[0], NAMES[2], NAMES[3]}
 
 
-def test_an_index_that_is_measured_anew_is_opened_again_once_with_the_encoder_it_had(made):
-    store, systems, opened = made
-    taken = systems.get("live")
+def test_remeasured_index_is_reopened_once_with_the_same_encoder(setup):
+    store, systems, opened = setup
+    before = systems.get("live")
     systems.refresh()
     assert opened == [(NAMES[0], None)]
-    for name in (NAMES[1], NAMES[0]):  # that of an encoder which does not answer matters to nobody
+    for name in (NAMES[1], NAMES[0]):  # the index of an encoder without alias is ignored
         measure(store, name)
         systems.refresh()
         systems.refresh()
-    assert opened == [(NAMES[0], None), (NAMES[0], taken)]
+    assert opened == [(NAMES[0], None), (NAMES[0], before)]
     assert systems.get("live") is systems.get("baseline") is systems.by_encoder(NAMES[0])
-    assert systems.get("live") is not taken
+    assert systems.get("live") is not before
 
 
 @pytest.mark.parametrize("error", [UserError("another checkpoint"), OSError("no such bucket")])
-def test_what_cannot_be_opened_is_left_for_a_minute_and_holds_up_no_other(made, monkeypatch, error):
-    store, systems, opened = made
+def test_broken_encoder_is_retried_after_a_minute_without_blocking_others(setup, monkeypatch, error):
+    store, systems, opened = setup
     plain = systems._open
 
     def open_system(fingerprint, measured_at, before):
@@ -99,23 +99,23 @@ def test_what_cannot_be_opened_is_left_for_a_minute_and_holds_up_no_other(made, 
     store.set_alias("candidate", NAMES[2])
     for _ in range(3):
         systems.refresh()
-        assert str(error) in systems.refused["live"]
+        assert str(error) in systems.errors["live"]
     assert systems.get("live").fingerprint == NAMES[0] and systems.get("candidate").fingerprint == NAMES[2]
-    tried = [name for name, _ in opened if name == NAMES[1]]
-    assert len(tried) == 1
+    attempts = [name for name, _ in opened if name == NAMES[1]]
+    assert len(attempts) == 1
     measure(store, NAMES[1])
     systems.refresh()
-    now_s += systems_module.REFUSED_S
+    now_s += systems_module.RETRY_S
     systems.refresh()
     assert len([name for name, _ in opened if name == NAMES[1]]) == 3
     monkeypatch.setattr(systems, "_open", plain)
-    now_s += systems_module.REFUSED_S
+    now_s += systems_module.RETRY_S
     systems.refresh()
-    assert systems.refused == {} and systems.get("live").fingerprint == NAMES[1]
+    assert systems.errors == {} and systems.get("live").fingerprint == NAMES[1]
 
 
-def test_a_required_encoder_that_cannot_be_opened_is_one_sentence(made):
-    store, _, _ = made
+def test_broken_required_encoder_is_reported_in_one_sentence(setup):
+    store, _, _ = setup
 
     def open_system(*args):
         raise OSError("no such bucket")
@@ -125,7 +125,7 @@ def test_a_required_encoder_that_cannot_be_opened_is_one_sentence(made):
 
 
 @pytest.fixture
-def world(tmp_path):
+def unindexed(tmp_path):
     """A profile, a store whose `baseline` is a tiny encoder without an index, and that encoder."""
     store = Store(str(tmp_path / "store"), fresh=True)
     checkpoint = write_tiny_encoder(tmp_path / "tiny")
@@ -135,8 +135,8 @@ def world(tmp_path):
     return load_profile("mini", store=store.uri), store, encoder
 
 
-def test_a_system_takes_over_what_the_index_became_and_loads_no_weights_for_it(world, monkeypatch):
-    profile, store, encoder = world
+def test_reopened_system_reads_the_new_index_and_loads_no_weights(unindexed, monkeypatch):
+    profile, store, encoder = unindexed
     add_gallery(store, encoder.dim, encoder.fingerprint, range(1))
     systems = Systems(store, ("baseline",), opener(profile, store, Metrics()))
     first = systems.get("baseline")
@@ -147,13 +147,13 @@ def test_a_system_takes_over_what_the_index_became_and_loads_no_weights_for_it(w
     systems.refresh()
     second = systems.get("baseline")
     assert "brightness" in second.axes and second.retriever.effort.ef == 400
-    assert second.encoder is first.encoder and second.encode is first.encode
-    assert second.find is not first.find
-    assert first.axes == {} and first.retriever.effort.ef == 200, "who took the first one keeps it"
+    assert second.encoder is first.encoder and second.encode_text is first.encode_text
+    assert second.search is not first.search
+    assert first.axes == {} and first.retriever.effort.ef == 200, "a running search keeps its system"
 
 
-def test_a_missing_index_is_met_before_the_weights_are_loaded(world, monkeypatch):
-    profile, store, encoder = world
+def test_missing_index_is_refused_before_weights_are_loaded(unindexed, monkeypatch):
+    profile, store, encoder = unindexed
     monkeypatch.setattr(systems_module, "_load", None)
     with pytest.raises(UserError, match=f"kallos index --encoder {encoder.fingerprint}"):
         Systems(store, ("baseline",), opener(profile, store, Metrics()))

@@ -1,14 +1,14 @@
 // The page of Kallos: one query, every system, side by side. This part starts the others.
 
 import { call, meetServer, server } from "./api.js";
-import { change, COUNTS, followAddress, onChange, asked } from "./asked.js";
-import * as blind from "./blind.js";
-import { onChoose } from "./columns.js";
+import { change, COUNTS, followAddress, onChange, asked } from "./search_state.js";
+import * as blind from "./blind_comparison.js";
+import { onChoose } from "./result_columns.js";
 import { byId, hideNotice, make, notice, onToggle, showPressed } from "./dom.js";
 import * as filters from "./filters.js";
-import * as image from "./image.js";
-import * as keys from "./keys.js";
-import * as prefer from "./prefer.js";
+import * as image from "./image_query.js";
+import * as keys from "./keyboard.js";
+import * as prefer from "./image_comparison.js";
 import * as search from "./search.js";
 import * as tastes from "./tastes.js";
 import * as theme from "./theme.js";

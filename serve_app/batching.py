@@ -1,7 +1,8 @@
-"""Dynamic batching without added latency: the next batch gathers while the one before it runs.
+"""Dynamic batching without added latency: the next batch fills while the current one runs.
 
-`ray.serve.batch` closes a batch before it waits for the running one: it makes every lone request wait for its
-timeout, or never batches at all. Here a lone request starts at once, and a busy encoder gets full batches.
+`ray.serve.batch` closes a batch before it waits for the running one. So either every lone request waits for
+the timeout, or nothing is ever batched. Here a lone request starts at once, and a busy encoder gets full
+batches.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from typing import Any
 
 
 class Batcher:
-    """Calls `call(items) -> results` in a thread, a batch at a time; `await batcher(item)` is its result."""
+    """Calls `call(items) -> results` in a thread, batch by batch; `await batcher(item)` gives its result."""
 
     def __init__(
         self,
@@ -19,21 +20,27 @@ class Batcher:
         *,
         max_batch_size: int,
         wait_s: float = 0.0,
-        told: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
-        """`wait_s`: seconds that a batch which is not full waits for company, 0 = it starts at once. `told`:
-        is told the size of each batch.
+        """
+        Args:
+            call: items of a batch -> their results, in the same order.
+            max_batch_size: most items in a batch.
+            wait_s: seconds that an incomplete batch waits for more items, 0 = it starts at once.
+            on_batch: called with the size of each batch.
         """
         self._call = call
-        self._told = told
+        self._on_batch = on_batch
         self._max_batch_size = max_batch_size
         self._wait_s = wait_s
         self._waiting: deque[tuple[Any, asyncio.Future]] = deque()
         self._task: asyncio.Task | None = None
 
     async def __call__(self, item: Any) -> Any:
-        """The result for `item`: an exception that `call` raises reaches everyone in the batch, one that it
-        gives as a result its own item alone.
+        """The result for `item`.
+
+        If `call` raises, every item of the batch gets the exception. An exception that `call` returns as a
+        result is raised for its own item alone.
         """
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
@@ -46,22 +53,19 @@ class Batcher:
             if self._wait_s and len(self._waiting) < self._max_batch_size:
                 await asyncio.sleep(self._wait_s)
             size = min(len(self._waiting), self._max_batch_size)
-            taken = [self._waiting.popleft() for _ in range(size)]
-            # A client that hung up has cancelled its future: no work for it.
-            await self._run([pair for pair in taken if not pair[1].done()])
+            batch = [self._waiting.popleft() for _ in range(size)]
+            # A client that disconnected has cancelled its future: its item needs no work.
+            await self._run([pair for pair in batch if not pair[1].done()])
 
     async def _run(self, batch: list[tuple[Any, asyncio.Future]]) -> None:
         if not batch:
             return
         items, futures = zip(*batch, strict=True)
-        self._told(len(items))
+        self._on_batch(len(items))
         try:
             results = await asyncio.to_thread(self._call, list(items))
         except Exception as error:
-            for future in futures:
-                if not future.done():
-                    future.set_exception(error)
-            return
+            results = [error] * len(items)
         for future, result in zip(futures, results, strict=True):
             if future.done():
                 continue

@@ -1,4 +1,4 @@
-"""The log: one JSON line a request, errors with their stack, nothing private."""
+"""The request log: one JSON line per request, errors with their stack, nothing private."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import sys
 import threading
 
 import pytest
-from made_service import IMAGE_IDS, MadeService, asking, made_app
+from fake_service import IMAGE_IDS, FakeService, fake_app, local_client
 
 from cluster.profile import ROOT
 from serve_app.http import logs
@@ -17,27 +17,29 @@ KEY = "k" * 16
 
 @pytest.fixture
 def lines():
-    """Ends up holding every line that the package logs, parsed."""
-    kept = []
+    """All lines that the package logs during the test, parsed."""
+    parsed = []
 
-    class Keep(logging.Handler):
+    class Collect(logging.Handler):
         def emit(self, record):
-            kept.append(json.loads(self.format(record)))
+            parsed.append(json.loads(self.format(record)))
 
-    handler = Keep()
+    handler = Collect()
     handler.setFormatter(logs.JsonFormatter())
     logger = logging.getLogger("kallos")
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    yield kept
+    yield parsed
     logger.removeHandler(handler)
     logger.setLevel(before)
 
 
-def test_a_request_is_one_line(lines):
+def test_request_is_logged_as_one_line_without_its_query(lines):
     path = f"/v1/images/{IMAGE_IDS[0]}/why"
-    answer = asking(made_app()).get(path, params={"query": "secret words"}, headers={"X-Request-ID": "r-1"})
+    answer = local_client(fake_app()).get(
+        path, params={"query": "secret words"}, headers={"X-Request-ID": "r-1"}
+    )
     assert answer.status_code == 200
     (line,) = lines
     expected = {"logger": "kallos.access", "level": "INFO", "message": "request", "request_id": "r-1",
@@ -47,23 +49,23 @@ def test_a_request_is_one_line(lines):
     assert "secret words" not in json.dumps(lines)
 
 
-def test_the_client_is_its_keys_name_or_its_hashed_address(lines, tmp_path):
+def test_client_is_logged_by_key_name_or_hashed_address(lines, tmp_path):
     (tmp_path / "keys").write_text(f"ann:{KEY}\n")
-    app = made_app(keys_file=str(tmp_path / "keys"))
-    asking(app).get("/v1/examples", headers={"Authorization": f"Bearer {KEY}"})
+    app = fake_app(keys_file=str(tmp_path / "keys"))
+    local_client(app).get("/v1/examples", headers={"Authorization": f"Bearer {KEY}"})
     for host in ("192.0.2.77", "192.0.2.77", "192.0.2.78"):
-        asking(app, client=(host, 1)).get("/healthz")
+        local_client(app, client=(host, 1)).get("/healthz")
     clients = [line["client"] for line in lines]
     assert clients[0] == "key ann"
     assert clients[1] == clients[2] != clients[3] and clients[1].startswith("address ")
     assert "192.0.2" not in json.dumps(lines) and KEY not in json.dumps(lines)
 
 
-def add_noting(app):
+def with_logging_route(app):
     from fastapi import Request
 
-    @app.get("/noting")
-    async def noting(request: Request) -> dict:
+    @app.get("/logging")
+    async def log_fields(request: Request) -> dict:
         request.state.log |= {"systems": ["live"], "k": 6, "num_results": 5, "queries": ["red boat"]}
         return {}
 
@@ -71,35 +73,39 @@ def add_noting(app):
 
 
 @pytest.mark.parametrize("log_queries", [False, True])
-def test_routes_add_fields_and_words_are_written_only_where_asked_for(lines, log_queries):
-    asking(add_noting(made_app(log_queries=log_queries))).get("/noting")
+def test_routes_add_fields_and_queries_are_logged_only_if_configured(lines, log_queries):
+    local_client(with_logging_route(fake_app(log_queries=log_queries))).get("/logging")
     (line,) = lines
     assert (line["systems"], line["k"], line["num_results"]) == (["live"], 6, 5)
     assert line.get("queries") == (["red boat"] if log_queries else None)
 
 
-def test_a_mistake_of_ours_is_a_line_with_its_stack_and_an_answer_without(lines):
-    answer = asking(made_app()).post("/v1/search", json={"query": "break"}, headers={"X-Request-ID": "r-2"})
+def test_unexpected_exception_is_logged_with_its_stack_and_answered_without_it(lines):
+    answer = local_client(fake_app()).post(
+        "/v1/search", json={"query": "break"}, headers={"X-Request-ID": "r-2"}
+    )
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
-    assert "mistake of ours" not in answer.text
+    assert "unexpected exception" not in answer.text
     error, request = lines
-    assert error["level"] == "ERROR" and "ZeroDivisionError: a mistake of ours" in error["stack"]
+    assert error["level"] == "ERROR" and "ZeroDivisionError: an unexpected exception" in error["stack"]
     assert (error["request_id"], error["path"]) == ("r-2", "/v1/search")
     assert (request["status"], request["request_id"]) == (500, "r-2")
 
 
-def test_requests_at_once_keep_their_own_ids(lines):
-    app = made_app()
+def test_concurrent_requests_keep_their_own_ids(lines):
+    app = fake_app()
     threads = [
-        threading.Thread(target=lambda n=n: asking(app).get("/healthz", headers={"X-Request-ID": f"r{n}"}))
+        threading.Thread(
+            target=lambda n=n: local_client(app).get("/healthz", headers={"X-Request-ID": f"r{n}"})
+        )
         for n in range(8)
     ]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    assert sorted(line["request_id"] for line in lines) == [f"r{n}" for n in range(8)]
+    assert sorted(line["request_id"] for line in lines) == [f"r{number}" for number in range(8)]
 
 
-def test_configured_lines_go_to_stderr_once_and_as_json():
+def test_log_lines_go_to_stderr_once_and_as_json():
     code = (
         "import logging; from serve_app.http import logs; logs.configure(); logs.configure();"
         "logging.getLogger('kallos.access').info('one', extra={'k': 3});"
@@ -111,7 +117,7 @@ def test_configured_lines_go_to_stderr_once_and_as_json():
     assert two["message"] == "two\nlines 5" and done.stdout == ""
 
 
-def test_a_service_is_asked_once_though_its_request_is_logged(lines):
-    service = MadeService()
-    asking(made_app(service)).post("/v1/search", json={"query": "a"})
-    assert len(service.asked) == len(lines) == 1
+def test_logging_does_not_repeat_the_search(lines):
+    service = FakeService()
+    local_client(fake_app(service)).post("/v1/search", json={"query": "a"})
+    assert len(service.searches) == len(lines) == 1

@@ -1,4 +1,4 @@
-"""The batcher: who waits together is answered together, alone at once, and each gets its own answer."""
+"""The batcher: concurrent requests share a batch, a lone one starts at once, each gets its own result."""
 
 import asyncio
 import threading
@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from serve_app.search.batching import Batcher
+from serve_app.batching import Batcher
 
 
 class Doubler:
-    """Doubles numbers; notes each batch's size; waits for `gate` so that a test can let requests pile up."""
+    """Doubles numbers and records batch sizes. It blocks on `gate`, so that a test can let requests queue."""
 
     def __init__(self):
         self.sizes, self.gate = [], threading.Event()
@@ -23,13 +23,13 @@ class Doubler:
         return [2 * item for item in items]
 
 
-def test_what_piles_up_behind_a_running_batch_is_the_next_batch():
+def test_requests_that_queue_behind_a_running_batch_form_the_next_batch():
     call = Doubler()
 
     async def run():
         batcher = Batcher(call, max_batch_size=4)
         tasks = [asyncio.create_task(batcher(0))]
-        await asyncio.sleep(0.05)  # the first one runs alone
+        await asyncio.sleep(0.05)  # the first request runs alone
         tasks += [asyncio.create_task(batcher(number)) for number in range(1, 8)]
         await asyncio.sleep(0.05)
         call.gate.set()
@@ -39,7 +39,7 @@ def test_what_piles_up_behind_a_running_batch_is_the_next_batch():
     assert call.sizes == [1, 4, 3]
 
 
-def test_a_lone_request_does_not_wait():
+def test_lone_request_does_not_wait():
     call = Doubler()
     call.gate.set()
 
@@ -54,23 +54,23 @@ def test_a_lone_request_does_not_wait():
     assert asyncio.run(run()) < 0.02
 
 
-def test_wait_s_fills_a_batch():
+def test_incomplete_batch_waits_wait_s_for_more_requests():
     call = Doubler()
     call.gate.set()
 
-    async def late(batcher, number):
+    async def delayed(batcher, number):
         await asyncio.sleep(0.02)
         return await batcher(number)
 
     async def run():
         batcher = Batcher(call, max_batch_size=8, wait_s=0.2)
-        return await asyncio.gather(batcher(1), late(batcher, 2))
+        return await asyncio.gather(batcher(1), delayed(batcher, 2))
 
     assert asyncio.run(run()) == [2, 4]
     assert call.sizes == [2]
 
 
-def test_an_error_reaches_its_batch_and_the_next_batch_runs():
+def test_exception_reaches_every_request_of_its_batch_and_the_next_batch_runs():
     call = Doubler()
     call.gate.set()
 
@@ -83,19 +83,19 @@ def test_an_error_reaches_its_batch_and_the_next_batch_runs():
     assert asyncio.run(run()) == 6
 
 
-def test_a_client_that_hung_up_costs_no_work():
+def test_cancelled_request_is_not_computed():
     call = Doubler()
 
     async def run():
         batcher = Batcher(call, max_batch_size=8)
         first = asyncio.create_task(batcher(1))
         await asyncio.sleep(0.05)
-        gone, stays = asyncio.create_task(batcher(2)), asyncio.create_task(batcher(3))
+        cancelled, other = asyncio.create_task(batcher(2)), asyncio.create_task(batcher(3))
         await asyncio.sleep(0.01)
-        gone.cancel()
+        cancelled.cancel()
         await asyncio.sleep(0)
         call.gate.set()
-        return await first, await stays
+        return await first, await other
 
     assert asyncio.run(run()) == (2, 6)
     assert call.sizes == [1, 1]

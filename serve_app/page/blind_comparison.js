@@ -1,8 +1,8 @@
 // The blind comparison: two answers without names, three questions, and the next query.
 
 import { feedback, server } from "./api.js";
-import { asked, change } from "./asked.js";
-import { columns } from "./columns.js";
+import { asked, change } from "./search_state.js";
+import { columns } from "./result_columns.js";
 import { byId, onToggle, showPressed, toast } from "./dom.js";
 
 const QUESTIONS = ["accuracy", "aesthetics", "diversity"];

@@ -1,8 +1,8 @@
 // Everything by keyboard.
 
-import * as blind from "./blind.js";
+import * as blind from "./blind_comparison.js";
 import { byId } from "./dom.js";
-import * as prefer from "./prefer.js";
+import * as prefer from "./image_comparison.js";
 import * as viewer from "./viewer.js";
 
 // A button that is hidden stands for something that does not go now.

@@ -1,7 +1,7 @@
 // "This one is better": than which other image of the same answer, a second choice tells.
 
 import { feedback } from "./api.js";
-import { columns } from "./columns.js";
+import { columns } from "./result_columns.js";
 import { byId, toast } from "./dom.js";
 
 let better = null; // {column, place} while the other image is being chosen

@@ -1,4 +1,4 @@
-"""A small service in memory behind the real routes: what the endpoint's tests talk to without any model."""
+"""A fake search service behind the real routes, so that tests of the endpoint need no model."""
 
 import hashlib
 import socket
@@ -15,25 +15,25 @@ from starlette.testclient import TestClient
 
 from cluster.profile import Serve
 from cluster.tables import EncoderRecord
+from serve_app.errors import ApiError
 from serve_app.http.api import make_api
-from serve_app.http.errors import ApiError
-from serve_app.http.models import FeedbackResponse, Heatmap
-from serve_app.search.service import Found
+from serve_app.models import FeedbackResponse, Heatmap
+from serve_app.search.service import SearchAnswer
 
-IMAGE_IDS = [hashlib.sha256(f"image {number}".encode()).hexdigest() for number in range(30)]
-JPEG = b"\xff\xd8\xff\xe0 not much of a picture"
+IMAGE_IDS = [hashlib.sha256(f"image {index}".encode()).hexdigest() for index in range(30)]
+JPEG = b"\xff\xd8\xff\xe0 not a real picture"
 
 
 @dataclass
-class MadeService:
-    """Finds the images in their order; `asked` holds every search with its client, `told` who gave feedback
-    from where.
+class FakeService:
+    """Returns `IMAGE_IDS` in order for every search.
+
+    `searches` records each request with its client, `feedback_senders` the client and group of each event.
     """
 
     examples: list[str] = field(default_factory=lambda: ["a red boat"])
-    asked: list = field(default_factory=list)
-    told: list = field(default_factory=list)
-    fault_told: str = ""
+    searches: list = field(default_factory=list)
+    feedback_senders: list = field(default_factory=list)
     tastes: list[dict] = field(
         default_factory=lambda: [{"name": "brightness", "less": "darker", "more": "brighter"}]
     )
@@ -44,37 +44,46 @@ class MadeService:
         self.systems = {"live": system, "baseline": system}
         self.system_names = tuple(self.systems)
 
-    def fault(self):
-        return self.fault_told
+    def unready_reason(self):
+        return ""
 
     async def search(self, request, client):
-        self.asked.append((request, client))
+        self.searches.append((request, client))
         if request.query == "break":
-            raise ZeroDivisionError("a mistake of ours")
+            raise ZeroDivisionError("an unexpected exception")
         start = int(request.cursor) if request.cursor.isdecimal() and len(request.cursor) < 5 else 0
-        ids = IMAGE_IDS[start : start + request.k]
+        page = enumerate(IMAGE_IDS[start : start + request.k], start=start)
         rows = [
-            {"image_id": one, "score": 1 - (start + place) / 100, "caption": f"picture {start + place}",
+            {"image_id": image_id, "score": 1 - index / 100, "caption": f"picture {index}",
              "width_px": 64, "height_px": 48}
-            for place, one in enumerate(ids)
+            for index, image_id in page
         ]  # fmt: skip
-        following = str(start + request.k) if start + request.k < len(IMAGE_IDS) else ""
-        return Found("search-1", request.query, "", request.system, "e" * 16, rows, following, {"total": 1.5})
+        end = start + request.k
+        return SearchAnswer(
+            search_id="search-1",
+            query=request.query,
+            rephrased="",
+            system=request.system,
+            encoder="e" * 16,
+            rows=rows,
+            next=str(end) if end < len(IMAGE_IDS) else "",
+            timings_ms={"total": 1.5},
+        )
 
     def preview(self, image_id):
         if image_id not in IMAGE_IDS:
             raise KeyError(image_id)
         return JPEG
 
-    def why(self, image_id, text, system):
+    def heatmap(self, image_id, text, system):
         if image_id not in IMAGE_IDS:
             raise KeyError(image_id)
         if system not in self.systems:
             raise ApiError(422, "unknown_system", "There is no such system.", "system")
         return Heatmap(encoder="e" * 16, values=[[0.1, 0.2], [0.3, 0.4]])
 
-    async def feedback(self, event, client, origin):
-        self.told.append((client, origin))
+    async def feedback(self, event, client, group):
+        self.feedback_senders.append((client, group))
         return FeedbackResponse(event_id="event-1", new=True, num_preferences=2)
 
     def delete(self, image_id):
@@ -83,19 +92,19 @@ class MadeService:
         return 3
 
 
-def made_app(service=None, **settings):
-    """The ASGI app over a made service, with these settings of the profile's `serve`."""
-    return make_api(service or MadeService(), Serve(**settings))
+def fake_app(service=None, **settings):
+    """The ASGI app over a fake service, with these settings of the profile's `serve`."""
+    return make_api(service or FakeService(), Serve(**settings))
 
 
-def asking(app, **options: Any) -> TestClient:
-    """A client of the app on this machine: without keys no other host is answered."""
+def local_client(app, **options: Any) -> TestClient:
+    """A test client of the app that names localhost as its host, as a server without keys requires."""
     return TestClient(app, base_url="http://localhost", raise_server_exceptions=False, **options)
 
 
 @contextmanager
-def listening(app) -> Iterator[str]:
-    """The app behind a real HTTP server at a free port of 127.0.0.1, in a thread; gives its address."""
+def http_server(app) -> Iterator[str]:
+    """Serve the app over real HTTP on a free port of 127.0.0.1, in a thread; yields its address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))

@@ -1,0 +1,304 @@
+"""Request and response bodies of the endpoint, as OpenAPI documents them."""
+
+import datetime
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+MAX_QUERY_CHARS = 500
+MAX_SEARCHES = 16
+MAX_NEGATIVES = 8
+MAX_NAMES = 32
+DEFAULT_K = 12
+MAX_CANDIDATES = 500
+FIRST_YEAR, LAST_YEAR = 1001, 9998
+
+ImageId = Annotated[
+    str, Field(pattern="^[0-9a-f]{64}$", description="sha256 of the file's bytes, 64 hex characters")
+]
+Words = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Side = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def _refuse_number(value: Any) -> Any:
+    """pydantic would read a number as Unix time, which OpenAPI's `date-time` does not allow."""
+    if isinstance(value, int | float):
+        raise PydanticKnownError("string_type")
+    return value
+
+
+def _check_year(value: datetime.datetime) -> datetime.datetime:
+    """The year must have four digits in every time zone: Python ends at 9999, and SQL cannot read 999."""
+    if not FIRST_YEAR <= value.year <= LAST_YEAR:
+        years = {"first": FIRST_YEAR, "last": LAST_YEAR}
+        raise PydanticCustomError("year", "not in the years {first} to {last}", years)
+    return value
+
+
+Moment = Annotated[
+    datetime.datetime, BeforeValidator(_refuse_number), AfterValidator(_check_year), Field(strict=False)
+]
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and which field caused it."""
+
+    code: str = Field(description="a stable name for programs, such as `empty_query`")
+    message: str = Field(description="one sentence for people")
+    field: str = Field(description="the field of the request at fault, empty if there is none")
+
+
+class ErrorBody(BaseModel):
+    """The body of every response whose status is 400 or above."""
+
+    error: ErrorDetail
+
+
+class RequestBody(BaseModel):
+    """A request body: unknown fields are refused and nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _requires(name: str, **rule: Any) -> dict[str, Any]:
+    """JSON Schema: the field is present, not null, and follows the rule."""
+    return {"required": [name], "properties": {name: rule}}
+
+
+class ImageInput(RequestBody):
+    """An image to search with: exactly one of the three fields."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [_requires(name, type="string") for name in ("image_id", "data", "url")]}
+    )
+
+    image_id: ImageId | None = Field(None, description="an image in the store")
+    data: str | None = Field(None, description="the bytes of an image file, base64")
+    url: str | None = Field(None, max_length=2000, description="public URL, fetched if the server allows it")
+
+    @model_validator(mode="after")
+    def _check_one_given(self) -> "ImageInput":
+        if sum(value is not None for value in (self.image_id, self.data, self.url)) != 1:
+            raise PydanticCustomError("one_image", "not exactly one image")
+        return self
+
+
+class Filters(RequestBody):
+    """Conditions that every result meets. A missing field sets no condition."""
+
+    tags_all: list[Name] = Field([], max_length=MAX_NAMES, description="has all of these tags")
+    tags_any: list[Name] = Field([], max_length=MAX_NAMES, description="has at least one of these tags")
+    tags_none: list[Name] = Field([], max_length=MAX_NAMES, description="has none of these tags")
+    sources: list[Name] = Field([], max_length=MAX_NAMES, description="comes from one of these sources")
+    min_width_px: Side | None = Field(None, description="least width of the original, pixels")
+    max_width_px: Side | None = Field(None, description="greatest width of the original, pixels")
+    min_height_px: Side | None = Field(None, description="least height of the original, pixels")
+    max_height_px: Side | None = Field(None, description="greatest height of the original, pixels")
+    added_from: Moment | None = Field(None, description="added at this time or later")
+    added_before: Moment | None = Field(None, description="added before this time")
+    min_aesthetic: float | None = Field(None, ge=0, le=1, description="least aesthetic score, 0 to 1")
+
+
+class Diversity(RequestBody):
+    """Results that differ from each other, by maximal marginal relevance (Carbonell and Goldstein 1998)."""
+
+    weight: float = Field(0.3, ge=0, le=1, description="0 = relevance alone, 1 = difference alone")
+    num_candidates: int = Field(
+        100, ge=1, le=MAX_CANDIDATES, description="how many nearest images to choose from"
+    )
+
+
+class BaseSearchRequest(RequestBody):
+    """A search. `search_request` narrows `k` and `system` to what a server offers."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [_requires("query", pattern=r"\S"), _requires("image", type="object")]}
+    )
+
+    query: str = Field(
+        "",
+        max_length=MAX_QUERY_CHARS,
+        description="what to look for, in words; may be empty if there is an image",
+        examples=["red sailboat at sunset"],
+    )
+    image: ImageInput | None = Field(None, description="an image to look for, alone or with words")
+    image_weight: float = Field(0.5, ge=0, le=1, description="share of the image against the words, 0 to 1")
+    negatives: list[Words] = Field(
+        [], max_length=MAX_NEGATIVES, description="what not to show, in words", examples=[["people"]]
+    )
+    negative_weight: float = Field(0.5, ge=0, le=1, description="how strongly to avoid the negatives, 0 to 1")
+    tastes: dict[Name, Annotated[float, Field(ge=-1, le=1)]] = Field(
+        {}, max_length=MAX_NAMES, description="how far to shift along each taste of /v1/tastes, -1 to 1"
+    )
+    filters: Filters = Field(Filters(), description="conditions that every result meets")
+    diversity: Diversity | None = Field(None, description="prefer results that differ from each other")
+    cursor: str = Field(
+        "", max_length=1000, description="`next` of the previous page, empty = the first page"
+    )
+    k: int = Field(DEFAULT_K, ge=1)
+    system: str = "live"
+
+    @model_validator(mode="after")
+    def _check_not_empty(self) -> "BaseSearchRequest":
+        self.query = self.query.strip()
+        if not self.query and self.image is None:
+            raise PydanticCustomError("empty_query", "neither query nor image")
+        return self
+
+
+def search_request(systems: Sequence[str], max_k: int) -> type[BaseSearchRequest]:
+    """The request model of a server: its systems, the default first, and at most `max_k` results."""
+    k = Field(min(DEFAULT_K, max_k), ge=1, le=max_k, description="how many images to return")
+    system = Field(systems[0], description="which system answers")
+    return create_model(
+        "SearchRequest", __base__=BaseSearchRequest, k=(int, k), system=(Literal[tuple(systems)], system)
+    )
+
+
+def search_body(request: type[BaseSearchRequest]) -> Any:
+    """The body of /v1/search: one search, or several under `searches`."""
+    searches = Field(min_length=1, max_length=MAX_SEARCHES, description="several searches, run together")
+    many = create_model("SearchesRequest", __base__=RequestBody, searches=(list[request], searches))
+    return Annotated[
+        Annotated[request, Tag("one")] | Annotated[many, Tag("many")],
+        Discriminator(lambda body: "many" if isinstance(body, dict) and "searches" in body else "one"),
+    ]
+
+
+class SearchResult(BaseModel):
+    """One result: an image with its score."""
+
+    image_id: str = Field(description="sha256 of the image file's bytes, 64 hex characters")
+    score: float = Field(
+        description="cosine similarity of query and image, -1 to 1; from the teacher, beauty from 1 to 5"
+    )
+    caption: str = Field(description="the image's caption, may be empty")
+    preview_url: str = Field(description="path of a JPEG whose longer side is at most 256 px")
+    width_px: int = Field(description="width of the original, pixels")
+    height_px: int = Field(description="height of the original, pixels")
+
+
+class SearchResponse(BaseModel):
+    """The answer to one search."""
+
+    search_id: str = Field(description="identifies this answer in /v1/feedback; signed, valid for a day")
+    query: str = Field(description="the query, without surrounding spaces")
+    rephrased: str = Field(description="the rephrased query of the teacher, empty for other systems")
+    system: str = Field(description="the system that answered; `candidate` if an experiment assigned it")
+    encoder: str = Field(description="fingerprint of its encoder, 16 hex characters")
+    results: list[SearchResult] = Field(description="best first, at most `k`")
+    next: str = Field(description="cursor of the next page, empty after the last")
+    timings_ms: dict[str, float] = Field(
+        description="milliseconds of each step that ran (image, encode, search, diversify, rephrase, judge), "
+        "and their total"
+    )
+
+
+class SearchesResponse(BaseModel):
+    """The answers to several searches, in the order of the searches."""
+
+    answers: list[SearchResponse]
+
+
+class SystemHealth(BaseModel):
+    """One system that can be searched."""
+
+    encoder: str = Field(description="fingerprint of its encoder")
+    parent: str = Field(description="fingerprint of its parent, empty if it has none")
+    num_rows: int | None = Field(description="images in its index, null if the store does not respond")
+    recall_at_10: float | None = Field(description="recall@10 against exact search, null if not measured")
+
+
+class Health(BaseModel):
+    """The process is running; its systems and limits."""
+
+    status: Literal["ok"] = "ok"
+    systems: dict[str, SystemHealth]
+    max_k: int = Field(description="largest `k` of a search")
+    max_upload_bytes: int = Field(description="largest image file in a request, bytes")
+    url_images: bool = Field(description="whether a search may name an image by its URL")
+    keys_required: bool = Field(description="whether requests need `Authorization: Bearer <key>`")
+
+
+class Ready(BaseModel):
+    """The server can answer searches now."""
+
+    status: Literal["ready"] = "ready"
+
+
+class Examples(BaseModel):
+    """Example queries for the indexed images."""
+
+    queries: list[str]
+
+
+class Taste(BaseModel):
+    """A direction in which results can be shifted."""
+
+    name: str = Field(description="its key in the `tastes` of a search")
+    less: str = Field(description="what -1 shifts towards", examples=["darker"])
+    more: str = Field(description="what 1 shifts towards", examples=["brighter"])
+
+
+class Tastes(BaseModel):
+    """The tastes of the default system, fitted to the images in its index."""
+
+    tastes: list[Taste]
+
+
+class Heatmap(BaseModel):
+    """How similar each part of an image is to a query."""
+
+    encoder: str = Field(description="fingerprint of the encoder")
+    values: list[list[float]] = Field(
+        description="cosine of the query and each part of the preview, rows from top to bottom"
+    )
+
+
+class FeedbackRequest(RequestBody):
+    """What a person chose in one or two answers.
+
+    `click`: opened `image_id`. `prefer`: finds `image_id` better than `over`. `blind`: compared two answers
+    without knowing their systems; each verdict names the better answer.
+    """
+
+    kind: Literal["click", "prefer", "blind"]
+    search_id: str = Field(max_length=4000, description="`search_id` of the answer (blind: of answer a)")
+    results: list[ImageId] = Field(
+        min_length=1, max_length=1000, description="all image_ids of that answer, in order"
+    )
+    image_id: ImageId | None = Field(None, description="click, prefer: the chosen image")
+    over: ImageId | None = Field(None, description="prefer: the less good image of the same answer")
+    other_search_id: str = Field("", max_length=4000, description="blind: `search_id` of answer b")
+    other_results: list[ImageId] = Field([], max_length=1000, description="blind: image_ids of answer b")
+    accuracy: Literal["a", "b", "tie"] | None = Field(None, description="blind: which fits the query better")
+    aesthetics: Literal["a", "b", "tie"] | None = Field(None, description="blind: which is more beautiful")
+    diversity: Literal["a", "b", "tie"] | None = Field(None, description="blind: which is more varied")
+
+
+class FeedbackResponse(BaseModel):
+    """The feedback has been written to disk."""
+
+    event_id: str = Field(description="id of the event; repeating an event gives the same id")
+    new: bool = Field(description="false if the event was known already and nothing was added")
+    num_preferences: int = Field(description="number of preferences that were added")
+
+
+class Deleted(BaseModel):
+    """The image has been removed from every table and every index."""
+
+    image_id: str
+    num_rows: int = Field(description="number of rows removed, over all tables")

@@ -1,0 +1,198 @@
+"""The search service over fake systems: which system answers, what is counted, where paging ends."""
+
+import asyncio
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from fake_service import FakeService, fake_app, local_client
+
+from cluster.profile import Serve
+from serve_app.errors import ApiError
+from serve_app.feedback.signed_ids import SignedIds
+from serve_app.models import search_request
+from serve_app.search import paging
+from serve_app.search.batched_search import ResultPage
+from serve_app.search.service import Service
+from serve_app.search.teacher import TEACHER
+
+VERSION = 4
+Request = search_request(["live", "baseline", TEACHER], 50)
+
+
+class FakeSystems:
+    """Systems by alias, each with an encoder of its own unless `encoders` says otherwise."""
+
+    required = ("live", "baseline")
+    names = ("live", "baseline", "candidate")
+
+    def __init__(self, **encoders: str) -> None:
+        encoders = encoders or {name: name for name in self.names}
+        by_encoder = {encoder: fake_system(encoder) for encoder in encoders.values()}
+        self.by_alias = {alias: by_encoder[encoder] for alias, encoder in encoders.items()}
+
+    def get(self, alias):
+        return self.by_alias[alias]
+
+    def by_encoder(self, fingerprint):
+        return next((one for one in self.by_alias.values() if one.fingerprint == fingerprint), None)
+
+
+def fake_system(fingerprint: str) -> SimpleNamespace:
+    """A system with endless results: the image at each rank is named after the rank."""
+
+    async def encode_text(text):
+        if text == "break":
+            raise ApiError(422, "broken", "Made to fail.")
+        return np.ones(2, np.float32)
+
+    async def search(item):
+        _, options = item
+        ranks = range(options.offset, options.offset + options.k)
+        vector = np.ones(2, np.float32)
+        rows = [{"image_id": str(rank), "score": 0.5, "vector": vector} for rank in ranks]
+        return ResultPage(rows, VERSION)
+
+    encoder = SimpleNamespace(dim=2)
+    return SimpleNamespace(
+        fingerprint=fingerprint, encoder=encoder, encode_text=encode_text, search=search, axes={}
+    )
+
+
+@dataclass
+class FakeMetrics:
+    """Records what is metrics."""
+
+    searches: list[str] = field(default_factory=list)
+    arms: list[str] = field(default_factory=list)
+
+    def observe(self, *args):
+        pass
+
+    def search(self, name):
+        self.searches.append(name)
+
+    def experiment(self, arm):
+        self.arms.append(arm)
+
+
+@pytest.fixture
+def metrics():
+    return FakeMetrics()
+
+
+def service(metrics: FakeMetrics, systems: FakeSystems | None = None, **settings) -> Service:
+    store = SimpleNamespace(open=lambda name: None)
+    tickets = SignedIds(b"secret")
+    return Service(
+        store, systems or FakeSystems(), Serve(**settings), metrics, signed_ids=tickets, examples=["a"]
+    )
+
+
+def ask(searched: Service, **fields):
+    return asyncio.run(searched.search(Request(**{"query": "a boat", "k": 5} | fields), "ada"))
+
+
+def cursor(offset: int = 5, encoder: str = "live", **fields) -> str:
+    digest = paging.digest(Request(**{"query": "a boat"} | fields))
+    return paging.Cursor(encoder=encoder, version=VERSION, offset=offset, search=digest).encode()
+
+
+def test_next_page_searches_the_version_of_the_first(metrics):
+    searched = service(metrics)
+    first = ask(searched)
+    expected = paging.Cursor.model_validate(
+        {"encoder": "live", "version": VERSION, "offset": 5, "search": paging.digest(Request(query="a boat"))}
+    )
+    assert first.next == expected.encode()
+    assert [row["image_id"] for row in ask(searched, cursor=first.next).rows] == list("56789")
+
+
+@pytest.mark.parametrize(
+    ("offset", "has_next"),
+    [(paging.MAX_OFFSET - 5, True), (paging.MAX_OFFSET - 4, False), (paging.MAX_OFFSET, False)],
+)
+def test_paging_ends_at_the_largest_offset(metrics, offset, has_next):
+    answer = ask(service(metrics), cursor=cursor(offset))
+    assert len(answer.rows) == 5 and bool(answer.next) == has_next
+
+
+def test_forged_cursor_beyond_the_largest_offset_is_refused():
+    forged = paging.Cursor.model_construct(
+        encoder="live", version=1, offset=paging.MAX_OFFSET + 1, search="0"
+    )
+    with pytest.raises(ApiError) as refusal:
+        paging.read(Request(query="a boat", cursor=forged.encode()))
+    assert refusal.value.code == "bad_cursor"
+
+
+def diverse(searched: Service, **fields):
+    return ask(searched, diversity={"weight": 0.0, "num_candidates": 7}, **fields)
+
+
+def test_diverse_pages_choose_from_the_candidates_of_the_first_page_for_any_k(metrics):
+    searched = service(metrics)
+    first = diverse(searched, k=3)
+    second = diverse(searched, k=20, cursor=first.next)
+    assert [row["image_id"] for row in (*first.rows, *second.rows)] == list("0123456")
+    assert second.next == ""
+    wide = diverse(searched, k=12)
+    assert len(wide.rows) == 12 and wide.next == ""
+
+
+def test_forged_cursor_gets_no_more_candidates_than_a_first_page(metrics):
+    searched = service(metrics, max_k=9)
+    request = Request(query="a boat", diversity={"weight": 0.0, "num_candidates": 7})
+    cursor_fields = {"encoder": "live", "version": VERSION, "offset": 0, "search": paging.digest(request)}
+    forged = paging.Cursor(**cursor_fields, num_candidates=10**9).encode()
+    assert len(diverse(searched, k=50, cursor=forged).rows) == 9
+
+
+def test_only_answered_searches_are_counted(metrics):
+    with pytest.raises(ApiError):
+        ask(service(metrics), query="break")
+    assert metrics.searches == []
+    assert ask(service(metrics), system="baseline").system == "baseline"
+    assert metrics.searches == ["baseline"]
+
+
+def test_next_page_stays_in_the_arm_of_the_first_and_is_not_assigned_again(metrics):
+    first = ask(service(metrics, experiment_share=1.0))
+    assert (first.system, first.encoder, metrics.arms) == ("candidate", "candidate", ["candidate"])
+    for share in (1.0, 0.0):  # the experiment may have ended between the pages
+        second = ask(service(metrics, experiment_share=share), cursor=first.next)
+        assert (second.system, second.encoder) == ("candidate", "candidate")
+    assert metrics.arms == ["candidate"] and metrics.searches == ["candidate"] * 3
+
+
+def test_page_keeps_the_requested_alias_if_several_name_its_encoder(metrics):
+    searched = service(metrics, FakeSystems(live="one", baseline="one"))
+    for name in ("live", "baseline"):
+        assert ask(searched, system=name, cursor=cursor(encoder="one", system=name)).system == name
+
+
+def test_page_of_a_closed_encoder_is_refused(metrics):
+    with pytest.raises(ApiError) as refusal:
+        ask(service(metrics), cursor=cursor(encoder="another"))
+    assert (refusal.value.status_code, refusal.value.code) == (410, "page_expired")
+
+
+class UnreachableSystem:
+    """A system whose store does not respond."""
+
+    record = SimpleNamespace(encoder="e" * 16, parent="")
+    recall_at_10 = None
+
+    @property
+    def num_rows(self):
+        raise OSError("no such bucket")
+
+
+def test_healthz_is_200_while_the_store_does_not_respond():
+    fake = FakeService()
+    fake.systems = {**fake.systems, "live": UnreachableSystem()}
+    answer = local_client(fake_app(fake)).get("/healthz")
+    assert answer.status_code == 200
+    counts = {name: health["num_rows"] for name, health in answer.json()["systems"].items()}
+    assert counts == {"live": None, "baseline": 30}
