@@ -1,8 +1,8 @@
-"""What one step of alignment sees: which queries and caption pairs, and how their tensors lie together.
+"""The training corpus, the schedule of its batches, and the arrays of one batch.
 
-Pure functions over Arrow tables and numpy arrays: no Ray, no model. A step is made of equal batches, and a
-batch is what one forward pass holds. Batches are drawn without knowing how many workers there are, so two
-workers with a batch each make the same step as one worker that adds up the gradients of two.
+Pure functions over Arrow tables and numpy arrays: no Ray, no model. A batch is one forward pass; an optimiser
+step takes a fixed number of batches. The schedule does not depend on the number of workers: two workers with
+one batch each make the same step as one worker that accumulates the gradients of two.
 """
 
 from dataclasses import dataclass
@@ -12,20 +12,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cluster.errors import UserError
+from cluster.profile import Align
 from cluster.schemas import HUMAN, near_ties
 
-QUERIES, CAPTIONS = 0, 1  # streams of the seeded generator
+# Each use of the seed has a random stream of its own.
+QUERY_STREAM, CAPTION_STREAM, GUARD_STREAM = range(3)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What one alignment learns from. Arrow memory: Ray's processes share it without copying.
+    """The data of one alignment, in Arrow memory that Ray's processes share without copying.
 
-    `queries` has a row per query: `query`, and for its pairs, lists of equal length, `winner` and `loser`
+    `queries` has a row per query: `query`, and for its pairs lists of equal length: `winner` and `loser`
     (int32 rows of `image_ids`), `p_winner` (float32, the probability that the winner is better), `weight`
     (float32 > 0), `winner_reference` and `loser_reference` (float32 scores of the reference, divided by tau).
-    `captions` has a row per caption pair: `image` (int32 row of `image_ids`) and `caption`; `guard`, of the
-    same columns, has the pairs that are held out. `image_ids` are the distinct images of all three.
+    `captions` has a row per caption pair: `image` (int32 row of `image_ids`) and `caption`. `guard` has the
+    held-out caption pairs, in the same columns. `image_ids` are the distinct images of all three.
     """
 
     queries: pa.Table
@@ -35,18 +38,18 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Which queries and caption pairs are in which batch of which epoch, the same for any number of workers.
+class BatchSchedule:
+    """The queries and caption pairs of every batch of every epoch, the same for any number of workers.
 
-    Every epoch shuffles anew from (seed, epoch). The last step is filled up from the epoch's first queries,
-    so that every step is whole.
+    Each epoch is shuffled with (seed, epoch). The last step is filled up with the epoch's first queries, so
+    that all steps have the same size.
     """
 
     num_queries: int
     num_captions: int
     queries_per_batch: int
     caption_batch_size: int  # 0 = no caption pairs
-    batches_per_step: int  # over all workers together
+    batches_per_step: int  # of all workers together
     seed: int
 
     @property
@@ -56,51 +59,60 @@ class Schedule:
 
     @property
     def num_batches(self) -> int:
-        """Batches of an epoch, those of the first step first."""
+        """Batches of an epoch, in the order of its steps."""
         return self.num_steps * self.batches_per_step
 
     def queries(self, epoch: int) -> np.ndarray:
         """Rows of `Corpus.queries`, int [num_batches, queries_per_batch]."""
-        return self._draw(QUERIES, epoch, self.num_queries, self.queries_per_batch)
+        return self._draw(QUERY_STREAM, epoch, self.num_queries, self.queries_per_batch)
 
     def captions(self, epoch: int) -> np.ndarray:
         """Rows of `Corpus.captions`, int [num_batches, caption_batch_size]."""
-        return self._draw(CAPTIONS, epoch, self.num_captions, self.caption_batch_size)
+        return self._draw(CAPTION_STREAM, epoch, self.num_captions, self.caption_batch_size)
 
     def _draw(self, stream: int, epoch: int, num_rows: int, batch_size: int) -> np.ndarray:
         order = np.random.default_rng([self.seed, stream, epoch]).permutation(num_rows)
         return np.resize(order, (self.num_batches, batch_size))
 
 
-def weigh_pairs(
-    pairs: pa.Table, *, near_tie_weight: float, inconsistent_weight: float, human_weight: float
-) -> pa.Table:
-    """Preference rows with `p_winner`, `consistent` and `source` -> those that weigh anything, with `weight`.
+def weigh_pairs(pairs: pa.Table, settings: Align) -> pa.Table:
+    """Preference rows (`p_winner`, `consistent`, `source`) -> those of positive weight, with `weight`.
 
-    `weight` (float32, > 0) is 1, times `near_tie_weight` for a near tie, times `inconsistent_weight` where
-    the judge, asked in both orders, contradicted itself, times `human_weight` where a person chose.
+    `weight` (float32) is 1, times `near_tie_weight` for a near tie, times `inconsistent_weight` if the judge
+    contradicted itself when the order of the images was swapped, times `human_weight` if a person chose.
+    Raises UserError when no pair has a positive weight.
     """
     near = near_ties(pairs["p_winner"].to_numpy())
     consistent = pairs["consistent"].to_numpy()
-    human = pc.equal(pairs["source"], HUMAN).to_numpy()
-    weight = np.where(near, near_tie_weight, 1.0) * np.where(consistent, 1.0, inconsistent_weight)
-    weight *= np.where(human, human_weight, 1.0)
+    human = pc.equal(pairs["source"], pa.scalar(HUMAN)).to_numpy()
+    weight = np.where(near, settings.near_tie_weight, 1.0)
+    weight *= np.where(consistent, 1.0, settings.inconsistent_weight)
+    weight *= np.where(human, settings.human_weight, 1.0)
+    if not (weight > 0).any():
+        raise UserError(
+            f"All {pairs.num_rows} preferences have weight 0: they are near ties, inconsistent or people's, "
+            f"and align.near_tie_weight is {settings.near_tie_weight:g}, align.inconsistent_weight "
+            f"{settings.inconsistent_weight:g}, align.human_weight {settings.human_weight:g}: raise these "
+            "weights, or label with another judge."
+        )
     return pairs.append_column("weight", pa.array(weight.astype(np.float32))).filter(pa.array(weight > 0))
 
 
 def group_pairs(pairs: pa.Table, *, max_pairs_per_query: int, seed: int) -> pa.Table:
     """Rows of `query`, `winner`, `loser`, `p_winner` and `weight` -> a row per query with lists of its pairs.
 
-    The order of the rows given does not matter. A query with more than `max_pairs_per_query` pairs keeps a
-    seeded sample of them.
+    The result does not depend on the order of the rows. A query with more than `max_pairs_per_query` pairs
+    keeps a seeded sample.
     """
-    # Two people, or a person and a judge, may have compared the same images: the last two tell them apart.
+    # `p_winner` and `weight` order equal pairs of different judges or people.
     order = ("query", "winner", "loser", "p_winner", "weight")
     pairs = pairs.sort_by([(name, "ascending") for name in order])
     kept = _sample_per_query(pairs["query"], max_pairs_per_query, seed)
-    lists = [(name, "list") for name in ("winner", "loser", "p_winner", "weight")]
-    grouped = pairs.take(kept).group_by("query", use_threads=False).aggregate(lists)
-    return grouped.rename_columns([name.removesuffix("_list") for name in grouped.column_names])
+    groups = pairs.take(kept).group_by("query", use_threads=False)
+    lists = groups.aggregate(
+        [("winner", "list"), ("loser", "list"), ("p_winner", "list"), ("weight", "list")]
+    )
+    return lists.rename_columns([name.removesuffix("_list") for name in lists.column_names])
 
 
 def _sample_per_query(queries: pa.ChunkedArray, limit: int, seed: int) -> np.ndarray:
@@ -112,34 +124,37 @@ def _sample_per_query(queries: pa.ChunkedArray, limit: int, seed: int) -> np.nda
 
 
 def flat(lists: pa.ChunkedArray) -> np.ndarray:
-    """A list column -> its values, row after row."""
+    """The values of a list column, row after row."""
     return pc.list_flatten(lists).to_numpy(zero_copy_only=False)
 
 
+def strings(column: pa.ChunkedArray) -> list[str]:
+    """The values of a string column without nulls."""
+    return [str(value) for value in column.to_pylist()]
+
+
 def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dict[str, Any]:
-    """The batch of those rows of `corpus.queries` and `corpus.captions`; each image and text stands once.
+    """The batch of those rows of `corpus.queries` and `corpus.captions`, with each image and text once.
 
-    Returns `images` int32 [N] (rows of `corpus.image_ids`) and `texts` (list of T), and index arrays into
+    Returns `images` int32 [N] (rows of `corpus.image_ids`), `texts` (list of T), and arrays of indices into
     them: per pair `pair_query`, `pair_winner`, `pair_loser` int64 [P], `p_winner`, `winner_reference`,
-    `loser_reference` float32 [P], `pair_weight` float32 [P]; per caption pair `caption_image`,
-    `caption_text` int64 [C].
+    `loser_reference`, `pair_weight` float32 [P]; per caption pair `caption_image`, `caption_text` int64 [C].
 
-    The weights of a query's pairs sum to 1 / number of queries in the batch: every query counts the same,
-    however many pairs it has and however little they weigh, and the mean over batches is the mean over their
-    queries.
+    The weights of a query's pairs sum to 1 / number of queries in the batch. So every query counts the same,
+    whatever the number and weights of its pairs, and the mean over batches is the mean over their queries.
     """
     chosen, pairs = corpus.queries.take(queries), corpus.captions.take(captions)
     num_pairs = pc.list_value_length(chosen["winner"]).to_numpy(zero_copy_only=False)
     of_query, weight = np.repeat(np.arange(len(queries)), num_pairs), flat(chosen["weight"])
-    share = weight / np.bincount(of_query, weight)[of_query]  # of its query
-    of_pairs = [flat(chosen["winner"]), flat(chosen["loser"])]
-    images, places = np.unique(np.concatenate([*of_pairs, pairs["image"].to_numpy()]), return_inverse=True)
-    texts, text_places = _distinct(chosen["query"].to_pylist() + pairs["caption"].to_pylist())
-    winner, loser, caption_image = np.split(places, np.cumsum([len(rows) for rows in of_pairs]))
+    share = weight / np.bincount(of_query, weight)[of_query]  # of the query's total weight
+    pair_rows = [flat(chosen["winner"]), flat(chosen["loser"])]
+    images, indices = np.unique(np.concatenate([*pair_rows, pairs["image"].to_numpy()]), return_inverse=True)
+    texts, text_indices = _distinct(strings(chosen["query"]) + strings(pairs["caption"]))
+    winner, loser, caption_image = np.split(indices, np.cumsum([len(rows) for rows in pair_rows]))
     return {
         "images": images.astype(np.int32),
         "texts": texts,
-        "pair_query": text_places[of_query],
+        "pair_query": text_indices[of_query],
         "pair_winner": winner,
         "pair_loser": loser,
         "p_winner": flat(chosen["p_winner"]),
@@ -147,12 +162,12 @@ def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dic
         "loser_reference": flat(chosen["loser_reference"]),
         "pair_weight": (share / len(queries)).astype(np.float32),
         "caption_image": caption_image,
-        "caption_text": text_places[len(queries) :],
+        "caption_text": text_indices[len(queries) :],
     }
 
 
 def _distinct(texts: list[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct texts in order of first appearance, and each text's place among them, int64."""
-    places: dict[str, int] = {}
-    rows = [places.setdefault(text, len(places)) for text in texts]
-    return list(places), np.array(rows, np.int64)
+    """The distinct texts in order of first appearance, and each text's index among them, int64."""
+    index_of: dict[str, int] = {}
+    indices = [index_of.setdefault(text, len(index_of)) for text in texts]
+    return list(index_of), np.array(indices, np.int64)

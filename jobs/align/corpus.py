@@ -1,7 +1,8 @@
-"""Reads what an alignment learns from: preferences, caption pairs, and the reference's scores, made once."""
+"""Reads the training corpus from the store: preferences, caption pairs, and the reference's scores."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from cluster.profile import Align
 from cluster.schemas import FEEDBACK_RUN, HUMAN
 from cluster.sql import literal
 from cluster.tables import Store, embeddings_table
-from jobs.align.batches import Corpus, flat, group_pairs
+from jobs.align.batches import Corpus, flat, group_pairs, strings
 from jobs.align.guard import CaptionPairs
 from jobs.align.progress import progress
 
@@ -24,55 +25,56 @@ EncodeTexts = Callable[[list[str]], np.ndarray]
 def read_pairs(store: Store, run_id: str | None, parent: str) -> pa.Table:
     """Preference rows: `query`, `winner`, `loser`, `p_winner`, `consistent`, `source`.
 
-    `run_id` names a run, or several separated by commas; "" takes all, and `feedback` is what people chose.
-    Pairs of images that were deleted are left out. Raises UserError when a run has no pairs or all images are
-    gone, or when another encoder than `parent` retrieved them.
+    `run_id` names a run, or several separated by commas; `feedback` stands for people's choices. Without a
+    name all runs are read. Pairs with a deleted image are skipped. Raises UserError when a run has no pairs,
+    when all images are gone, or when another encoder than `parent` retrieved the images.
     """
     names = [name for name in (run_id or "").split(",") if name]
-    where = " OR ".join(_is_of(name) for name in names) or None
+    where = " OR ".join(_of_run(name) for name in names) or None
     columns = ["query", "winner", "loser", "p_winner", "consistent", "source", "run_id"]
     pairs = store.read("preferences", columns, where)
     found = _runs(pairs)
     missing = [name for name in names if name not in found]
     if missing or not found:
         known = sorted(_runs(store.read("preferences", ["source", "run_id"])))
+        which = f"of run {', '.join(missing)!r}" if missing else "yet"
         raise UserError(
-            f"There are no preferences of run {', '.join(missing)!r} in {store.uri}: it holds the runs "
-            f"{', '.join(known) or 'none'}; `kallos label` makes one."
+            f"{store} has no preferences {which}; its runs are {', '.join(known) or 'none'}: name one with "
+            "--run-id, or run `kallos label`."
         )
     _check_encoder(store, where, parent)
     return _with_images(store, pairs.drop_columns("run_id"))
 
 
 def _with_images(store: Store, pairs: pa.Table) -> pa.Table:
-    """The pairs whose images are there: a deletion may have missed a pair that was written meanwhile."""
+    """The pairs whose images exist: a deletion misses pairs that are written at the same time."""
     present = store.open("images").to_lance().to_table(columns=["image_id"])["image_id"].combine_chunks()
-    there = (pc.is_in(pairs[side], present) for side in ("winner", "loser"))
-    kept = pairs.filter(pc.and_(*there))
+    winner, loser = (pc.is_in(pairs[side], present) for side in ("winner", "loser"))
+    kept = pairs.filter(pc.and_(winner, loser))
     if not kept.num_rows:
         raise UserError(
             f"The images of all {pairs.num_rows} preferences are missing from table images of {store.uri}: "
-            "run `kallos ingest` on them, or `kallos label` anew."
+            "run `kallos ingest` on them, or `kallos label` again."
         )
     if num_gone := pairs.num_rows - kept.num_rows:
-        progress(f"{num_gone} of {pairs.num_rows} preferences are left out: their images are gone")
+        progress(f"{num_gone} of {pairs.num_rows} preferences are skipped: their images are gone")
     return kept
 
 
-def _is_of(name: str) -> str:
-    """SQL: the row is of the run. Each choice of a person has a run_id of its own."""
+def _of_run(name: str) -> str:
+    """SQL condition for the rows of a run. Every choice of a person has its own run_id."""
     return f"source = '{HUMAN}'" if name == FEEDBACK_RUN else f"run_id = {literal(name)}"
 
 
 def _runs(pairs: pa.Table) -> set[str]:
-    """The runs that the rows are of, by the names that `read_pairs` takes."""
-    human = pc.equal(pairs["source"], HUMAN)
-    runs = set(pairs["run_id"].filter(pc.invert(human)).to_pylist())
+    """The runs of the rows, by the names that `read_pairs` takes."""
+    human = pc.equal(pairs["source"], pa.scalar(HUMAN))
+    runs = set(strings(pairs["run_id"].filter(pc.invert(human))))
     return runs | {FEEDBACK_RUN} if pc.any(human).as_py() else runs
 
 
 def _check_encoder(store: Store, where: str | None, parent: str) -> None:
-    """People's choices have no ranking, and so no encoder to compare with."""
+    """Raise UserError when another encoder retrieved the images; people's choices have no ranking."""
     if not store.exists("rankings"):
         return
     rankings = store.read("rankings", ["run_id", "encoder"], where)
@@ -80,27 +82,28 @@ def _check_encoder(store: Store, where: str | None, parent: str) -> None:
         if encoder != parent:
             raise UserError(
                 f"The preferences of run {run_id} were made with encoder {encoder}, but the parent is "
-                f"{parent}: give --parent {encoder}, or label again with --encoder {parent}."
+                f"{parent}: use --parent {encoder}, or label again with --encoder {parent}."
             )
 
 
 def read_captions(store: Store, where: str | None = None) -> pa.Table:
     """Caption pairs (`image_id`, `caption`) of the images that `where` (SQL) keeps, sorted.
 
-    An image gives a pair for its caption and one for its detailed caption, if it has them.
+    An image's caption and its detailed caption are a pair each.
     """
     images = store.read("images", ["image_id", "caption", "detailed_caption"], where)
-    both = [images.select(["image_id", name]).rename_columns(["image_id", "caption"]) for name in
-            ("caption", "detailed_caption")]  # fmt: skip
-    pairs = pa.concat_tables(both)
-    pairs = pairs.filter(pc.fill_null(pc.not_equal(pairs["caption"], ""), False))
+    names = ("caption", "detailed_caption")
+    pairs = pa.concat_tables(
+        images.select(["image_id", name]).rename_columns(["image_id", "caption"]) for name in names
+    )
+    pairs = pairs.filter(pc.greater(pc.utf8_length(pairs["caption"]), pa.scalar(0)))
     return pairs.sort_by([("image_id", "ascending"), ("caption", "ascending")])
 
 
 def find_rows(store: Store, table: str, image_ids: pa.Array) -> np.ndarray:
-    """Where the images stand in the table: int64 row offsets, in the order of `image_ids`.
+    """The images' rows in the table, int64 offsets in the order of `image_ids`.
 
-    Raises UserError naming one of those that are missing.
+    Raises UserError when the table lacks an image.
     """
     present = store.open(table).to_lance().to_table(columns=["image_id"])["image_id"]
     rows = pc.index_in(image_ids, present.combine_chunks())
@@ -108,14 +111,14 @@ def find_rows(store: Store, table: str, image_ids: pa.Array) -> np.ndarray:
         missing = image_ids.filter(rows.is_null())
         verb = "ingest" if table == "images" else "index"
         raise UserError(
-            f"{len(missing)} of {len(image_ids)} images to learn from are missing from table {table} of "
+            f"{len(missing)} of {len(image_ids)} training images are missing from table {table} of "
             f"{store.uri}, such as {missing[0].as_py()}: run `kallos {verb}` on them."
         )
     return rows.to_numpy().astype(np.int64)
 
 
 def read_vectors(store: Store, fingerprint: str, image_ids: pa.Array) -> np.ndarray:
-    """The encoder's stored vectors of the images, float32 [N, dim]. Raises UserError for missing ones."""
+    """The encoder's stored vectors of the images, float32 [N, dim]. Raises UserError for a missing one."""
     table = embeddings_table(fingerprint)
     rows = find_rows(store, table, image_ids)
     vectors = store.open(table).to_lance().take(rows.tolist(), columns=["vector"])["vector"]
@@ -126,36 +129,34 @@ def read_corpus(
     store: Store, pairs: pa.Table, captions: CaptionPairs, parent: Encoder, encode: EncodeTexts,
     settings: Align,
 ) -> Corpus:  # fmt: skip
-    """The corpus of those weighed preference rows and caption rows, with the reference's scores.
+    """The corpus of these weighted preferences and caption pairs, with the reference's scores.
 
     `encode` is the parent's text tower. A score is the cosine similarity of the query's vector and the
-    image's stored one, over tau. Raises UserError when an image has no vector in the parent's table.
+    image's stored vector, divided by tau. Raises UserError when an image has no vector of the parent.
     """
     queries = group_pairs(pairs, max_pairs_per_query=settings.max_pairs_per_query, seed=settings.seed)
-    of_pairs = _distinct_ids(
-        queries["winner"].combine_chunks().values, queries["loser"].combine_chunks().values
-    )
-    image_ids = _distinct_ids(of_pairs, captions.learned["image_id"], captions.held_out["image_id"])
-    vectors = read_vectors(store, parent.fingerprint, of_pairs)
-    query_vectors = encode(queries["query"].to_pylist())
+    ids_of_pairs = _distinct_ids(pc.list_flatten(queries["winner"]), pc.list_flatten(queries["loser"]))
+    image_ids = _distinct_ids(ids_of_pairs, captions.training["image_id"], captions.held_out["image_id"])
+    vectors = read_vectors(store, parent.fingerprint, ids_of_pairs)
+    query_vectors = encode(strings(queries["query"]))
     num_pairs = pc.list_value_length(queries["winner"]).to_numpy()
     of_query = np.repeat(np.arange(queries.num_rows), num_pairs)
-    columns = {name: queries[name] for name in ("query", "p_winner", "weight")}
+    columns: dict[str, Any] = {name: queries[name] for name in ("query", "p_winner", "weight")}
     for side in ("winner", "loser"):
         ids = pc.list_flatten(queries[side])
-        side_vectors = vectors[pc.index_in(ids, of_pairs).to_numpy()]
+        side_vectors = vectors[pc.index_in(ids, ids_of_pairs).to_numpy()]
         scores = np.einsum("pd,pd->p", query_vectors[of_query], side_vectors) / parent.temperature
         columns[side] = _lists(pc.index_in(ids, image_ids).to_numpy(), num_pairs)
         columns[f"{side}_reference"] = _lists(scores.astype(np.float32), num_pairs)
-    learned, held_out = (
-        pa.table({"image": pc.index_in(rows["image_id"], image_ids), "caption": rows["caption"]})
-        for rows in (captions.learned, captions.held_out)
+    training, held_out = (
+        pa.table([pc.index_in(rows["image_id"], image_ids), rows["caption"]], ["image", "caption"])
+        for rows in (captions.training, captions.held_out)
     )
-    return Corpus(pa.table(columns), learned, held_out, image_ids)
+    return Corpus(pa.table(columns), training, held_out, image_ids)
 
 
 def saved_corpus(folder: Path, make: Callable[[], Corpus]) -> Corpus:
-    """The corpus in the folder; made and written there, complete or not at all, when it is not there yet."""
+    """The corpus in the folder; made and written first, whole or not at all, if the folder does not exist."""
     names = ("queries", "captions", "guard", "images")
     if not folder.exists():
         corpus = make()
@@ -166,8 +167,8 @@ def saved_corpus(folder: Path, make: Callable[[], Corpus]) -> Corpus:
         for name, table in zip(names, tables, strict=True):
             parquet.write_table(table, draft / f"{name}.parquet")
         draft.rename(folder)
-    *tables, images = (parquet.read_table(folder / f"{name}.parquet") for name in names)
-    return Corpus(*tables, images["image_id"].combine_chunks())
+    queries, captions, guard, images = (parquet.read_table(folder / f"{name}.parquet") for name in names)
+    return Corpus(queries, captions, guard, images["image_id"].combine_chunks())
 
 
 def _distinct_ids(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -177,5 +178,5 @@ def _distinct_ids(*columns: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _lists(values: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, values)
+    offsets: Any = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, pa.array(values))

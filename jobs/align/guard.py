@@ -1,8 +1,8 @@
-"""Watches ordinary retrieval while an encoder is aligned: recall@10 on caption pairs held out of training.
+"""The guard: watches recall@10 on held-out captions while an encoder is aligned.
 
-Each caption of the guard set asks for its own image among the set's images. So small a gallery is easy: this
-is an alarm for an encoder that training ruins, and no measure of the encoder that it makes. Recall is that of
-the weights as trained (alpha = 1); WiSE-FT, which pulls them back towards the reference, comes after it.
+Each caption of the guard set is a query for its own image among the images of the set. So small a gallery is
+easy: the guard detects training that damages the encoder, it does not measure how good the encoder is.
+Recall is measured on the weights as trained (alpha = 1), before WiSE-FT interpolates them with the reference.
 
 Pure functions over Arrow tables and numpy arrays: no Ray, no model.
 """
@@ -16,48 +16,48 @@ import pyarrow.compute as pc
 
 from actors.caption_pairs import pair_ranks
 from cluster.errors import UserError
+from jobs.align.batches import GUARD_STREAM
 
-RECALL = "recall@10"  # the name of the metric
+RECALL = "recall@10"
 NUM_RESULTS = 10
 MIN_CAPTIONS = 32  # with fewer, one caption is more than three points of recall
-PAIRS_A_CAPTION = 4  # at most one caption in so many is held out
-STREAM = 2  # of the seeded generator, beside those of `batches`
+MIN_PAIRS_PER_CAPTION = 4  # at most a quarter of the pairs are held out
 ROUNDING = 1e-9  # 0.9 - 0.87 is more than 0.03 in floating point
 
 
 @dataclass(frozen=True)
 class CaptionPairs:
-    """Caption pairs (`image_id`, `caption`): those that L_pt learns from, and those held out as guard set."""
+    """Caption pairs (`image_id`, `caption`): those that L_pt trains on, and those of the guard set."""
 
-    learned: pa.Table
+    training: pa.Table
     held_out: pa.Table
 
 
 @dataclass(frozen=True)
 class GuardSet:
-    """What is measured before training and after every epoch; without captions nothing is."""
+    """The held-out captions that are measured before training and after every epoch; may be empty."""
 
     captions: list[str]
     rows: np.ndarray  # int32 [N], the captions' images as rows of `Corpus.image_ids`
-    max_drop: float  # recall@10 that training may cost, 0 to 1
+    max_drop: float  # the most recall@10 that training may cost, in [0, 1]
 
 
-def draw(pairs: pa.Table, num_captions: int, seed: int) -> CaptionPairs:
-    """Hold `num_captions` pairs out of (`image_id`, `caption`) rows; the order of the rows does not matter.
+def hold_out(pairs: pa.Table, num_captions: int, seed: int) -> CaptionPairs:
+    """Split (`image_id`, `caption`) rows into training pairs and a guard set of `num_captions` pairs.
 
-    The guard set names each image once, with its longest caption, which tells most about it, and each caption
-    once. Where it would take more than a quarter of such pairs it gets a quarter; below 32 it gets none. No
-    pair with an image or a caption of the guard set is left to learn from.
+    The guard set has each image once, with its longest (most specific) caption, and each caption once. It has
+    at most a quarter of such pairs, and none if that is fewer than 32. Training pairs share no image and no
+    caption with it. The result does not depend on the order of the rows.
     """
     by_length = pairs.append_column("length", pc.utf8_length(pairs["caption"])).sort_by(
         [("image_id", "ascending"), ("length", "descending"), ("caption", "ascending")]
     )
     distinct = _first_of_each(_first_of_each(by_length, "image_id"), "caption").drop_columns("length")
-    size = min(num_captions, distinct.num_rows // PAIRS_A_CAPTION)
+    size = min(num_captions, distinct.num_rows // MIN_PAIRS_PER_CAPTION)
     if size < MIN_CAPTIONS:
         return CaptionPairs(pairs, pairs.slice(0, 0))
-    kept = np.random.default_rng([seed, STREAM]).permutation(distinct.num_rows)[:size]
-    held_out = distinct.take(np.sort(kept))
+    drawn = np.random.default_rng([seed, GUARD_STREAM]).permutation(distinct.num_rows)[:size]
+    held_out = distinct.take(np.sort(drawn))
     image, caption = (
         pc.is_in(pairs[name], value_set=held_out[name].combine_chunks()) for name in ("image_id", "caption")
     )
@@ -65,16 +65,16 @@ def draw(pairs: pa.Table, num_captions: int, seed: int) -> CaptionPairs:
 
 
 def _first_of_each(rows: pa.Table, name: str) -> pa.Table:
-    """The first row of each value of the column, in the order given."""
+    """The first row of each value of the column, in the order of the rows."""
     numbered = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
     first = numbered.group_by(name).aggregate([("row", "min")])["row_min"]
     return rows.take(np.sort(first.to_numpy()))
 
 
 def recall_at_10(texts: np.ndarray, images: np.ndarray) -> float:
-    """Share of texts whose own image is among the ten nearest, 0 to 1; float32 [N, D] both, N >= 1.
+    """Share of texts whose own image is among the ten nearest, in [0, 1]; float32 [N, D] both, N >= 1.
 
-    Row i of both is a pair; ties and NaNs count against the encoder: see `text_to_image_ranks`.
+    Row i of both is a pair. Ties and NaNs count against the encoder, as in `text_to_image_ranks`.
     """
     return float((pair_ranks(texts, images) <= NUM_RESULTS).mean())
 
@@ -85,22 +85,26 @@ def exceeds(before: float, after: float, max_drop: float) -> bool:
 
 
 def outcome(state: dict[str, Any], *, num_captions: int, max_drop: float, num_epochs: int) -> dict[str, Any]:
-    """What the guard says of a finished run of at most `num_epochs`: which epoch is kept, and recall@10.
+    """The guard's part of the report of a finished run: the kept epoch, and recall@10 before and after.
 
-    `state` is that of `Learner`, `num_captions` the size of the guard set. Recall before training and after
-    the epoch that is kept is that of the weights as trained, whatever alpha is applied to them later; it is
-    None without a guard set. Raises UserError when no epoch stayed within `max_drop`.
+    Args:
+        state: `Learner.state`.
+        num_captions: size of the guard set. Without one, recall is None.
+        max_drop: the most recall@10 that training may cost.
+        num_epochs: epochs that were requested.
+
+    Raises UserError when no epoch stayed within `max_drop`.
     """
     before, epochs = state["recall_before"], state["epochs"]
     kept_epoch = len(epochs) - state["over_limit"]
     if not kept_epoch:
         after = epochs[0][RECALL]
         fewer = "fewer align.epochs, " if num_epochs > 1 else ""
-        # A smaller alpha alone would be no way out, since recall is measured without it.
+        # A smaller alpha alone does not help: recall is measured before WiSE-FT.
         raise UserError(
             f"The first epoch cost {before - after:.3f} of {RECALL} on {num_captions} held-out captions "
-            f"({before:.3f} before, {after:.3f} after) where guard.max_recall_drop allows {max_drop:g}, so "
-            f"nothing is registered: set a smaller align.learning_rate, {fewer}a larger "
+            f"({before:.3f} before, {after:.3f} after), and guard.max_recall_drop allows {max_drop:g}, so no "
+            f"encoder is registered: set a smaller align.learning_rate, {fewer}a larger "
             "align.pretrain_weight, or a larger guard.max_recall_drop with a smaller guard.wise_ft_alpha."
         )
     return {

@@ -1,4 +1,4 @@
-"""The job from preferences to a registered encoder; its steps lie in the modules beside it."""
+"""Trains an encoder on preferences, saves it, and registers it as `candidate`."""
 
 import shutil
 import time
@@ -10,32 +10,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from actors.encoder import Encoder, save_encoder
+from actors.encoder import Encoder, load_registered, save_encoder
 from cluster import command, session
 from cluster.errors import UserError
 from cluster.schemas import HUMAN, near_ties
 from cluster.tables import EncoderRecord, Store
 from jobs.align import prepare
+from jobs.align.batches import weigh_pairs
 from jobs.align.config import AlignConfig
 from jobs.align.corpus import read_corpus, read_pairs, saved_corpus
 from jobs.align.guard import RECALL, outcome
+from jobs.align.images import load_images
 from jobs.align.progress import progress
 from jobs.align.train import finished_state, train
 
-OWN_COLUMNS = ("encoder", "parent", "checkpoint", "seconds")  # what `encoders` has elsewhere, or not at all
+NOT_METRICS = ("encoder", "parent", "checkpoint", "seconds")  # columns of `encoders`, or not stored at all
 
 
 def run(config: AlignConfig) -> dict[str, Any]:
-    """Align, save, register; returns the report."""
+    """Run the job and return its report."""
     started = time.perf_counter()
     profile, store = command.settings(config)
     settings = command.merged(profile.align, config)
     out = output_folder(config, store)
     record = store.encoder(config.parent)
     read = read_pairs(store, config.run_id, record.encoder)
-    pairs = prepare.weigh(read, settings)
+    pairs = weigh_pairs(read, settings)
     schedule, captions = prepare.plan_batches(store, pairs, config.where, settings, profile.guard)
-    parent = prepare.load_parent(record, profile)
+    model = profile.encoder
+    parent = load_registered(record, precision=model.precision, num_threads=model.num_threads)
     limit = profile.guard.max_recall_drop
     name = prepare.run_name(record.encoder, parent.precision, settings, pairs, captions, limit)
     folder = out / "align" / name
@@ -52,15 +55,21 @@ def run(config: AlignConfig) -> dict[str, Any]:
             f"{schedule.num_queries} queries, {pairs.num_rows} pairs, {len(corpus.image_ids)} images, "
             f"{captions.held_out.num_rows} captions held out"
         )
-        images = prepare.load_images(store, corpus, parent, profile, settings)
-        keep = config.keep_epochs
-        plan = prepare.plan_workers(record, profile, settings, schedule, folder, keep_epochs=keep)
-        state = train(plan, schedule, corpus, images, limit)
-    guarded = outcome(
+        images = load_images(store, corpus, parent, profile, settings)
+        training_run = prepare.training_run(
+            record,
+            profile,
+            settings,
+            num_steps=schedule.num_steps,
+            folder=folder,
+            keep_epochs=config.keep_epochs,
+        )
+        state = train(training_run, schedule, corpus, images, limit)
+    recall = outcome(
         state, num_captions=captions.held_out.num_rows, max_drop=limit, num_epochs=settings.epochs
     )
     if state["over_limit"]:
-        progress(f"{RECALL} fell by more than {limit:g}: epoch {guarded['kept_epoch']} is kept")
+        progress(f"{RECALL} fell by more than {limit:g}: the encoder of epoch {recall['kept_epoch']} is kept")
     checkpoint, fingerprint = save(parent, record, state["learned"], profile.guard.wise_ft_alpha, out)
     report = {
         "encoder": fingerprint,
@@ -74,7 +83,7 @@ def run(config: AlignConfig) -> dict[str, Any]:
         "num_queries_left_out": len(read["query"].unique()) - schedule.num_queries,
         **counts(read),
         "epochs": state["epochs"],
-        **guarded,
+        **recall,
         "seconds": round(time.perf_counter() - started, 1),
     }
     register(store, report, parent.dim)
@@ -82,23 +91,26 @@ def run(config: AlignConfig) -> dict[str, Any]:
 
 
 def counts(pairs: pa.Table) -> dict[str, int]:
-    """How many preferences were read, and how many of them have a weight of their own."""
+    """Number of preferences read, and of those to which a special weight applies."""
     return {
         "num_preferences": pairs.num_rows,
         "num_near_ties": int(near_ties(pairs["p_winner"].to_numpy()).sum()),
         "num_inconsistent": pc.sum(pc.invert(pairs["consistent"])).as_py(),
-        "num_human": pc.sum(pc.equal(pairs["source"], HUMAN)).as_py(),
+        "num_human": pc.sum(pc.equal(pairs["source"], pa.scalar(HUMAN))).as_py(),
     }
 
 
 def output_folder(config: AlignConfig, store: Store) -> Path:
-    """Where encoder and training state go. Raises UserError when the store's neighbour is no local folder."""
+    """Folder for the encoder and the training state, by default beside the store.
+
+    Raises UserError when it is not given and the store is not in a local folder.
+    """
     if config.out:
         return Path(config.out).absolute()
     if "://" in store.uri:
         raise UserError(
-            f"The store {store.uri} is not a local folder, so there is no place beside it for the encoder: "
-            "give --out, a folder that every node of the cluster shares."
+            f"{store} is not a local folder, so the encoder cannot be saved beside it: give --out, a folder "
+            "that every node of the cluster shares."
         )
     return Path(store.uri).absolute().parent
 
@@ -106,10 +118,10 @@ def output_folder(config: AlignConfig, store: Store) -> Path:
 def save(
     parent: Encoder, record: EncoderRecord, learned: dict[str, torch.Tensor], alpha: float, out: Path
 ) -> tuple[str, str]:
-    """Write the aligned encoder to `<out>/encoders/<fingerprint>`; gives that folder and the fingerprint.
+    """Write the aligned encoder to `<out>/encoders/<fingerprint>`; returns the folder and the fingerprint.
 
-    Weights are (1 - alpha) theta_ref + alpha theta (WiSE-FT, arXiv 2109.01903). `parent` becomes the aligned
-    encoder.
+    Its weights are (1 - alpha) theta_ref + alpha theta (WiSE-FT, arXiv 2109.01903), computed on the CPU.
+    Changes the weights of `parent`.
     """
     weights = parent.model.state_dict()
     with torch.no_grad():
@@ -118,7 +130,7 @@ def save(
     draft = out / "encoders" / f".draft-{uuid.uuid4().hex}"
     fingerprint = save_encoder(parent.model, prepare.local_path(record.checkpoint), str(draft))
     folder = draft.with_name(fingerprint)
-    if folder.exists():  # the same weights, saved by an earlier run
+    if folder.exists():  # an earlier run saved the same weights
         shutil.rmtree(draft)
     else:
         draft.rename(folder)
@@ -126,8 +138,8 @@ def save(
 
 
 def register(store: Store, report: dict[str, Any], dim: int) -> None:
-    """A row in `encoders`, and the alias `candidate`."""
-    metrics = {"align": {name: value for name, value in report.items() if name not in OWN_COLUMNS}}
+    """Add a row to `encoders`, and point the alias `candidate` at it."""
+    metrics = {"align": {name: value for name, value in report.items() if name not in NOT_METRICS}}
     store.register_encoder(
         EncoderRecord(
             encoder=report["encoder"],

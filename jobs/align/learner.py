@@ -1,13 +1,12 @@
-"""The step of alignment, and the state that it moves. Plain torch: no Ray, any number of processes.
+"""One optimiser step of alignment, and the training state. Plain torch: no Ray, any number of processes.
 
-Only the towers that learn have gradients; the temperature stays the reference's. The model stays in eval
-mode, so that BatchNorm statistics, which the reference scores rest on, do not move.
+Only the towers that train have gradients, and the temperature keeps the reference's value. The model stays in
+eval mode, so that BatchNorm statistics do not change: the reference scores were computed with them.
 """
 
 import contextlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ from cluster.profile import Align
 from jobs.align.guard import GuardSet, recall_at_10
 from jobs.align.objectives import preference_losses
 
-# CLIP's own (arXiv 2103.00020, table 19). The epsilon also keeps weights whose gradient is only rounding
-# error from moving by a whole step.
+# As CLIP (arXiv 2103.00020, table 19). With a smaller epsilon, weights whose gradient is only rounding error
+# would move by a whole step.
 ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-6
-GUARD_BATCH = 64  # images of the guard set that are encoded at once
-# What an epoch reports: means over its queries (`loss_pt`: over its caption pairs).
+GUARD_BATCH = 64  # images of the guard set in one forward pass
+# The metrics of an epoch: means over its queries (`loss_pt`: over its caption pairs).
 METRICS = (
     "loss",
     "loss_preference",
@@ -36,28 +35,8 @@ METRICS = (
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a worker needs to know."""
-
-    model: str  # the parent's checkpoint
-    precision: str
-    num_threads: int | None  # torch threads of a worker, None = torch's own choice
-    num_steps: int  # optimiser steps of an epoch
-    batches_per_step: int  # per worker
-    num_feeders: int  # tasks that make batches at a time, for all workers together
-    folder: str  # of the run: checkpoints and progress
-    settings: Align
-    keep_epochs: bool = False  # whether the checkpoints before the newest stay in the folder
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches of one worker in an epoch."""
-        return self.num_steps * self.batches_per_step
-
-
 class Towers(nn.Module):
-    """Both towers as one module for DDP; an image tower that does not learn is not in it."""
+    """Both towers as one module for DDP. In mode `text` the image tower is frozen and takes no part."""
 
     def __init__(self, encoder: Encoder, mode: str) -> None:
         super().__init__()
@@ -78,14 +57,14 @@ class Towers(nn.Module):
         return images if self.text_only else image_features(images), text_features(tokens)
 
     def learned(self) -> dict[str, Tensor]:
-        """The parameters that learn, by their name in the open_clip model."""
+        """The parameters that train, by their name in the open_clip model."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
 
 def to_tensors(batch: dict[str, Any], encoder: Encoder) -> dict[str, Tensor]:
     """A batch of `batches.make_batch` with its images filled in -> tensors on the encoder's device."""
-    arrays = {key: value for key, value in batch.items() if key not in ("texts", "number")}
-    # Arrays from the object store are read-only, which torch cannot express: it is only ever read.
+    arrays = {key: value for key, value in batch.items() if key not in ("texts", "index")}
+    # `torch.tensor` copies: arrays from the object store are read-only, which torch does not support.
     tensors = {key: torch.tensor(value).to(encoder.device) for key, value in arrays.items()}
     return {**tensors, "tokens": encoder.tokenize(list(batch["texts"])).to(encoder.device)}
 
@@ -95,9 +74,9 @@ def batch_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The batch's loss, L_preference + w_pt L_pt, with gradient, and its metrics, detached.
 
-    Every distinct image and text is encoded once; pairs gather their scores from those. L_pt is over the
-    caption pairs of this batch alone, other workers' captions are no negatives: the gradient is the same
-    for any number of workers, and nothing but gradients crosses the network.
+    Every distinct image and text is encoded once, and pairs gather their scores from these vectors. L_pt
+    takes its negatives from this batch alone, so the gradient is the same for any number of workers, and
+    only gradients cross the network.
     """
     images, texts = towers(batch["images"], batch["tokens"])
     query = texts[batch["pair_query"]]
@@ -143,7 +122,7 @@ def _caption_loss(images: Tensor, texts: Tensor, batch: dict[str, Tensor], tempe
 
 
 def learning_rate_factor(step: int, *, num_steps: int, warmup: float) -> float:
-    """In (0, 1]: a linear rise over the first `warmup` of all steps, then a cosine towards 0."""
+    """Factor in (0, 1]: rises linearly over the first `warmup` share of all steps, then falls as a cosine."""
     num_warmup = max(1, round(warmup * num_steps))
     if step < num_warmup:
         return (step + 1) / num_warmup
@@ -151,20 +130,20 @@ def learning_rate_factor(step: int, *, num_steps: int, warmup: float) -> float:
 
 
 class Learner:
-    """The state of training: towers, optimiser, schedule, and what each epoch so far reported.
+    """The state of training: towers, optimiser, learning rate, and the metrics of each epoch so far.
 
-    `recall_before` is the reference's recall@10 on the guard set, None until it is measured, and for good
-    where there is no guard set. `over_limit` says that the last epoch lost more of it than allowed: then
-    training is over, and what `keep` put aside before that epoch is what was learned.
+    `num_steps` is the number of optimiser steps in an epoch. `recall_before` is the reference's recall@10 on
+    the guard set, None until it is measured or if there is no guard set. `over_limit` is true when the last
+    epoch lost more recall than allowed: training is then over, and the weights that `keep` saved before that
+    epoch are the result.
     """
 
-    def __init__(self, encoder: Encoder, plan: Plan) -> None:
-        self.encoder, self.plan = encoder, plan
+    def __init__(self, encoder: Encoder, settings: Align, num_steps: int) -> None:
+        self.encoder, self.settings, self.num_steps = encoder, settings, num_steps
         self.temperature = encoder.temperature
-        self.towers = Towers(encoder, plan.settings.mode)
-        self.wrapped: nn.Module = self.towers  # by DDP where there are several workers
+        self.towers = Towers(encoder, settings.mode)
+        self.wrapped: nn.Module = self.towers  # wrapped in DDP when there are several workers
         self.parameters = list(self.towers.learned().values())
-        settings = plan.settings
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=settings.learning_rate,
@@ -172,10 +151,10 @@ class Learner:
             betas=ADAM_BETAS,
             eps=ADAM_EPS,
         )
-        num_steps = settings.epochs * plan.num_steps
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+        all_steps = settings.epochs * num_steps
+        self.lr_schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
-            lambda step: learning_rate_factor(step, num_steps=num_steps, warmup=settings.warmup),
+            lambda step: learning_rate_factor(step, num_steps=all_steps, warmup=settings.warmup),
         )
         self.epochs: list[dict[str, float]] = []
         self.recall_before: float | None = None
@@ -184,46 +163,46 @@ class Learner:
 
     @property
     def finished(self) -> bool:
-        """Whether no epoch is left to train."""
-        return self.over_limit or len(self.epochs) >= self.plan.settings.epochs
+        """Whether training is over."""
+        return self.over_limit or len(self.epochs) >= self.settings.epochs
 
     def step(self, batches: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One optimiser step on the mean loss of the batches; returns the means of their metrics."""
         totals: dict[str, Tensor] = {}
-        for last, batch in _mark_last(batches):
-            # DDP exchanges gradients once a step, with the last batch.
-            waits = isinstance(self.wrapped, nn.parallel.DistributedDataParallel) and not last
-            with self.wrapped.no_sync() if waits else contextlib.nullcontext():
+        for index, batch in enumerate(batches, start=1):
+            with self._gradient_exchange(last=index == len(batches)):
                 tensors = to_tensors(batch, self.encoder)
-                loss, metrics = batch_loss(self.wrapped, tensors, self.plan.settings, self.temperature)
+                loss, metrics = batch_loss(self.wrapped, tensors, self.settings, self.temperature)
                 (loss / len(batches)).backward()
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0) + value / len(batches)
-        nn.utils.clip_grad_norm_(self.parameters, self.plan.settings.gradient_clip)
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.schedule.step()
+        self.lr_schedule.step()
         return totals
 
+    def _gradient_exchange(self, *, last: bool) -> contextlib.AbstractContextManager:
+        """Workers exchange gradients once per step, with the last batch."""
+        if last or not isinstance(self.wrapped, nn.parallel.DistributedDataParallel):
+            return contextlib.nullcontext()
+        return self.wrapped.no_sync()
+
     def epoch(self, batches: Iterable[dict[str, Any]]) -> Tensor:
-        """Learn from one epoch's batches of this worker; returns its mean of `METRICS`, float32 [7]."""
+        """Train on this worker's batches of one epoch; returns the mean of each of `METRICS`, float32 [7]."""
         total = torch.zeros(len(METRICS), device=self.encoder.device)
         num_steps, pending = 0, []
         for batch in batches:
             pending.append(batch)
-            if len(pending) == self.plan.batches_per_step:
+            if len(pending) == self.settings.batches_per_step:
                 metrics = self.step(pending)
                 total += torch.stack([metrics[name] for name in METRICS])
                 num_steps, pending = num_steps + 1, []
-        assert num_steps == self.plan.num_steps and not pending, (
-            num_steps,
-            self.plan.num_steps,
-            len(pending),
-        )
+        assert num_steps == self.num_steps and not pending, (num_steps, self.num_steps, len(pending))
         return total / num_steps
 
     def recall(self, guard: GuardSet, take: Callable[[np.ndarray], np.ndarray]) -> float:
-        """recall@10 of the guard set with the weights as they are; `take` is that of `inputs.Images`."""
+        """recall@10 of the guard set with the present weights; `take` is `Images.take`."""
         vectors = []
         for start in range(0, len(guard.rows), GUARD_BATCH):
             images = take(guard.rows[start : start + GUARD_BATCH])
@@ -231,33 +210,29 @@ class Learner:
         return recall_at_10(self.encoder.encode_texts(guard.captions), np.concatenate(vectors))
 
     def keep(self) -> None:
-        """Put the weights aside, in the host's memory: what is left when the next epoch goes too far."""
+        """Copy the weights to host memory: they are the result if the next epoch loses too much recall."""
         learned = self.towers.learned()
         self._kept = {name: value.detach().to("cpu", copy=True) for name, value in learned.items()}
 
     def state(self) -> dict[str, Any]:
-        """Everything that a later worker needs to go on as if never interrupted.
+        """Everything that a new worker needs to continue exactly where this one stopped.
 
-        `learned` are the weights of the last epoch within the limit of the guard.
+        `learned` has the weights of the last epoch within the guard's limit.
         """
         return {
             "learned": self._kept if self.over_limit else self.towers.learned(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": {"last_epoch": self.schedule.last_epoch},
+            "schedule": {"last_epoch": self.lr_schedule.last_epoch},
             "epochs": self.epochs,
             "recall_before": self.recall_before,
             "over_limit": self.over_limit,
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
+        """Continue from a result of `state`."""
         self.towers.model.load_state_dict(state["learned"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.last_epoch = state["schedule"]["last_epoch"]
+        self.lr_schedule.last_epoch = state["schedule"]["last_epoch"]
         self.epochs = state["epochs"]
         self.recall_before = state["recall_before"]
         self.over_limit = state["over_limit"]
-
-
-def _mark_last(items: list[Any]) -> Iterable[tuple[bool, Any]]:
-    return ((place == len(items) - 1, item) for place, item in enumerate(items))

@@ -1,4 +1,4 @@
-"""Lines for the person who waits. Workers may be on other machines: they append to a file we follow."""
+"""Progress lines on stderr. Workers on other machines append theirs to a file that the driver follows."""
 
 import contextlib
 import json
@@ -12,19 +12,19 @@ SHOWN = ("loss", "loss_preference", "loss_pt", "rewards/accuracies", "rewards/ma
 
 
 def progress(line: str) -> None:
-    """Show a line on stderr."""
+    """Print a line to stderr."""
     print(f"align: {line}", file=sys.stderr, flush=True)
 
 
 def write_epoch(path: Path, num_epochs: int, metrics: dict[str, float]) -> None:
-    """Append what an epoch reported, as one JSON line."""
+    """Append an epoch's metrics as one JSON line."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"num_epochs": num_epochs, **metrics}) + "\n")
 
 
 @contextlib.contextmanager
 def follow(path: Path) -> Iterator[None]:
-    """Show the epochs that are appended to the file meanwhile."""
+    """Print the epochs that are appended to the file meanwhile."""
     done = threading.Event()
     start = path.stat().st_size if path.exists() else 0
     thread = threading.Thread(target=_follow, args=(path, start, done), daemon=True)
@@ -46,11 +46,11 @@ def _follow(path: Path, position: int, done: threading.Event) -> None:
             complete = new[: new.rfind("\n") + 1]
             position += len(complete.encode())
             for line in complete.splitlines():
-                progress(_shown(json.loads(line)))
+                progress(_epoch_line(json.loads(line)))
         if finished:
             return
 
 
-def _shown(epoch: dict[str, float]) -> str:
+def _epoch_line(epoch: dict[str, float]) -> str:
     values = " ".join(f"{name} {epoch[name]:.4f}" for name in SHOWN if name in epoch)
     return f"epoch {epoch['epoch']}/{epoch['num_epochs']}: {values} ({epoch['seconds']:.1f} s)"

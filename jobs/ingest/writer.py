@@ -50,9 +50,9 @@ class Writer:
         if rows is None or not rows.num_rows:
             return
         self.counts["num_inputs"] += rows.num_rows
-        self.counts["num_known"] += pc.sum(pc.equal(rows["status"], KNOWN)).as_py()
-        self._insert(rows.filter(pc.equal(rows["status"], NEW)))
-        rejected = rows.filter(pc.equal(rows["status"], REJECTED))
+        self.counts["num_known"] += pc.sum(pc.equal(rows["status"], pa.scalar(KNOWN))).as_py()
+        self._insert(rows.filter(pc.equal(rows["status"], pa.scalar(NEW))))
+        rejected = rows.filter(pc.equal(rows["status"], pa.scalar(REJECTED)))
         self._reject(rejected.select(["uri", "stage", "error"]).to_pylist())
 
     def _insert(self, rows: pa.Table) -> None:

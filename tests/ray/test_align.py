@@ -1,4 +1,4 @@
-"""Alignment with Ray Train, Ray Data and LanceDB, on a tiny world in which brighter images are preferred."""
+"""Alignment with Ray Train, Ray Data and LanceDB on a tiny store in which brighter images are preferred."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, emb
 from jobs.align import job
 from jobs.align.config import AlignConfig
 from jobs.align.corpus import read_captions, read_vectors
-from jobs.align.guard import draw, recall_at_10
+from jobs.align.guard import hold_out, recall_at_10
 from jobs.align.job import run
 from jobs.align.train import train
 
@@ -35,14 +35,14 @@ SETTINGS = dict(
 
 
 def make_store(folder: Path, encoder_folder: str, *, perfect: bool = False) -> Store:
-    """Grey images from dark to bright, their vectors, and for each query the preferences among six.
+    """A store of grey images from dark to bright, their vectors, and preferences among six images per query.
 
-    `perfect`: the stored vector of an image is that of its caption.
+    perfect: store the vector of each image's caption as the vector of the image.
     """
     store, encoder, rng = Store(str(folder / "store")), Encoder.load(encoder_folder), np.random.default_rng(0)
     previews = [grey_jpeg(level, rng) for level in np.linspace(20, 235, NUM_IMAGES)]
     ids = [image_id(data) for data in previews]
-    images = [image_row(place, ids[place], data) for place, data in enumerate(previews)]
+    images = [image_row(index, ids[index], data) for index, data in enumerate(previews)]
     store.merge("images", pa.Table.from_pylist(images, SCHEMAS["images"]), on=["image_id"])
     pixels = np.stack([encoder.pixels(Image.open(BytesIO(data))) for data in previews])
     captions = [image["caption"] for image in images]
@@ -63,8 +63,8 @@ def grey_jpeg(level: float, rng: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def image_row(place: int, identity: str, data: bytes) -> dict:
-    texts = dict(uri=f"/none/{place}.jpg", caption=f"photo {place % 128}", detailed_caption="", source="test")
+def image_row(index: int, identity: str, data: bytes) -> dict:
+    texts = dict(uri=f"/none/{index}.jpg", caption=f"photo {index % 128}", detailed_caption="", source="test")
     sizes = dict(width_px=120, height_px=100, preview=data)
     return dict(image_id=identity, tags=[], added_at=now(), **texts, **sizes)
 
@@ -100,10 +100,10 @@ def preference(query: str, winner: str, loser: str) -> dict:
 
 
 def config(store: Store, out: Path, *, max_recall_drop: float = 1.0, **changes) -> AlignConfig:
-    """The tiny alignment with those settings of the profile changed; the guard measures and lets all pass."""
+    """A small alignment with these settings changed; by default the guard measures but never stops it."""
     values = yaml.safe_load((PROFILES / "mini.yaml").read_text())
     values["align"] = {**values["align"], **SETTINGS, **changes}
-    # What is saved is what was trained, so that its recall can be compared.
+    # Without WiSE-FT, so that the saved encoder has the recall that was measured in training.
     values["guard"] |= {"max_recall_drop": max_recall_drop, "wise_ft_alpha": 1.0}
     out.mkdir(parents=True, exist_ok=True)
     (out / "profile.yaml").write_text(yaml.safe_dump(values))
@@ -117,7 +117,7 @@ def store(tmp_path_factory, tiny_encoder_folder) -> Store:
 
 @pytest.fixture(scope="module")
 def aligned(ray_cluster, store, tmp_path_factory) -> dict:
-    """The report of two workers that train without interruption."""
+    """The report of an uninterrupted run with two workers."""
     out = tmp_path_factory.mktemp("aligned")
     return {**run(config(store, out)), "out": out}
 
@@ -130,7 +130,7 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     return max((one[name].float() - other[name].float()).abs().max().item() for name in one)
 
 
-def test_alignment_registers_an_encoder_that_prefers_what_it_was_taught(aligned, store, tiny_encoder_folder):
+def test_alignment_registers_an_encoder_with_the_trained_preferences(aligned, store, tiny_encoder_folder):
     record = store.encoder("candidate")
     assert record.encoder == aligned["encoder"] == Encoder.load(aligned["checkpoint"]).fingerprint
     assert record.parent == aligned["parent"] == store.alias("baseline") != record.encoder
@@ -146,7 +146,7 @@ def test_alignment_registers_an_encoder_that_prefers_what_it_was_taught(aligned,
     assert Encoder.load(aligned["checkpoint"]).temperature == parent.temperature
 
 
-def test_the_same_command_again_finds_the_work_done(aligned, store):
+def test_the_same_command_again_finds_the_run_finished(aligned, store):
     again = run(config(store, aligned["out"]))
     assert again["epochs"] == aligned["epochs"] and again["checkpoint"] == aligned["checkpoint"]
     assert store.count("encoders") == 2
@@ -154,11 +154,11 @@ def test_the_same_command_again_finds_the_work_done(aligned, store):
 
 
 def without_seconds(epoch: dict) -> dict:
-    """What an epoch reported, the recall of a random encoder to one caption of 32."""
+    """The metrics of an epoch that do not depend on time or on single captions."""
     return {name: value for name, value in epoch.items() if name not in ("seconds", "recall@10")}
 
 
-def test_one_worker_that_decodes_at_every_use_equals_two_that_share_pixels(aligned, store, tmp_path):
+def test_one_worker_that_decodes_at_every_use_equals_two_with_shared_pixels(aligned, store, tmp_path):
     alone = run(config(store, tmp_path, num_workers=1, batches_per_step=2, pixel_cache_bytes=0))
     assert largest_difference(weights(alone), weights(aligned)) < 1e-5
     assert alone["recall@10"] == pytest.approx(aligned["recall@10"], abs=1.01 / 32)
@@ -167,41 +167,41 @@ def test_one_worker_that_decodes_at_every_use_equals_two_that_share_pixels(align
 
 
 def run_killed(killed_config: AlignConfig, monkeypatch) -> None:
-    """Run with two workers that die in their second epoch, after the first is safe."""
+    """Run with two workers that die in their second epoch, after the checkpoint of the first."""
 
-    def dies_in_the_second_epoch(worker_config):
+    def train_until_second_epoch(worker_config):
         from jobs.align import train as module
 
         own_batches = module._own_batches
 
         def wait_for_checkpoint(folder):
-            """A report is committed a moment later: a worker that dies before repeats its epoch."""
+            """Reports are committed with a delay, and a worker that dies earlier repeats its epoch."""
             while module.num_epochs_done(Path(folder)) < 1:
                 time.sleep(0.1)
 
-        def until_then(*args):
+        def batches_of_first_epoch(*args):
             for batch in own_batches(*args):
-                if batch["number"] >= worker_config["plan"].batches_per_epoch * 2:
-                    wait_for_checkpoint(worker_config["plan"].folder)
+                if batch["index"] >= worker_config["run"].batches_per_epoch * 2:
+                    wait_for_checkpoint(worker_config["run"].folder)
                     raise RuntimeError("killed")
                 yield batch
 
-        module._own_batches = until_then
+        module._own_batches = batches_of_first_epoch
         module.train_worker(worker_config)
 
-    killed = functools.partial(train, loop=dies_in_the_second_epoch, max_failures=0)
+    killed = functools.partial(train, loop=train_until_second_epoch, max_failures=0)
     with monkeypatch.context() as patch, pytest.raises(ray.train.TrainingFailedError, match="killed"):
         patch.setattr(job, "train", killed)
         run(killed_config)
 
 
 def epochs_written(out: Path) -> list[int]:
-    """The epochs that one run, killed or not, wrote to the folder."""
+    """The epochs that the runs in this folder have written."""
     (path,) = (out / "align").glob("*/epochs.jsonl")
     return [json.loads(line)["epoch"] for line in path.read_text().splitlines()]
 
 
-def test_a_killed_run_started_again_ends_as_if_never_killed(aligned, store, tmp_path, monkeypatch):
+def test_a_resumed_run_equals_an_uninterrupted_one(aligned, store, tmp_path, monkeypatch):
     run_killed(config(store, tmp_path), monkeypatch)
     resumed = run(config(store, tmp_path))
     assert epochs_written(tmp_path) == [1, 2]
@@ -210,17 +210,17 @@ def test_a_killed_run_started_again_ends_as_if_never_killed(aligned, store, tmp_
 
 @pytest.fixture(scope="module")
 def perfect_store(tmp_path_factory, tiny_encoder_folder) -> Store:
-    """Every caption finds its own image: recall is 1 before training."""
+    """A store in which every caption finds its own image: recall is 1 before training."""
     return make_store(tmp_path_factory.mktemp("perfect"), tiny_encoder_folder, perfect=True)
 
 
-# The step size rises all the time: the first epoch costs nothing, the second half of all captions.
+# The learning rate rises throughout: the first epoch costs no recall, the second half of it.
 TOO_FAR = dict(mode="text", epochs=4, learning_rate=1e-2, warmup=1.0, max_recall_drop=0.2)
 
 
 @pytest.fixture(scope="module")
 def stopped(ray_cluster, perfect_store, tmp_path_factory) -> dict:
-    """The report of two workers that stop when the second epoch has gone too far."""
+    """The report of two workers that stop after the second epoch."""
     out = tmp_path_factory.mktemp("stopped")
     return {**run(config(perfect_store, out, **TOO_FAR)), "out": out}
 
@@ -236,21 +236,21 @@ def test_training_stops_when_recall_falls_and_keeps_the_epoch_before(stopped, pe
         assert record.metrics["align"][name] == stopped[name]
 
 
-def test_the_encoder_that_is_saved_has_the_recall_of_the_epoch_that_is_kept(stopped, perfect_store):
-    held_out = draw(read_captions(perfect_store, ""), 256, seed=0).held_out
+def test_the_saved_encoder_has_the_recall_of_the_kept_epoch(stopped, perfect_store):
+    held_out = hold_out(read_captions(perfect_store, ""), 256, seed=0).held_out
     images = read_vectors(perfect_store, stopped["parent"], held_out["image_id"].combine_chunks())
     texts = Encoder.load(stopped["checkpoint"]).encode_texts(held_out["caption"].to_pylist())
     assert recall_at_10(texts, images) == stopped["recall@10"]["after"]
 
 
-def test_one_worker_stops_where_two_do(stopped, perfect_store, tmp_path):
+def test_one_worker_stops_at_the_same_epoch_as_two(stopped, perfect_store, tmp_path):
     alone = run(config(perfect_store, tmp_path, num_workers=1, batches_per_step=2, **TOO_FAR))
     for name in ("kept_epoch", "stopped_early", "recall@10"):
         assert alone[name] == stopped[name]
     assert largest_difference(weights(alone), weights(stopped)) < 1e-5
 
 
-def test_a_killed_run_stops_where_it_would_have_stopped(stopped, perfect_store, tmp_path, monkeypatch):
+def test_a_resumed_run_stops_at_the_same_epoch(stopped, perfect_store, tmp_path, monkeypatch):
     run_killed(config(perfect_store, tmp_path, **TOO_FAR), monkeypatch)
     resumed = run(config(perfect_store, tmp_path, **TOO_FAR))
     again = run(config(perfect_store, tmp_path, **TOO_FAR))
@@ -261,10 +261,10 @@ def test_a_killed_run_stops_where_it_would_have_stopped(stopped, perfect_store, 
     assert again["encoder"] == resumed["encoder"] and again["epochs"] == resumed["epochs"]
 
 
-def test_an_absurd_learning_rate_is_refused_and_registers_nothing(ray_cluster, perfect_store, tmp_path):
+def test_a_run_that_loses_too_much_recall_at_once_registers_nothing(ray_cluster, perfect_store, tmp_path):
     before = perfect_store.count("encoders"), perfect_store.aliases()
     absurd = config(perfect_store, tmp_path, **{**TOO_FAR, "learning_rate": 10.0, "warmup": 0.0})
-    for _ in range(2):  # the second time it knows
+    for _ in range(2):  # the second call reads the saved state
         with pytest.raises(UserError, match=r"of recall@10 on 32 .* allows 0.2, .* align.learning_rate"):
             run(absurd)
     assert epochs_written(tmp_path) == [1]
@@ -272,7 +272,7 @@ def test_an_absurd_learning_rate_is_refused_and_registers_nothing(ray_cluster, p
     assert not (tmp_path / "encoders").exists()
 
 
-def test_unsure_pairs_are_counted_or_left_out(ray_cluster, tmp_path, tiny_encoder_folder):
+def test_near_ties_are_counted_and_dropped_by_their_weight(ray_cluster, tmp_path, tiny_encoder_folder):
     store = make_store(tmp_path, tiny_encoder_folder)
     of_run, rows = "run_id = 'run'", store.read("preferences")["query"].to_pylist()
     preferences = store.open("preferences")
@@ -285,7 +285,7 @@ def test_unsure_pairs_are_counted_or_left_out(ray_cluster, tmp_path, tiny_encode
     assert (report["num_queries"], report["num_queries_left_out"]) == (len(QUERIES) - 1, 1)
 
 
-def test_mode_text_needs_no_pixels_and_leaves_the_image_tower(ray_cluster, tmp_path, tiny_encoder_folder):
+def test_mode_text_needs_no_pixels_and_keeps_the_image_tower(ray_cluster, tmp_path, tiny_encoder_folder):
     store = make_store(tmp_path, tiny_encoder_folder)
     store.database.open_table("images").update(values={"preview": b"no image"})
     report = run(config(store, tmp_path, mode="text", num_workers=1, epochs=1))
@@ -295,10 +295,10 @@ def test_mode_text_needs_no_pixels_and_leaves_the_image_tower(ray_cluster, tmp_p
     assert report["epochs"][0]["loss_pt"] > 0
 
 
-def test_mistakes_are_named(ray_cluster, tmp_path, tiny_encoder_folder):
+def test_mistakes_are_explained(ray_cluster, tmp_path, tiny_encoder_folder):
     store = make_store(tmp_path, tiny_encoder_folder)
     plain = config(store, tmp_path)
-    with pytest.raises(UserError, match=r"no preferences of run 'other'.* run"):
+    with pytest.raises(UserError, match=r"no preferences of run 'other'; its runs are run: "):
         run(plain.model_copy(update={"run_id": "other"}))
     with pytest.raises(UserError, match=r"99 CPUs|99 x 1"):
         run(plain.model_copy(update={"num_workers": 99}))

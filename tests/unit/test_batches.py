@@ -1,4 +1,4 @@
-"""Which queries, images and texts a step sees, with arrays laid out by hand."""
+"""Batches of alignment: their queries, images, texts and weights, on hand-made arrays."""
 
 import dataclasses
 
@@ -8,8 +8,7 @@ import pytest
 
 from cluster.errors import UserError
 from cluster.profile import Align
-from jobs.align.batches import Corpus, Schedule, group_pairs, make_batch, weigh_pairs
-from jobs.align.prepare import weigh
+from jobs.align.batches import BatchSchedule, Corpus, group_pairs, make_batch, weigh_pairs
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def corpus() -> Corpus:
     return Corpus(queries, captions, guard, pa.array([f"image-{row}" for row in range(6)]))
 
 
-def test_each_image_and_text_of_a_batch_stands_once(corpus: Corpus):
+def test_a_batch_has_each_image_and_text_once(corpus: Corpus):
     batch = make_batch(corpus, np.array([1, 0]), np.array([0, 1]))
     assert batch["images"].tolist() == [0, 2, 3, 4, 5]
     assert batch["texts"] == ["a cat", "a red boat", "a boat at sea"]
@@ -49,45 +48,45 @@ def test_each_image_and_text_of_a_batch_stands_once(corpus: Corpus):
     assert batch["caption_text"].tolist() == [0, 2]
 
 
-def test_every_query_weighs_the_same_however_many_pairs_it_has(corpus: Corpus):
+def test_every_query_has_the_same_weight_whatever_its_number_of_pairs(corpus: Corpus):
     batch = make_batch(corpus, np.array([0, 1]), np.array([], np.int64))
     assert batch["pair_weight"].tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
     assert batch["caption_image"].tolist() == batch["caption_text"].tolist() == []
 
 
-def test_a_pair_counts_in_its_query_by_its_weight(corpus: Corpus):
+def test_pairs_share_the_weight_of_their_query_in_proportion(corpus: Corpus):
     weights = pa.array([[1.0, 0.5, 0.25], [0.25]], pa.list_(pa.float32()))
     queries = corpus.queries.set_column(corpus.queries.schema.get_field_index("weight"), "weight", weights)
     weighed = dataclasses.replace(corpus, queries=queries)
     batch = make_batch(weighed, np.array([1, 0]), np.array([], np.int64))
-    # Half a batch for each query: the single pair has all of its own, however little it weighs.
+    # Each query gets one half: the single pair has all of it, although its weight is small.
     assert batch["pair_weight"].tolist() == pytest.approx([1 / 2, 2 / 7, 1 / 7, 1 / 14])
     assert batch["pair_weight"].dtype == np.float32
 
 
-def test_a_query_drawn_twice_keeps_its_text_and_images_once(corpus: Corpus):
+def test_a_query_drawn_twice_has_its_text_and_images_once(corpus: Corpus):
     batch = make_batch(corpus, np.array([1, 1]), np.array([], np.int64))
     assert batch["images"].tolist() == [2, 4] and batch["texts"] == ["a cat"]
     assert batch["pair_query"].tolist() == [0, 0]
     assert batch["pair_weight"].tolist() == [0.5, 0.5]
 
 
-def schedule(**changes: int) -> Schedule:
+def schedule(**changes: int) -> BatchSchedule:
     values = dict(num_queries=11, num_captions=7, queries_per_batch=2, caption_batch_size=3,
                   batches_per_step=2, seed=5)  # fmt: skip
-    return Schedule(**{**values, **changes})
+    return BatchSchedule(**{**values, **changes})
 
 
-def test_an_epoch_holds_every_query_and_fills_its_last_step_from_the_first():
-    plan = schedule()
-    assert (plan.num_steps, plan.num_batches) == (3, 6)
-    drawn = plan.queries(0)
+def test_an_epoch_has_every_query_and_fills_its_last_step_with_the_first_ones():
+    batches = schedule()
+    assert (batches.num_steps, batches.num_batches) == (3, 6)
+    drawn = batches.queries(0)
     assert drawn.shape == (6, 2)
     assert sorted(drawn.flat[:11]) == list(range(11)) and drawn.flat[11] == drawn.flat[0]
-    assert plan.captions(0).shape == (6, 3) and plan.captions(0).max() < 7
+    assert batches.captions(0).shape == (6, 3) and batches.captions(0).max() < 7
 
 
-def test_epochs_and_seeds_differ_and_repeat_exactly():
+def test_epochs_and_seeds_give_different_but_reproducible_orders():
     assert schedule().queries(1).tolist() == schedule().queries(1).tolist()
     assert schedule().queries(1).tolist() != schedule().queries(0).tolist()
     assert schedule().queries(1).tolist() != schedule(seed=6).queries(1).tolist()
@@ -95,12 +94,12 @@ def test_epochs_and_seeds_differ_and_repeat_exactly():
     assert same_size.queries(0).tolist() != same_size.captions(0).tolist()
 
 
-def test_no_captions_give_empty_batches():
+def test_a_schedule_without_captions_has_empty_caption_batches():
     assert schedule(num_captions=0, caption_batch_size=0).captions(0).shape == (6, 0)
 
 
 def preferences() -> pa.Table:
-    """Sure, near tie, inconsistent, both; and a query of which nothing is sure."""
+    """Query a: a clear pair, a near tie, an inconsistent pair, and one that is both. Query b: a near tie."""
     return pa.table(
         {
             "query": ["a", "a", "a", "a", "b"],
@@ -111,32 +110,35 @@ def preferences() -> pa.Table:
     )
 
 
-def test_near_ties_and_inconsistent_pairs_weigh_less_and_both_weigh_least():
-    weighed = weigh_pairs(preferences(), near_tie_weight=0.5, inconsistent_weight=0.25, human_weight=1)
+def test_weights_of_near_ties_and_inconsistent_pairs_multiply():
+    settings = Align(near_tie_weight=0.5, inconsistent_weight=0.25, human_weight=1)
+    weighed = weigh_pairs(preferences(), settings)
     assert weighed["weight"].to_pylist() == [1.0, 0.5, 0.25, 0.125, 0.5]
     assert weighed["weight"].type == pa.float32()
     assert weighed.drop_columns("weight").equals(preferences())
 
 
-def test_a_weight_of_zero_leaves_pairs_out_and_a_query_that_has_no_others():
-    no_ties = weigh_pairs(preferences(), near_tie_weight=0, inconsistent_weight=1, human_weight=1)
+def test_pairs_of_weight_zero_are_dropped_with_queries_that_have_no_others():
+    no_ties = weigh_pairs(preferences(), Align(near_tie_weight=0, inconsistent_weight=1, human_weight=1))
     assert no_ties["query"].to_pylist() == ["a", "a"] and no_ties["weight"].to_pylist() == [1.0, 1.0]
-    sure = weigh_pairs(preferences(), near_tie_weight=0, inconsistent_weight=0, human_weight=1)
-    assert sure["consistent"].to_pylist() == [True] and sure["query"].to_pylist() == ["a"]
+    clear = weigh_pairs(preferences(), Align(near_tie_weight=0, inconsistent_weight=0, human_weight=1))
+    assert clear["consistent"].to_pylist() == [True] and clear["query"].to_pylist() == ["a"]
 
 
-def test_what_people_chose_weighs_as_much_as_the_profile_says():
-    by_human = [weigh(preferences(), Align(human_weight=weight))["weight"].to_pylist() for weight in (3, 0)]
-    assert by_human == [[1.0, 0.5, 0.5, 0.25, 1.5], [1.0, 0.5, 0.5, 0.25]]
+def test_human_choices_have_the_weight_of_the_profile():
+    weights = [
+        weigh_pairs(preferences(), Align(human_weight=weight))["weight"].to_pylist() for weight in (3, 0)
+    ]
+    assert weights == [[1.0, 0.5, 0.5, 0.25, 1.5], [1.0, 0.5, 0.5, 0.25]]
 
 
-def test_preferences_of_which_none_weighs_anything_are_refused():
+def test_preferences_that_all_have_weight_zero_are_refused():
     near = preferences().slice(4)
-    assert weigh(near, Align()).num_rows == 1
-    with pytest.raises(UserError, match=r"None of the 1 preferences .* align.near_tie_weight 0, "):
-        weigh(near, Align(near_tie_weight=0))
-    with pytest.raises(UserError, match=r"align\.human_weight 0: raise"):
-        weigh(near, Align(human_weight=0))
+    assert weigh_pairs(near, Align()).num_rows == 1
+    with pytest.raises(UserError, match=r"All 1 preferences have weight 0: .* align.near_tie_weight is 0, "):
+        weigh_pairs(near, Align(near_tie_weight=0))
+    with pytest.raises(UserError, match=r"align\.human_weight 0: raise these weights"):
+        weigh_pairs(near, Align(human_weight=0))
 
 
 def pairs(rows: list[tuple[str, str, str, float]]) -> pa.Table:
@@ -145,7 +147,7 @@ def pairs(rows: list[tuple[str, str, str, float]]) -> pa.Table:
     return pa.table({**columns, "weight": [p / 2 for p in columns["p_winner"]]})
 
 
-def test_pairs_are_grouped_by_query_in_an_order_that_the_rows_order_does_not_change():
+def test_grouping_pairs_by_query_does_not_depend_on_the_order_of_rows():
     rows = [("b", "x", "y", 1.0), ("a", "z", "y", 0.8), ("b", "x", "w", 0.9), ("a", "x", "z", 0.7)]
     grouped = group_pairs(pairs(rows), max_pairs_per_query=9, seed=0).to_pydict()
     assert grouped == {
@@ -158,7 +160,7 @@ def test_pairs_are_grouped_by_query_in_an_order_that_the_rows_order_does_not_cha
     assert grouped == group_pairs(pairs(rows[::-1]), max_pairs_per_query=9, seed=0).to_pydict()
 
 
-def test_a_pair_that_two_gave_is_kept_twice_in_an_order_that_the_rows_order_does_not_change():
+def test_a_pair_from_two_judges_is_kept_twice_in_a_fixed_order():
     rows = [("a", "x", "y", 0.9), ("a", "x", "y", 0.65), ("a", "y", "x", 0.65)]
     grouped = group_pairs(pairs(rows), max_pairs_per_query=9, seed=0).to_pydict()
     assert grouped["winner"] == [["x", "x", "y"]] and grouped["p_winner"] == [[0.65, 0.9, 0.65]]
@@ -166,7 +168,7 @@ def test_a_pair_that_two_gave_is_kept_twice_in_an_order_that_the_rows_order_does
 
 
 def test_a_query_with_too_many_pairs_keeps_a_seeded_sample():
-    rows = [("many", f"w{place:03d}", "loser", 1.0) for place in range(300)] + [("one", "w", "l", 1.0)]
+    rows = [("many", f"w{index:03d}", "loser", 1.0) for index in range(300)] + [("one", "w", "l", 1.0)]
     kept, again, other = (
         group_pairs(pairs(rows), max_pairs_per_query=20, seed=seed)["winner"].to_pylist()
         for seed in (1, 1, 2)

@@ -1,4 +1,4 @@
-"""The step of alignment with a tiny random encoder: what it computes, and what it moves."""
+"""A step of alignment with a tiny random encoder: what it computes, and which weights it changes."""
 
 import copy
 import math
@@ -12,7 +12,7 @@ from actors.caption_pairs import text_to_image_ranks
 from actors.encoder import Encoder
 from cluster.profile import Align, Objective
 from jobs.align.guard import GuardSet
-from jobs.align.learner import Learner, Plan, batch_loss, learning_rate_factor, to_tensors
+from jobs.align.learner import Learner, batch_loss, learning_rate_factor, to_tensors
 from jobs.align.objectives import lambda_weights, plackett_luce_loss, preference_losses, win_shares
 from jobs.evaluate.figures.metrics import recall_at
 
@@ -26,36 +26,27 @@ def folder(tiny_encoder_folder) -> str:
 
 
 def learner(folder: str, *, batches_per_step: int = 1, num_steps: int = 1, **changes) -> Learner:
-    settings = Align(**{"mode": "both", "learning_rate": 1e-3, "pretrain_weight": 0.5, **changes})
-    plan = Plan(
-        model=folder,
-        precision="fp32",
-        num_threads=1,
-        num_steps=num_steps,
-        batches_per_step=batches_per_step,
-        num_feeders=1,
-        folder="",
-        settings=settings,
-    )
-    return Learner(Encoder.load(folder, num_threads=1), plan)
+    defaults = {"mode": "both", "learning_rate": 1e-3, "pretrain_weight": 0.5}
+    settings = Align(**{**defaults, "batches_per_step": batches_per_step, **changes})
+    return Learner(Encoder.load(folder, num_threads=1), settings, num_steps)
 
 
 def make(queries: list[int], *, images_per_query: int = 3, captions: bool = True, seed: int = 0) -> dict:
     """A batch of random pixels in which every image of a query beats the ones after it."""
     size = images_per_query
     pairs = [(q, a, b) for q in range(len(queries)) for a in range(size) for b in range(a + 1, size)]
-    place, winner, loser = np.array(pairs, np.int64).T
-    query = np.array(queries)[place]
+    index, winner, loser = np.array(pairs, np.int64).T
+    query = np.array(queries)[index]
     pixels = [np.random.default_rng([seed, q]).integers(0, 256, (size, 3, 96, 96)) for q in queries]
     texts = [QUERIES[q] for q in queries]
     caption_rows = range(len(queries)) if captions else []
     return {
-        "number": 0,
+        "index": 0,
         "images": np.concatenate(pixels).astype(np.uint8),
         "texts": texts + [CAPTIONS[q] for q in queries],
-        "pair_query": place,
-        "pair_winner": place * size + winner,
-        "pair_loser": place * size + loser,
+        "pair_query": index,
+        "pair_winner": index * size + winner,
+        "pair_loser": index * size + loser,
         "p_winner": np.full(len(pairs), 0.9, np.float32),
         "winner_reference": np.sin(query + 3 * winner).astype(np.float32),
         "loser_reference": np.cos(query + 5 * loser).astype(np.float32),
@@ -73,11 +64,11 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     return max((one[name].float() - other[name].float()).abs().max().item() for name in one)
 
 
-def moved(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
+def changed_names(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
     return {name for name in one if not torch.equal(one[name], other[name])}
 
 
-def test_a_policy_that_equals_the_reference_starts_at_ln_2_and_no_reward(folder):
+def test_a_policy_equal_to_the_reference_has_loss_ln_2_and_reward_0(folder):
     subject, batch = learner(folder), make([0, 1])
     images = subject.encoder.encode_images(batch["images"])
     texts = subject.encoder.encode_texts(batch["texts"])
@@ -92,7 +83,7 @@ def test_a_policy_that_equals_the_reference_starts_at_ln_2_and_no_reward(folder)
     )
 
 
-def test_gathered_scores_equal_encoding_winner_and_loser_of_every_pair(folder):
+def test_gathered_scores_equal_those_of_separately_encoded_pairs(folder):
     subject, batch = learner(folder), make([2, 0], captions=False)
     _, metrics = batch_loss(
         subject.towers, to_tensors(batch, subject.encoder), Align(beta=0.7), subject.temperature
@@ -108,7 +99,7 @@ def test_gathered_scores_equal_encoding_winner_and_loser_of_every_pair(folder):
     assert metrics["loss_preference"].item() == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-def test_two_accumulated_batches_make_the_step_of_the_whole(folder):
+def test_two_accumulated_batches_equal_one_whole_batch(folder):
     whole, parts = learner(folder, pretrain_weight=0), learner(folder, pretrain_weight=0, batches_per_step=2)
     start = weights(whole)
     metrics = whole.step([make([0, 1, 2, 3], captions=False)])
@@ -118,35 +109,35 @@ def test_two_accumulated_batches_make_the_step_of_the_whole(folder):
     assert all(metrics[name].item() == pytest.approx(summed[name].item(), abs=1e-4) for name in metrics)
 
 
-def test_both_moves_both_towers_and_neither_temperature_nor_batch_statistics(folder):
+def test_mode_both_trains_both_towers_but_not_temperature_and_batch_statistics(folder):
     subject = learner(folder)
     before = weights(subject)
     subject.step([make([0, 1])])
-    changed = moved(before, weights(subject))
+    changed = changed_names(before, weights(subject))
     assert any(name.startswith("visual.") for name in changed)
     assert any(name.startswith("transformer.") for name in changed)
     assert not any("running_" in name or "num_batches" in name or name == "logit_scale" for name in changed)
 
 
-def test_text_moves_the_text_tower_alone_and_takes_vectors_for_images(folder):
+def test_mode_text_trains_only_the_text_tower_and_takes_vectors_as_images(folder):
     subject = learner(folder, mode="text")
     batch, before = make([0, 1]), weights(subject)
     batch["images"] = subject.encoder.encode_images(batch["images"])
     subject.step([batch])
-    changed = moved(before, weights(subject))
+    changed = changed_names(before, weights(subject))
     assert changed and not any(name.startswith("visual.") or name == "logit_scale" for name in changed)
     assert subject.towers.learned().keys() >= changed
 
 
 @pytest.mark.parametrize("objective", [name for name in get_args(Objective) if name != "kto"])
-def test_a_pair_of_half_the_weight_is_one_of_two_copies_of_the_other(folder, objective):
-    """Pairs 0 and 1 once and pair 2 twice: the same as weights of 1/4, 1/4 and 1/2."""
+def test_a_pair_of_double_weight_equals_two_copies(folder, objective):
+    """Weights of 1/4, 1/4 and 1/2 equal pairs 0 and 1 once and pair 2 twice."""
     subject, batch = learner(folder), make([0], captions=False)
     settings = Align(objective=objective, beta=0.3)
     weighed, copied = copy.deepcopy(batch), copy.deepcopy(batch)
-    for name in ("winner", "loser"):  # the images' own scores, so that all pairs agree on them
-        number = batch[f"pair_{name}"]
-        weighed[f"{name}_reference"] = np.sin(number).astype(np.float32)
+    for name in ("winner", "loser"):  # one score per image, so that all pairs agree
+        image = batch[f"pair_{name}"]
+        weighed[f"{name}_reference"] = np.sin(image).astype(np.float32)
     weighed["p_winner"] = np.array([0.9, 0.6, 0.8], np.float32)
     weighed["pair_weight"] = np.array([1 / 4, 1 / 4, 1 / 2], np.float32)
     rows = [0, 1, 2, 2]
@@ -154,15 +145,15 @@ def test_a_pair_of_half_the_weight_is_one_of_two_copies_of_the_other(folder, obj
         if name.startswith(("pair_", "p_")) or name.endswith("_reference"):
             copied[name] = weighed[name][rows]
     copied["pair_weight"] = np.full(4, 1 / 4, np.float32)
-    of_both = []
+    metrics = []
     for each in (weighed, copied):
         tensors = to_tensors(each, subject.encoder)
-        of_both.append(batch_loss(subject.towers, tensors, settings, subject.temperature)[1])
-    for name, value in of_both[0].items():
-        assert value.item() == pytest.approx(of_both[1][name].item(), rel=1e-5), name
+        metrics.append(batch_loss(subject.towers, tensors, settings, subject.temperature)[1])
+    for name, value in metrics[0].items():
+        assert value.item() == pytest.approx(metrics[1][name].item(), rel=1e-5), name
 
 
-def test_grades_and_lambdas_are_weighted_means_by_hand():
+def test_grades_and_lambdas_match_weighted_means_computed_by_hand():
     chosen, rejected = torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2])
     p, weight = torch.tensor([0.9, 0.5, 0.8]), torch.tensor([1.0, 0.25, 0.5])
     shares = win_shares(p, chosen, rejected, 4, weight)
@@ -182,8 +173,8 @@ def test_grades_and_lambdas_are_weighted_means_by_hand():
     assert (lambdas * weight).sum().item() == pytest.approx(weight.sum().item(), rel=1e-5)
 
 
-def test_a_pair_that_weighs_little_does_not_turn_a_list_round():
-    """By the plain mean image 0 is the worst of three: only pairs that weigh next to nothing say so."""
+def test_pairs_of_low_weight_do_not_reverse_a_ranking():
+    """By the plain mean image 0 is the worst of three, but only pairs of negligible weight say so."""
     chosen, rejected = torch.tensor([1, 2, 0, 1]), torch.tensor([0, 0, 1, 2])
     p, weight = torch.tensor([0.95, 0.95, 0.9, 0.6]), torch.tensor([0.01, 0.01, 1.0, 1.0])
     scores = torch.tensor([0.4, -0.3, 0.8])
@@ -203,13 +194,13 @@ def test_a_pair_that_weighs_little_does_not_turn_a_list_round():
 
 
 @pytest.mark.parametrize("objective", ["dpo", "rank_dpo", "plackett_luce"])
-def test_learning_lowers_the_loss(folder, objective):
+def test_training_lowers_the_loss(folder, objective):
     subject = learner(folder, num_steps=8, learning_rate=1e-3, warmup=0.0, objective=objective)
     losses = [subject.step([make([0, 1])])["loss_preference"].item() for _ in range(8)]
     assert losses[-1] < losses[0] - 0.05
 
 
-def test_a_learner_that_loads_a_state_goes_on_exactly(folder):
+def test_a_learner_that_loads_a_state_continues_exactly(folder):
     one = learner(folder, epochs=2)
     one.epoch([make([0, 1])])
     one.epochs.append({"loss": 1.0})
@@ -222,10 +213,10 @@ def test_a_learner_that_loads_a_state_goes_on_exactly(folder):
     assert other.epochs == [{"loss": 1.0}] and other.recall_before == 0.75 and not other.finished
 
 
-def test_recall_of_the_guard_set_is_that_of_the_encoder(folder):
+def test_guard_recall_equals_the_recall_of_the_encoder(folder):
     subject = learner(folder)
     pixels = np.random.default_rng(0).integers(0, 256, (70, 3, 96, 96)).astype(np.uint8)
-    guard = GuardSet([f"photo {number}" for number in range(66)], np.arange(4, 70, dtype=np.int32), 0.03)
+    guard = GuardSet([f"photo {index}" for index in range(66)], np.arange(4, 70, dtype=np.int32), 0.03)
     own_images = np.arange(66)
     texts, images = subject.encoder.encode_texts(guard.captions), subject.encoder.encode_images(pixels[4:])
     ranks = text_to_image_ranks(texts, lambda: [(own_images, images)])
@@ -234,7 +225,7 @@ def test_recall_of_the_guard_set_is_that_of_the_encoder(folder):
     assert text_only.recall(guard, lambda rows: texts[rows - 4]) == 1.0
 
 
-def test_past_the_limit_the_weights_that_were_kept_are_the_learned_ones(folder):
+def test_beyond_the_limit_the_state_has_the_kept_weights(folder):
     subject = learner(folder, epochs=3)
     subject.epoch([make([0, 1])])
     subject.epochs.append({"epoch": 1})
@@ -242,21 +233,21 @@ def test_past_the_limit_the_weights_that_were_kept_are_the_learned_ones(folder):
     subject.keep()
     subject.epoch([make([2, 3])])
     subject.epochs.append({"epoch": 2})
-    assert moved(subject.state()["learned"], kept) and not subject.finished
+    assert changed_names(subject.state()["learned"], kept) and not subject.finished
     subject.over_limit = True
     assert subject.finished
-    assert not moved(subject.state()["learned"], kept)
+    assert not changed_names(subject.state()["learned"], kept)
     resumed = learner(folder, epochs=3)
     resumed.load(copy.deepcopy(subject.state()))
-    assert resumed.finished and not moved(resumed.towers.learned(), kept)
+    assert resumed.finished and not changed_names(resumed.towers.learned(), kept)
 
 
-def test_an_epoch_of_the_wrong_length_is_refused(folder):
+def test_an_epoch_with_too_few_batches_fails(folder):
     with pytest.raises(AssertionError):
         learner(folder, num_steps=2).epoch([make([0])])
 
 
-def test_the_step_size_rises_then_falls_to_zero():
+def test_the_learning_rate_rises_then_falls_to_zero():
     factors = [learning_rate_factor(step, num_steps=10, warmup=0.2) for step in range(11)]
     assert factors[:3] == pytest.approx([0.5, 1.0, 1.0])
     assert factors[6] == pytest.approx(0.5) and factors[10] == pytest.approx(0)

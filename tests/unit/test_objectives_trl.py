@@ -1,12 +1,12 @@
-"""The losses of alignment agree with TRL's own code on random scores, to 1e-6: values, gradients, rewards.
+"""The preference losses agree with TRL's code on random scores, to 1e-6: values, gradients, rewards.
 
-TRL's trainers compute their losses inside, from the log-probabilities that a model gives to tokens. Here a
-trainer that is only its settings asks a stand-in, for which each image is one token and its score the token's
-log-probability: all completions have length 1, by which TRL's IPO divides. A trainer returns the mean of a
-batch, so that a call sees one pair.
+TRL's trainers compute losses internally, from the log-probabilities that a model gives to tokens. These tests
+create a trainer from its settings alone and give it a fake model, in which each image is one token and its
+score the token's log-probability. So all completions have length 1, by which TRL's IPO divides. A trainer
+returns the mean of a batch, so each call gets one pair.
 
-Soft labels are compared for DPO alone. TRL's `ipo`, `hinge` and `kto` have none, and its `simpo` differs by
-definition: a wrong label costs -log sigmoid(target_margin - beta * m) there, and here as much as the swapped
+Soft labels are compared for DPO only. TRL's `ipo`, `hinge` and `kto` have none, and its `simpo` defines them
+differently: there a wrong label costs -log sigmoid(target_margin - beta * m), here as much as the swapped
 pair, -log sigmoid(-beta * m - target_margin).
 """
 
@@ -27,10 +27,10 @@ SEEDS = range(4)
 
 @pytest.fixture(scope="module")
 def trl() -> SimpleNamespace:
-    """TRL's trainers, imported by the one worker that runs these tests; at the top, each would wait."""
+    """TRL's trainers. Imported here, so that only the test worker that runs these tests pays for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
-        patch.setenv("VLLM_LOGGING_LEVEL", "ERROR")  # TRL's import does, and would leave it so
+        patch.setenv("VLLM_LOGGING_LEVEL", "ERROR")  # TRL sets this at import and does not reset it
         pytest.importorskip("trl")
         from trl.experimental.cpo import CPOTrainer
         from trl.trainer.dpo_trainer import DPOTrainer
@@ -39,14 +39,14 @@ def trl() -> SimpleNamespace:
 
 
 def random_scores(seed: int) -> tuple[Tensor, Tensor]:
-    """Scores by policy and reference, float64 [2, B] each: of the chosen, then of the rejected."""
+    """Scores of policy and reference, float64 [2, B] each: chosen first, then rejected."""
     generator = torch.Generator().manual_seed(seed)
     policy, reference = 3 * torch.randn(2, 2, NUM_PAIRS, dtype=torch.float64, generator=generator)
     return policy.requires_grad_(), reference
 
 
 def trainer_of(trainer_class: type, **settings):
-    """A trainer without model, data or other processes."""
+    """A trainer without model, data and other processes."""
     trainer = object.__new__(trainer_class)
     vars(trainer).update(
         model=SimpleNamespace(training=True),
@@ -64,7 +64,7 @@ def trainer_of(trainer_class: type, **settings):
 
 
 def model_of(scores: Tensor):
-    """A stand-in for a language model, to which token i has the log-probability `scores[i]`."""
+    """A fake language model in which token i has the log-probability `scores[i]`."""
 
     def forward(input_ids: Tensor, **_) -> SimpleNamespace:
         log_probs = scores[input_ids[:, 1:]]
@@ -77,7 +77,7 @@ def model_of(scores: Tensor):
 
 
 def completions(tokens: Tensor, prefix: str = "") -> dict[str, Tensor]:
-    """One prompt token, then one of `tokens` [N]: what TRL's collators make of it."""
+    """The inputs that TRL's collators make of one prompt token, followed by one of `tokens` [N]."""
     input_ids = functional.pad(tokens[:, None], (1, 0))
     is_completion = torch.zeros_like(input_ids)
     is_completion[:, 1] = 1
@@ -116,10 +116,10 @@ def dpo_of_trl(
 def kto_of_trl(
     trainer_class: type, policy: Tensor, reference: Tensor, side: int, beta: float
 ) -> tuple[Tensor, list[float]]:
-    """Losses [B] and rewards of one side, the chosen (0) or the rejected (1), whose zero is the other side's.
+    """Losses [B] and rewards of the chosen (side 0) or the rejected (side 1).
 
-    TRL estimates the zero from completions of other prompts, a batch of their own beside the one that it
-    judges. The form for pairs estimates it from the other side's images: here they are that batch.
+    TRL estimates the reference point from a second batch, with completions of other prompts. The form for
+    pairs estimates it from the images of the other side, so these are the second batch here.
     """
     losses, rewards = [], []
     for pair in range(NUM_PAIRS):
@@ -162,7 +162,7 @@ def assert_agreement(ours: Losses, theirs: Losses, policy: Tensor) -> None:
 @pytest.mark.parametrize(
     ("loss", "loss_type"), [(dpo_loss, "sigmoid"), (ipo_loss, "ipo"), (hinge_loss, "hinge")]
 )
-def test_dpo_ipo_and_hinge_are_those_of_trl(trl, loss, loss_type, beta, seed):
+def test_dpo_ipo_and_hinge_equal_those_of_trl(trl, loss, loss_type, beta, seed):
     policy, reference = random_scores(seed)
     theirs = dpo_of_trl(trl.dpo, policy, reference, loss_type, beta, torch.zeros(NUM_PAIRS))
     assert_agreement(loss(*policy, *reference, beta=beta), theirs, policy)
@@ -170,8 +170,8 @@ def test_dpo_ipo_and_hinge_are_those_of_trl(trl, loss, loss_type, beta, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("beta", BETAS)
-def test_dpo_with_soft_labels_is_that_of_trl(trl, beta, seed):
-    """TRL's `sigmoid` takes no label smoothing; its `aot` is DPO with it on a sorted batch, here one pair."""
+def test_dpo_with_soft_labels_equals_that_of_trl(trl, beta, seed):
+    """TRL's `sigmoid` has no label smoothing; `aot` is DPO with it on a sorted batch, here of one pair."""
     policy, reference = random_scores(seed)
     generator = torch.Generator().manual_seed(100 + seed)
     label_smoothing = torch.rand(NUM_PAIRS, dtype=torch.float64, generator=generator)
@@ -182,7 +182,7 @@ def test_dpo_with_soft_labels_is_that_of_trl(trl, beta, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("beta", BETAS)
-def test_simpo_is_that_of_trl(trl, beta, seed):
+def test_simpo_equals_that_of_trl(trl, beta, seed):
     policy, _ = random_scores(seed)
     trainer = trainer_of(
         trl.cpo, beta=beta, loss_type="simpo", simpo_gamma=0.7, label_smoothing=0.0, alpha=0.0
@@ -193,7 +193,7 @@ def test_simpo_is_that_of_trl(trl, beta, seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("beta", BETAS)
-def test_kto_is_that_of_trl_whose_zero_is_the_other_side(trl, beta, seed):
+def test_kto_equals_that_of_trl_with_the_other_side_as_reference_point(trl, beta, seed):
     policy, reference = random_scores(seed)
     of_chosen, chosen_rewards = kto_of_trl(trl.kto, policy, reference, 0, beta)
     of_rejected, rejected_rewards = kto_of_trl(trl.kto, policy, reference, 1, beta)

@@ -1,4 +1,4 @@
-"""Which preferences an alignment reads: those of a run, of several, of people, or all."""
+"""The preferences that an alignment reads: of one run, of several, of people, or all."""
 
 import pyarrow as pa
 import pytest
@@ -43,7 +43,7 @@ def filled(store):
     ("run_id", "winners"),
     [("one", "ab"), ("feedback", "dd"), ("one,feedback", "abdd"), ("feedback,one", "abdd")],
 )
-def test_runs_and_what_people_chose_are_read_together(filled, run_id, winners):
+def test_runs_and_human_choices_are_read_together(filled, run_id, winners):
     pairs = read_pairs(filled, run_id, PARENT)
     assert sorted(pairs["winner"].to_pylist()) == list(winners)
     assert counts(pairs)["num_human"] == winners.count("d")
@@ -56,20 +56,20 @@ def test_a_run_whose_images_another_encoder_retrieved_is_refused(filled, run_id)
 
 
 @pytest.mark.parametrize("run_id", ["three", "one,three"])
-def test_a_run_without_preferences_is_named_beside_those_that_exist(filled, run_id):
-    with pytest.raises(UserError, match=r"of run 'three' .* the runs feedback, one, two;"):
+def test_a_run_without_preferences_is_refused_with_the_names_of_those_that_exist(filled, run_id):
+    with pytest.raises(UserError, match=r"of run 'three'; its runs are feedback, one, two: "):
         read_pairs(filled, run_id, PARENT)
 
 
-def test_pairs_whose_images_were_deleted_are_left_out_and_told(filled, capfd):
+def test_pairs_with_deleted_images_are_skipped_and_counted(filled, capfd):
     filled.open("images").delete("image_id = 'a'")
     assert sorted(read_pairs(filled, "one,feedback", PARENT)["winner"].to_pylist()) == list("bdd")
-    assert "1 of 4 preferences are left out: their images are gone" in capfd.readouterr().err
+    assert "1 of 4 preferences are skipped: their images are gone" in capfd.readouterr().err
     read_pairs(filled, "feedback", PARENT)
-    assert "left out" not in capfd.readouterr().err
+    assert "skipped" not in capfd.readouterr().err
 
 
-def test_where_the_images_of_all_pairs_are_gone_it_is_refused(filled):
+def test_preferences_whose_images_are_all_gone_are_refused(filled):
     filled.open("images").delete("image_id = 'z'")
     with pytest.raises(UserError, match="images of all 2 preferences are missing from table images"):
         read_pairs(filled, "one", PARENT)

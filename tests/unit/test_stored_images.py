@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from jobs.align.inputs import StoredImages
 from pictures import encoded, gradient
 from PIL import Image
 
@@ -13,6 +12,7 @@ from actors.images import STORED, Fit, UnusableImage, decode, image_id, pixels, 
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Stage, load_profile
 from cluster.tables import SCHEMAS, now
+from jobs.align.images import StoredImages
 from jobs.evaluate import language_models
 
 WIDTH, HEIGHT = 600, 400  # a photograph's shape: its preview is 256 x 171

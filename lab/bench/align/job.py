@@ -18,7 +18,7 @@ import torch
 from actors.encoder import Encoder
 from cluster import command
 from cluster.profile import Align, Profile
-from jobs.align.learner import Learner, Plan
+from jobs.align.learner import Learner
 from jobs.align.objectives import dpo_loss
 from lab.bench.align.config import BenchAlignConfig
 from lab.bench.report import comparison
@@ -90,9 +90,7 @@ def make_learner(profile: Profile, mode: str, num_threads: int | None) -> Learne
         profile.encoder.model, precision=profile.encoder.precision, num_threads=num_threads
     )
     settings = profile.align.model_copy(update={"mode": mode, "pretrain_weight": 0.0})
-    plan = Plan(model="", precision="", num_threads=num_threads, num_steps=1000, batches_per_step=1,
-                folder="", num_feeders=1, settings=settings)  # fmt: skip
-    return Learner(encoder, plan)
+    return Learner(encoder, settings, num_steps=1000)
 
 
 def make_pairs(num_queries: int, rows: int, columns: int, encoder: Encoder) -> Pairs:
@@ -141,7 +139,7 @@ def endless(count: int, size: int) -> Iterator[np.ndarray]:
 
 def naive_step(policy: Learner, reference: Encoder, pairs: Pairs, rows: np.ndarray) -> int:
     """One step on those pairs, each encoded for itself by policy and reference; returns their number."""
-    settings: Align = policy.plan.settings
+    settings: Align = policy.settings
     tokens = policy.encoder.tokenize([pairs.texts[query] for query in pairs.query[rows]])
     images = [torch.from_numpy(pairs.pixels[side[rows]]) for side in (pairs.winner, pairs.loser)]
     policy_scores = naive_scores(policy.encoder, tokens, images, policy.temperature, settings.mode == "both")
