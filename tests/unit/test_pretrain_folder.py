@@ -10,9 +10,9 @@ from lab.pretrain.judge import job as judge
 from lab.pretrain.rephraser import job as rephraser
 
 CONFIGS = {
-    "encoder": (encoder, encoder.EncoderTraining),
-    "judge": (judge, judge.JudgeTraining),
-    "rephraser": (rephraser, rephraser.RephraserTraining),
+    "encoder": (encoder, encoder.PretrainEncoderConfig),
+    "judge": (judge, judge.PretrainJudgeConfig),
+    "rephraser": (rephraser, rephraser.PretrainRephraserConfig),
 }
 
 

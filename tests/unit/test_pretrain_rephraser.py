@@ -23,7 +23,7 @@ from lab.pretrain.rephraser.batches import (
     copy_loss,
     trained_queries,
 )
-from lab.pretrain.rephraser.config import RephraserTraining as Config
+from lab.pretrain.rephraser.config import PretrainRephraserConfig as Config
 from lab.pretrain.rephraser.data import LIGHT_SUITS, SUITS, Query, answer, draw_query
 from lab.pretrain.rephraser.figures import FIGURES
 from lab.pretrain.rephraser.queries import KINDS

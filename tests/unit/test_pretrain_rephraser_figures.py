@@ -10,7 +10,7 @@ from cluster.errors import UserError
 from lab.pretrain.rephraser import card as rephraser_card
 from lab.pretrain.rephraser import job as recipe
 from lab.pretrain.rephraser import world_words
-from lab.pretrain.rephraser.config import RephraserTraining as Config
+from lab.pretrain.rephraser.config import PretrainRephraserConfig as Config
 from lab.pretrain.rephraser.data import SCENE_OF_GROUP, SUITS, answer, draw_query
 from lab.pretrain.rephraser.figures import FIGURES, counts, share, table, wilson
 from lab.pretrain.rephraser.fit import BAD, CONTRADICTED, GOOD, check, fits

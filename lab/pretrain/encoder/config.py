@@ -5,7 +5,7 @@ from pydantic import Field
 from cluster.command import JobConfig
 
 
-class EncoderTraining(JobConfig):
+class PretrainEncoderConfig(JobConfig):
     """Train the mini encoder."""
 
     out: str = Field("runs/pretrain/encoder", description="folder for the checkpoint, must hold none")

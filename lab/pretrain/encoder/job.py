@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from lab.pretrain.encoder.config import EncoderTraining
+from lab.pretrain.encoder.config import PretrainEncoderConfig
 from lab.pretrain.folder import check_free
 from lab.studio.captions import detailed_caption, sample_queries, training_caption, web_caption
 from lab.studio.draw import render
@@ -120,7 +120,7 @@ def augment(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return padded[:, 4 + dy : 4 + dy + size, 4 + dx : 4 + dx + size]
 
 
-def train(model, tokenizer, pixels: np.ndarray, latents: list[Latents], config: EncoderTraining) -> None:
+def train(model, tokenizer, pixels: np.ndarray, latents: list[Latents], config: PretrainEncoderConfig) -> None:
     """Trains in place; bf16 autocast, AdamW, one-cycle schedule over the whole run."""
     import torch
     from torch.nn import functional
@@ -180,7 +180,7 @@ def train(model, tokenizer, pixels: np.ndarray, latents: list[Latents], config: 
     model.eval()
 
 
-def measure(folder: Path, config: EncoderTraining) -> dict[str, float]:
+def measure(folder: Path, config: PretrainEncoderConfig) -> dict[str, float]:
     """Figures on scenes never trained on: caption recall, then precision and true aesthetics of the top five,
     with and without words of quality behind the query (the paper's figure 3)."""
     from actors.caption_pairs import pair_ranks
@@ -223,7 +223,7 @@ Trained by `kallos pretrain encoder` with {config}. On {num_held_out} scenes of 
 """
 
 
-def write_card(folder: Path, config: EncoderTraining, figures: dict[str, float]) -> None:
+def write_card(folder: Path, config: PretrainEncoderConfig, figures: dict[str, float]) -> None:
     """The model card, README.md in the model's folder."""
     rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
     told = ", ".join(
@@ -232,7 +232,7 @@ def write_card(folder: Path, config: EncoderTraining, figures: dict[str, float])
     (folder / "README.md").write_text(CARD.format(config=told, num_held_out=config.num_held_out, rows=rows))
 
 
-def run(config: EncoderTraining) -> dict:
+def run(config: PretrainEncoderConfig) -> dict:
     """Draw, train, measure, write; returns the card's figures. Raises UserError when `out` holds a model."""
     import torch
     from safetensors.torch import save_file

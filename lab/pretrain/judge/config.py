@@ -5,7 +5,7 @@ from pydantic import Field
 from cluster.command import Options
 
 
-class JudgeTraining(Options):
+class PretrainJudgeConfig(Options):
     """Train the mini judge."""
 
     init: str | None = Field(

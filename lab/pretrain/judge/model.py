@@ -1,7 +1,7 @@
 """A small judge of the Qwen2.5-VL architecture: tokenizer, processor, model, and its saved folder.
 
-Nothing here differs from its large relatives but sizes: the folder has their file names, their special
-tokens and their chat template, so vLLM and transformers load it as they load Qwen2.5-VL.
+Only the sizes differ from the large models: the folder has their file names, special tokens and chat
+template, so vLLM and transformers load it like any Qwen2.5-VL.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ from transformers import (
 IMAGE_PX = 112
 PATCH_PX = 14
 MERGE = 2
-# One image of the full size: 8 x 8 patches, merged 2 x 2 to 16 tokens.
+# A full-size image has 8 x 8 patches, merged 2 x 2 to 16 tokens.
 PATCHES_PER_SIDE = IMAGE_PX // PATCH_PX
 TOKENS_PER_IMAGE = (PATCHES_PER_SIDE // MERGE) ** 2
 
@@ -36,7 +36,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# Qwen2.5-VL's own template without its numbering of pictures and its video branch.
+# Qwen2.5-VL's template, without the numbering of images and the video branch.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if loop.first and message['role'] != 'system' %}"
@@ -54,7 +54,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most `vocab_size` tokens, for any text; digits stay single."""
+    """A byte-level BPE of at most `vocab_size` tokens, for any text; every digit is a token of its own."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -101,9 +101,7 @@ def make_config(
     text_width: int = 192,
     text_depth: int = 4,
 ) -> Qwen2_5_VLConfig:
-    """The architecture. Widths are multiples of 32, the size of a head; one attention window holds an
-    image.
-    """
+    """The architecture. Widths are multiples of 32, the size of a head; an attention window is one image."""
     token_id = tokenizer.convert_tokens_to_ids
     heads = text_width // 32
     text = {
@@ -143,7 +141,7 @@ def make_config(
 
 
 def make_model(config: Qwen2_5_VLConfig, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """A model with fresh float32 weights. Eager attention: the fastest on a CPU at these lengths."""
+    """A model with random float32 weights; eager attention is the fastest on a CPU at these lengths."""
     torch.manual_seed(seed)
     return AutoModelForImageTextToText.from_config(config, attn_implementation="eager").float()
 
@@ -151,9 +149,7 @@ def make_model(config: Qwen2_5_VLConfig, seed: int) -> Qwen2_5_VLForConditionalG
 def save(
     model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor, folder: str | Path
 ) -> Path:
-    """Write weights (bfloat16 safetensors), config, tokenizer and processor; the model in memory stays
-    float32.
-    """
+    """Write weights (bfloat16 safetensors), config, tokenizer and processor; the model stays float32."""
     folder = Path(folder)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
     weights.pop("lm_head.weight", None)  # tied to the token embeddings

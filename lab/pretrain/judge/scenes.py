@@ -1,6 +1,4 @@
-"""Scenes of the studio as the small judge sees them: drawn once, kept on disk, shown a little differently
-each time.
-"""
+"""Labelled studio scenes for the mini judge: drawn once, kept on disk, and augmented in every batch."""
 
 import hashlib
 from concurrent.futures import ProcessPoolExecutor
@@ -33,8 +31,8 @@ MIRRORED = {"left": "right", "centre": "centre", "right": "left"}
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """N scenes drawn and labelled.
+class LabelledScenes:
+    """N drawn scenes with their labels.
 
     pixels: uint8 [N, IMAGE_PX, IMAGE_PX, 3]. aspects: float32 [N, len(ASPECTS)] in [0, 1].
     aesthetics: float32 [N] in [0, 1]. labels: int64 [N, len(CLASSES)].
@@ -50,8 +48,8 @@ class Scenes:
         return len(self.latents)
 
 
-def make_scenes(num_scenes: int, seed: int, folder: Path, num_workers: int) -> Scenes:
-    """Draw the scenes, or read their pixels from `folder` where the same studio drew them before."""
+def make_scenes(num_scenes: int, seed: int, folder: Path, num_workers: int) -> LabelledScenes:
+    """Draw the scenes, or read their pixels from `folder` if this version of the studio drew them before."""
     rng = np.random.default_rng(seed)
     latents = [sample_latents(rng) for _ in range(num_scenes)]
     path = folder / f"scenes_{seed}_{num_scenes}_{_studio_version()}.npy"
@@ -61,11 +59,11 @@ def make_scenes(num_scenes: int, seed: int, folder: Path, num_workers: int) -> S
     return label_scenes(latents, np.load(path, mmap_mode="r"))
 
 
-def label_scenes(latents: list[Latents], pixels: np.ndarray) -> Scenes:
-    """The scenes with the truths that their latents give."""
+def label_scenes(latents: list[Latents], pixels: np.ndarray) -> LabelledScenes:
+    """The scenes with the labels that follow from their latents."""
     labels = [[CLASSES[name].index(getattr(scene, name)) for name in CLASSES] for scene in latents]
     aspects = [[scene.aspect(name) for name in ASPECTS] for scene in latents]
-    return Scenes(
+    return LabelledScenes(
         latents=latents,
         pixels=pixels,
         aspects=np.array(aspects, dtype=np.float32),
@@ -75,7 +73,7 @@ def label_scenes(latents: list[Latents], pixels: np.ndarray) -> Scenes:
 
 
 def draw(latents: Latents) -> np.ndarray:
-    """The scene as the judge sees it, through the preview's JPEG: uint8 [IMAGE_PX, IMAGE_PX, 3]."""
+    """The scene as the judge sees it, from its JPEG preview: uint8 [IMAGE_PX, IMAGE_PX, 3]."""
     from lab.studio.draw import render
 
     preview = decode(preview_jpeg(Image.fromarray(render(latents))))
@@ -95,32 +93,32 @@ def _draw_all(latents: list[Latents], path: Path, num_workers: int) -> None:
 
 
 def _studio_version() -> str:
-    """Changes whenever the studio draws differently, so that old drawings are not taken for new ones."""
+    """A hash that changes whenever the studio draws differently, so that old drawings are not reused."""
     rng = np.random.default_rng(0)
     probes = [draw(sample_latents(rng)).tobytes() for _ in range(NUM_PROBES)]
     return hashlib.sha256(b"".join(probes)).hexdigest()[:8]
 
 
-def sample_images(rng: np.random.Generator, scenes: Scenes, num_images: int, group: int = 4) -> np.ndarray:
-    """Rows of a batch: groups of `group` scenes of one subject side by side, so that near pairs are at
-    hand.
-    """
+def sample_images(
+    rng: np.random.Generator, scenes: LabelledScenes, num_images: int, group: int = 4
+) -> np.ndarray:
+    """Rows of a batch, in groups of `group` scenes of one subject, so that pairs can be hard to tell apart."""
     subjects = rng.integers(len(SUBJECTS), size=num_images // group)
     rows = [rng.choice(np.flatnonzero(scenes.labels[:, 0] == subject), group) for subject in subjects]
     return np.concatenate(rows)
 
 
-def batch_of(scenes: Scenes, rows: np.ndarray, rng: np.random.Generator) -> Scenes:
-    """Those scenes, half of them mirrored and all moved by up to `MAX_SHIFT_PX`, with truths to match.
+def augmented(scenes: LabelledScenes, rows: np.ndarray, rng: np.random.Generator) -> LabelledScenes:
+    """The scenes of those rows, shifted by up to `MAX_SHIFT_PX` and half of them mirrored, labelled anew.
 
-    A small vision tower learns twice as much from scenes that it never sees the same way twice.
+    So small a vision tower learns twice as much from scenes that never look the same twice.
     """
     latents, pixels = [scenes.latents[row] for row in rows], scenes.pixels[rows]
     margin = [(0, 0), (MAX_SHIFT_PX, MAX_SHIFT_PX), (MAX_SHIFT_PX, MAX_SHIFT_PX), (0, 0)]
     padded = np.pad(pixels, margin, mode="edge")
-    for place, (top, left) in enumerate(rng.integers(0, 2 * MAX_SHIFT_PX + 1, (len(rows), 2))):
-        pixels[place] = padded[place, top : top + IMAGE_PX, left : left + IMAGE_PX]
+    for index, (top, left) in enumerate(rng.integers(0, 2 * MAX_SHIFT_PX + 1, (len(rows), 2))):
+        pixels[index] = padded[index, top : top + IMAGE_PX, left : left + IMAGE_PX]
         if rng.random() < 0.5:
-            pixels[place] = pixels[place, :, ::-1]
-            latents[place] = replace(latents[place], place=MIRRORED[latents[place].place])
+            pixels[index] = pixels[index, :, ::-1]
+            latents[index] = replace(latents[index], place=MIRRORED[latents[index].place])
     return label_scenes(latents, pixels)

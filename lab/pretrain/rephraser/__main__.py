@@ -1,12 +1,12 @@
 """`python -m lab.pretrain.rephraser`: the entry point of `kallos pretrain rephraser`."""
 
 from cluster import command
-from lab.pretrain.rephraser.config import RephraserTraining
+from lab.pretrain.rephraser.config import PretrainRephraserConfig
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line, run the job, print its report."""
-    command.main(RephraserTraining, argv)
+    command.main(PretrainRephraserConfig, argv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pydantic import Field
 from cluster.command import Options
 
 
-class RephraserTraining(Options):
+class PretrainRephraserConfig(Options):
     """Train the mini rephraser."""
 
     out: str = Field("runs/pretrain/rephraser", description="folder for the checkpoint, must hold none")

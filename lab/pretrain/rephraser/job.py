@@ -26,7 +26,7 @@ from cluster.errors import UserError
 from lab.pretrain.folder import check_free
 from lab.pretrain.rephraser.batches import Batches, answer_loss, copy_loss, trained_queries
 from lab.pretrain.rephraser.card import figures_text, rewrite_figures, write_card
-from lab.pretrain.rephraser.config import RephraserTraining
+from lab.pretrain.rephraser.config import PretrainRephraserConfig
 from lab.pretrain.rephraser.data import answer, draw_query
 from lab.pretrain.rephraser.figures import measure
 from lab.pretrain.rephraser.queries import same
@@ -36,7 +36,7 @@ from lab.pretrain.rephraser.tokenizer import train_tokenizer
 BATCHES_SEED = 1
 
 
-def new_model(config: RephraserTraining, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
+def new_model(config: PretrainRephraserConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
     """A randomly initialised model for that tokenizer, seeded."""
     torch.manual_seed(config.seed)
     architecture = Qwen2Config(
@@ -55,7 +55,7 @@ def new_model(config: RephraserTraining, tokenizer: PreTrainedTokenizerBase) -> 
     return Qwen2ForCausalLM(architecture)
 
 
-def start(config: RephraserTraining) -> tuple[PreTrainedTokenizerBase, Qwen2ForCausalLM]:
+def start(config: PretrainRephraserConfig) -> tuple[PreTrainedTokenizerBase, Qwen2ForCausalLM]:
     """A new tokenizer and model, or those of `init`; the model in fp32."""
     if config.init:
         tokenizer = AutoTokenizer.from_pretrained(config.init)
@@ -77,7 +77,7 @@ def corpus(seed: int, num_texts: int = 20_000) -> list[str]:
     return texts
 
 
-def schedule(step: int, config: RephraserTraining) -> float:
+def schedule(step: int, config: PretrainRephraserConfig) -> float:
     """Factor on the learning rate: linear warm-up, then cosine decay to 0.1 over the chats."""
     if step < config.num_warmup_steps:
         return (step + 1) / config.num_warmup_steps
@@ -85,13 +85,13 @@ def schedule(step: int, config: RephraserTraining) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def copies(step: int, config: RephraserTraining) -> bool:
+def copies(step: int, config: PretrainRephraserConfig) -> bool:
     """Whether a step repeats random tokens instead of answering chats."""
     place = step - config.num_copy_steps
     return place < 0 or (config.copy_every is not None and place % config.copy_every == config.copy_every - 1)
 
 
-def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: RephraserTraining) -> float:
+def train(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: PretrainRephraserConfig) -> float:
     """Trains in place; returns the mean loss of the last 25 steps that answered chats, nats per token."""
     batches = Batches(tokenizer, batch_size=config.batch_size, seed=config.seed + BATCHES_SEED)
     rng = np.random.default_rng(config.seed + 2)
@@ -141,7 +141,7 @@ class Progress:
             )
 
 
-def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: RephraserTraining) -> None:
+def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: PretrainRephraserConfig) -> None:
     """Weights in bf16, tokenizer with its chat template, resolved config."""
     model.to(torch.bfloat16).save_pretrained(config.out)
     tokenizer.save_pretrained(config.out)
@@ -157,7 +157,7 @@ def trained_on(folder: str | Path) -> set[str]:
     path = Path(folder) / "resolved_config.yaml"
     if not path.exists():
         raise UserError(f"the folder {str(folder)!r} holds no checkpoint with its resolved_config.yaml.")
-    config = RephraserTraining(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    config = PretrainRephraserConfig(**yaml.safe_load(path.read_text(encoding="utf-8")))
     own = trained_queries(
         num_steps=config.num_steps, batch_size=config.batch_size, seed=config.seed + BATCHES_SEED
     )
@@ -166,14 +166,14 @@ def trained_on(folder: str | Path) -> set[str]:
     return {same(text) for text in own} | before
 
 
-def measured(folder: str | Path, config: RephraserTraining) -> tuple[dict, str]:
+def measured(folder: str | Path, config: PretrainRephraserConfig) -> tuple[dict, str]:
     """The counts of `measure` on the checkpoint in the folder, and the card's text on them."""
     asked = {"num_queries": config.num_eval_queries, "seed": config.seed}
     evaluation = measure(folder, **asked, trained=trained_on(folder))
     return evaluation, figures_text(evaluation, **asked)
 
 
-def run(config: RephraserTraining) -> dict:
+def run(config: PretrainRephraserConfig) -> dict:
     """Trains, saves and measures, or measures alone.
 
     Raises UserError when `out` already holds a model, or when the folder to measure holds none.
