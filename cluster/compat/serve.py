@@ -11,3 +11,8 @@ def proxy_address() -> tuple[str, int] | None:
     """
     client = serve.context._get_global_client(raise_if_no_controller_running=False)
     return None if client is None else (client.http_config.host, client.http_config.port)
+
+
+def replica_title(app: str, deployment: str) -> str:
+    """How the process title of each replica begins. Serve returns no process ids without the dashboard."""
+    return f"ray::ServeReplica:{app}:{deployment}"

@@ -3,6 +3,7 @@
 import datetime
 from collections.abc import Sequence
 
+from cluster.sql import in_list, literal
 from serve_app.models import Filters
 
 BOUNDS = {
@@ -18,18 +19,18 @@ BOUNDS = {
 
 def sql_condition(filters: Filters) -> str:
     """The filters as an SQL condition, "" if there are none."""
-    parts = [f"{condition} {_literal(value)}" for name, condition in BOUNDS.items()
+    parts = [f"{condition} {_bound(value)}" for name, condition in BOUNDS.items()
              if (value := getattr(filters, name)) is not None]  # fmt: skip
-    parts += [f"array_contains(tags, {_text(tag)})" for tag in filters.tags_all]
-    parts += [f"NOT coalesce(array_contains(tags, {_text(tag)}), false)" for tag in filters.tags_none]
+    parts += [f"array_contains(tags, {literal(tag)})" for tag in filters.tags_all]
+    parts += [f"NOT coalesce(array_contains(tags, {literal(tag)}), false)" for tag in filters.tags_none]
     if filters.tags_any:
         parts.append(f"array_has_any(tags, {_list(filters.tags_any)})")
     if filters.sources:
-        parts.append(f"source IN ({', '.join(map(_text, filters.sources))})")
+        parts.append(in_list("source", filters.sources))
     return " AND ".join(parts)
 
 
-def _literal(value: float | datetime.datetime) -> str:
+def _bound(value: float | datetime.datetime) -> str:
     if not isinstance(value, datetime.datetime):
         return repr(value)
     moment = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
@@ -37,9 +38,4 @@ def _literal(value: float | datetime.datetime) -> str:
 
 
 def _list(values: Sequence[str]) -> str:
-    return f"make_array({', '.join(map(_text, values))})"
-
-
-def _text(value: str) -> str:
-    """A string literal. SQL has one escape: a quote is doubled."""
-    return "'" + value.replace("'", "''") + "'"
+    return f"make_array({', '.join(map(literal, values))})"

@@ -19,6 +19,7 @@ from actors.encoder import Encoder, load_registered
 from actors.retriever import Retriever
 from cluster.errors import UserError
 from cluster.profile import EncoderModel, Profile
+from cluster.sql import in_list
 from cluster.tables import EncoderRecord, Store
 from serve_app.batching import Batcher
 from serve_app.errors import ApiError
@@ -230,8 +231,8 @@ def _measured_at(store: Store) -> dict[str, datetime]:
     """Fingerprint -> when `kallos index` last measured the index of the encoder."""
     if not store.exists("indexes"):
         return {}
-    rows = store.read("indexes", ["encoder", "measured_at"]).sort_by("measured_at")
-    return dict(zip(rows["encoder"].to_pylist(), rows["measured_at"].to_pylist(), strict=True))
+    rows: list[Any] = store.read("indexes", ["encoder", "measured_at"]).sort_by("measured_at").to_pylist()
+    return {row["encoder"]: row["measured_at"] for row in rows}
 
 
 def _taste_axes(store: Store, retriever: Retriever) -> dict[str, np.ndarray]:
@@ -242,8 +243,7 @@ def _taste_axes(store: Store, retriever: Retriever) -> dict[str, np.ndarray]:
     indices = np.unique(np.linspace(0, num_rows - 1, min(num_rows, NUM_TASTE_IMAGES)).astype(int))
     sample = retriever.table.to_lance().take(indices.tolist(), ["image_id", "vector"])
     vectors = dict(zip(sample["image_id"].to_pylist(), sample["vector"].to_pylist(), strict=True))
-    listed = ", ".join(f"'{image_id}'" for image_id in vectors)
-    images = store.read("images", ["image_id", "preview"], f"image_id IN ({listed})").to_pylist()
+    images = store.read("images", ["image_id", "preview"], in_list("image_id", vectors)).to_pylist()
     matrix = np.array([vectors[row["image_id"]] for row in images], np.float32)
     return tastes.fit([row["preview"] for row in images], matrix)
 

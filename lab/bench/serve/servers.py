@@ -22,6 +22,7 @@ from PIL import Image
 from actors.encoder import Encoder, save_encoder
 from actors.images import image_id, preview_jpeg
 from actors.scorers import PromptPairs
+from cluster.compat.serve import replica_title
 from cluster.errors import UserError
 from cluster.profile import Profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now

@@ -1,0 +1,93 @@
+"""What `cluster.compat` assumes of Ray, Ray Data and Serve, checked on a real cluster."""
+
+import os
+import socket
+import warnings
+
+import lance
+import pyarrow as pa
+import pytest
+import ray
+from pyarrow import fs
+from ray import serve
+
+from cluster import session
+from cluster.compat.ray_data import SEPARATE_STAGE, read_lance
+from cluster.compat.serve import proxy_address
+from cluster.profile import load_profile
+from jobs.ingest.readers import ImageFiles
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    """A cluster of 4 CPUs."""
+    ray.shutdown()
+    session.connect(load_profile("mini", ray={"num_cpus": 4, "object_store_bytes": 100_000_000}))
+    yield
+    ray.shutdown()
+
+
+def test_ray_puts_its_files_into_the_given_folder():
+    (node,) = ray.nodes()
+    assert node["ObjectStoreSocketName"].startswith("/tmp/kallos-"), "temporary_folder: Ray ignores it"
+
+
+def with_pid(batch: dict) -> dict:
+    return batch | {"task_pid": [os.getpid()] * len(batch["id"])}
+
+
+class WithActorPid:
+    def __call__(self, batch: dict) -> dict:
+        return batch | {"actor_pid": [os.getpid()] * len(batch["id"])}
+
+
+def rows_of_two_stages(**options) -> list[dict]:
+    """A stage of tasks and a stage of actors with the same resources."""
+    tasks = ray.data.range(8, override_num_blocks=2).map_batches(
+        with_pid, num_cpus=1, compute=ray.data.TaskPoolStrategy(size=2)
+    )
+    actors = ray.data.ActorPoolStrategy(size=1)
+    return tasks.map_batches(WithActorPid, num_cpus=1, compute=actors, **options).take_all()
+
+
+def test_ray_fuses_stages_with_equal_resources_unless_they_are_separate():
+    fused = rows_of_two_stages()
+    assert all(row["task_pid"] == row["actor_pid"] for row in fused), "SEPARATE_STAGE: needed no longer"
+    separate = rows_of_two_stages(**SEPARATE_STAGE)
+    assert len(separate) == 8
+    assert all(row["task_pid"] != row["actor_pid"] for row in separate), (
+        "SEPARATE_STAGE: Ray fuses all the same"
+    )
+
+
+def test_read_lance_filters_decodes_blobs_and_uses_no_deprecated_arguments(tmp_path):
+    blob = pa.field("data", pa.large_binary(), metadata={"lance-encoding:blob": "true"})
+    schema = pa.schema([pa.field("number", pa.int64()), blob])
+    table = pa.Table.from_pydict({"number": [1, 2, 3], "data": [b"a", b"b", b"c"]}, schema=schema)
+    lance.write_dataset(table, str(tmp_path / "t.lance"), data_storage_version="2.1")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*deprecated", category=DeprecationWarning)
+        uri = str(tmp_path / "t.lance")
+        rows = read_lance(uri, ["number", "data"], "number > 1", num_cpus=1, num_tasks=2).take_all()
+    assert [(row["number"], row["data"]) for row in rows] == [(2, b"b"), (3, b"c")]
+
+
+def test_file_reader_gives_a_row_for_a_file_that_cannot_be_opened(tmp_path):
+    (tmp_path / "good.jpg").write_bytes(b"good")
+    files = [(str(tmp_path / "good.jpg"), 4), (str(tmp_path / "gone.jpg"), 4)]
+    rows = ray.data.read_datasource(ImageFiles(fs.LocalFileSystem(), files)).take_all()
+    good, gone = sorted(rows, key=lambda row: row["error"])
+    assert (good["bytes"], good["error"]) == (b"good", "")
+    assert gone["bytes"] == b"" and "cannot be opened" in gone["error"] and "gone.jpg" in gone["error"]
+
+
+def test_proxy_address_is_where_serve_listens():
+    assert proxy_address() is None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+    try:
+        assert proxy_address() == ("127.0.0.1", port)
+    finally:
+        serve.shutdown()
