@@ -1,6 +1,6 @@
 """The batches of all epochs as one Ray Dataset, so that no worker waits at the end of an epoch."""
 
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.data
@@ -28,7 +28,8 @@ def batch_stream(
     first, count = epochs.start * schedule.num_batches, len(epochs) * schedule.num_batches
     indices = ray.data.range(count, override_num_blocks=max(1, count))
     pool = ray.data.TaskPoolStrategy(size=num_tasks)
-    return indices.map(_batch, fn_args=(corpus, images, schedule, first), compute=pool)
+    make = cast(Any, _batch)  # Ray's types allow no arguments besides the row
+    return indices.map(make, fn_args=(corpus, images, schedule, first), compute=pool)
 
 
 def _batch(

@@ -12,38 +12,43 @@ class AlignConfig(command.JobConfig):
     """Align an encoder with the preferences of the store."""
 
     run_id: str | None = Field(
-        None,
+        default=None,
         description="runs whose preferences are used, separated by commas; `feedback` is what people chose; "
         "default: all runs",
     )
-    parent: str = Field("baseline", description="alias or fingerprint of the encoder to start from")
+    parent: str = Field(default="baseline", description="alias or fingerprint of the encoder to start from")
     where: str | None = Field(
-        None,
+        default=None,
         description="SQL filter on the images whose captions anchor the encoder; default: all images",
     )
     out: str | None = Field(
-        None, description="folder for the encoder and the training state; default: beside the store"
+        default=None, description="folder for the encoder and the training state; default: beside the store"
     )
     mode: Literal["both", "text"] | None = Field(
-        None, description="towers that train; default: the profile's align.mode"
+        default=None, description="towers that train; default: the profile's align.mode"
     )
     objective: Objective | None = Field(
-        None, description="preference loss; default: the profile's align.objective"
+        default=None, description="preference loss; default: the profile's align.objective"
     )
     epochs: int | None = Field(
-        None, ge=1, description="passes over the preferences, a count; default: the profile's align.epochs"
+        default=None,
+        ge=1,
+        description="passes over the preferences, a count; default: the profile's align.epochs",
     )
     learning_rate: float | None = Field(
-        None, gt=0, description="AdamW's peak learning rate; default: the profile's align.learning_rate"
+        default=None,
+        gt=0,
+        description="AdamW's peak learning rate; default: the profile's align.learning_rate",
     )
     num_workers: int | None = Field(
-        None, ge=1, description="training workers, a count; default: the profile's align.num_workers"
+        default=None, ge=1, description="training workers, a count; default: the profile's align.num_workers"
     )
     seed: int | None = Field(
-        None,
+        default=None,
         ge=0,
         description="seed of the training order and of sampling; default: the profile's align.seed",
     )
     keep_epochs: bool = Field(
-        False, description="keep the checkpoint of every epoch in the training state, to measure each later"
+        default=False,
+        description="keep the checkpoint of every epoch in the training state, to measure each later",
     )

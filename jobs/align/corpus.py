@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from actors.encoder import Encoder
+from cluster import terminal
 from cluster.errors import UserError
 from cluster.profile import Align
 from cluster.schemas import FEEDBACK_RUN, HUMAN
@@ -17,7 +18,6 @@ from cluster.sql import literal
 from cluster.tables import Store, embeddings_table
 from jobs.align.batches import Corpus, flat, group_pairs, strings
 from jobs.align.guard import CaptionPairs
-from jobs.align.progress import progress
 
 EncodeTexts = Callable[[list[str]], np.ndarray]
 
@@ -57,7 +57,7 @@ def _with_images(store: Store, pairs: pa.Table) -> pa.Table:
             "run `kallos ingest` on them, or `kallos label` again."
         )
     if num_gone := pairs.num_rows - kept.num_rows:
-        progress(f"{num_gone} of {pairs.num_rows} preferences are skipped: their images are gone")
+        terminal.say(f"align: {num_gone} of {pairs.num_rows} preferences are skipped: their images are gone")
     return kept
 
 

@@ -5,7 +5,7 @@ rows that a batch names. Other pixels are decoded in the task that makes the bat
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import ray
@@ -13,12 +13,12 @@ import ray.data
 
 from actors.encoder import Encoder
 from actors.images import STORED, Fit, UnusableImage, pixels, read_stored
+from cluster import terminal
 from cluster.errors import UserError
 from cluster.profile import Align, Profile
 from cluster.tables import Store
 from jobs.align.batches import Corpus
 from jobs.align.corpus import find_rows, read_vectors
-from jobs.align.progress import progress
 
 IMAGES_PER_TASK = 256
 
@@ -78,8 +78,8 @@ def load_images(store: Store, corpus: Corpus, parent: Encoder, profile: Profile,
     stored = StoredImages(store, store.open("images").to_lance().version, table_rows, parent.fit)
     num_bytes = len(table_rows) * 3 * parent.fit.height_px * parent.fit.width_px
     if num_bytes > settings.pixel_cache_bytes:
-        progress(
-            f"the pixels take {num_bytes:,} bytes, more than align.pixel_cache_bytes "
+        terminal.say(
+            f"align: the pixels take {num_bytes:,} bytes, more than align.pixel_cache_bytes "
             f"{settings.pixel_cache_bytes:,}: images are decoded at every use"
         )
         return stored
@@ -91,7 +91,8 @@ def share_pixels(images: StoredImages, num_tasks: int) -> SharedImages:
     count, fit = len(images.table_rows), images.fit
     array = np.empty((count, 3, fit.height_px, fit.width_px), np.uint8)
     rows = ray.data.range(count, override_num_blocks=-(-count // IMAGES_PER_TASK))
-    decoded = rows.map_batches(_decode, fn_args=(images,), compute=ray.data.TaskPoolStrategy(size=num_tasks))
+    decode = cast(Any, _decode)  # Ray's types allow no arguments besides the batch
+    decoded = rows.map_batches(decode, fn_args=(images,), compute=ray.data.TaskPoolStrategy(size=num_tasks))
     for batch in decoded.iter_batches(batch_size=None, batch_format="numpy"):
         array[batch["id"]] = batch["pixels"]
     return SharedImages(ray.put(array))

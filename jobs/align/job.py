@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import torch
 
 from actors.encoder import Encoder, load_registered, save_encoder
-from cluster import command, session
+from cluster import command, session, terminal
 from cluster.errors import UserError
 from cluster.schemas import HUMAN, near_ties
 from cluster.tables import EncoderRecord, Store
@@ -21,7 +21,6 @@ from jobs.align.config import AlignConfig
 from jobs.align.corpus import read_corpus, read_pairs, saved_corpus
 from jobs.align.guard import RECALL, outcome
 from jobs.align.images import load_images
-from jobs.align.progress import progress
 from jobs.align.train import finished_state, train
 
 NOT_METRICS = ("encoder", "parent", "checkpoint", "seconds")  # columns of `encoders`, or not stored at all
@@ -51,25 +50,21 @@ def run(config: AlignConfig) -> dict[str, Any]:
         corpus = saved_corpus(
             folder / "corpus", lambda: read_corpus(store, pairs, captions, parent, texts, settings)
         )
-        progress(
-            f"{schedule.num_queries} queries, {pairs.num_rows} pairs, {len(corpus.image_ids)} images, "
+        terminal.say(
+            f"align: {schedule.num_queries} queries, {pairs.num_rows} pairs, {len(corpus.image_ids)} images, "
             f"{captions.held_out.num_rows} captions held out"
         )
         images = load_images(store, corpus, parent, profile, settings)
         training_run = prepare.training_run(
-            record,
-            profile,
-            settings,
-            num_steps=schedule.num_steps,
-            folder=folder,
-            keep_epochs=config.keep_epochs,
+            record, profile, settings, schedule, folder, keep_epochs=config.keep_epochs
         )
         state = train(training_run, schedule, corpus, images, limit)
     recall = outcome(
         state, num_captions=captions.held_out.num_rows, max_drop=limit, num_epochs=settings.epochs
     )
     if state["over_limit"]:
-        progress(f"{RECALL} fell by more than {limit:g}: the encoder of epoch {recall['kept_epoch']} is kept")
+        kept = recall["kept_epoch"]
+        terminal.say(f"align: {RECALL} fell by more than {limit:g}: the encoder of epoch {kept} is kept")
     checkpoint, fingerprint = save(parent, record, state["learned"], profile.guard.wise_ft_alpha, out)
     report = {
         "encoder": fingerprint,
@@ -96,7 +91,7 @@ def counts(pairs: pa.Table) -> dict[str, int]:
         "num_preferences": pairs.num_rows,
         "num_near_ties": int(near_ties(pairs["p_winner"].to_numpy()).sum()),
         "num_inconsistent": pc.sum(pc.invert(pairs["consistent"])).as_py(),
-        "num_human": pc.sum(pc.equal(pairs["source"], pa.scalar(HUMAN))).as_py(),
+        "num_human": pairs["source"].to_pylist().count(HUMAN),
     }
 
 

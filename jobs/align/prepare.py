@@ -86,20 +86,15 @@ def _encode_texts(model: str, precision: str, texts: list[str]) -> np.ndarray:
 
 
 def training_run(
-    record: EncoderRecord,
-    profile: Profile,
-    settings: Align,
-    *,
-    num_steps: int,
-    folder: Path,
-    keep_epochs: bool,
-) -> TrainingRun:
-    """What the workers need to know; `num_steps` is the number of optimiser steps in an epoch."""
+    record: EncoderRecord, profile: Profile, settings: Align, schedule: BatchSchedule, folder: Path,
+    *, keep_epochs: bool,
+) -> TrainingRun:  # fmt: skip
+    """The settings of the run for its workers."""
     return TrainingRun(
         model=local_path(record.checkpoint),
         precision=profile.encoder.precision,
         num_threads=profile.encoder.num_threads,
-        num_steps=num_steps,
+        num_steps=schedule.num_steps,
         num_feeders=profile.encoder.decode.max_actors,
         folder=str(folder),
         settings=settings,

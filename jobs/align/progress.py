@@ -1,19 +1,15 @@
-"""Progress lines on stderr. Workers on other machines append theirs to a file that the driver follows."""
+"""Shows the metrics of each epoch: the first worker appends them to a file, and the driver follows it."""
 
 import contextlib
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from cluster import terminal
+
 POLL_S = 1.0
 SHOWN = ("loss", "loss_preference", "loss_pt", "rewards/accuracies", "rewards/margins", "recall@10")
-
-
-def progress(line: str) -> None:
-    """Print a line to stderr."""
-    print(f"align: {line}", file=sys.stderr, flush=True)
 
 
 def write_epoch(path: Path, num_epochs: int, metrics: dict[str, float]) -> None:
@@ -24,7 +20,7 @@ def write_epoch(path: Path, num_epochs: int, metrics: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def follow(path: Path) -> Iterator[None]:
-    """Print the epochs that are appended to the file meanwhile."""
+    """Show the epochs that are appended to the file meanwhile."""
     done = threading.Event()
     start = path.stat().st_size if path.exists() else 0
     thread = threading.Thread(target=_follow, args=(path, start, done), daemon=True)
@@ -46,11 +42,11 @@ def _follow(path: Path, position: int, done: threading.Event) -> None:
             complete = new[: new.rfind("\n") + 1]
             position += len(complete.encode())
             for line in complete.splitlines():
-                progress(_epoch_line(json.loads(line)))
+                terminal.say(_epoch_line(json.loads(line)))
         if finished:
             return
 
 
 def _epoch_line(epoch: dict[str, float]) -> str:
     values = " ".join(f"{name} {epoch[name]:.4f}" for name in SHOWN if name in epoch)
-    return f"epoch {epoch['epoch']}/{epoch['num_epochs']}: {values} ({epoch['seconds']:.1f} s)"
+    return f"align: epoch {epoch['epoch']}/{epoch['num_epochs']}: {values} ({epoch['seconds']:.1f} s)"

@@ -152,9 +152,8 @@ def train_worker(config: dict[str, Any]) -> None:
         learner.towers, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
     )
     own_batches = _own_batches(images, len(learner.epochs) * run.batches_per_epoch)
-    before = learner.recall_before
-    if guard.captions and before is None:
-        before = learner.recall_before = _guard_recall(learner, guard, images)
+    if guard.captions and learner.recall_before is None:
+        learner.recall_before = _guard_recall(learner, guard, images)
     while not learner.finished:
         if guard.captions and _is_first():
             learner.keep()
@@ -164,7 +163,8 @@ def train_worker(config: dict[str, Any]) -> None:
         metrics = {"epoch": len(learner.epochs) + 1, **_over_workers(means), "seconds": seconds}
         if guard.captions:
             metrics[RECALL] = _guard_recall(learner, guard, images)
-            learner.over_limit = exceeds(before, metrics[RECALL], guard.max_drop)
+            assert learner.recall_before is not None
+            learner.over_limit = exceeds(learner.recall_before, metrics[RECALL], guard.max_drop)
         learner.epochs.append(metrics)
         _report(learner, run)
 

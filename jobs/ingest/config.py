@@ -15,32 +15,32 @@ class IngestConfig(command.JobConfig):
         description="folder, Parquet files, WebDataset tars or Lance table; a path or a filesystem URI"
     )
     kind: Literal["folder", "parquet", "webdataset", "lance"] | None = Field(
-        None, description="kind of the source; default: recognised from names and contents"
+        default=None, description="kind of the source; default: recognised from names and contents"
     )
     label: str | None = Field(
-        None, description="value of the images' `source` column; default: the name of the source"
+        default=None, description="value of the images' `source` column; default: the name of the source"
     )
     metadata: str | None = Field(
-        None,
+        default=None,
         description="table that joins captions to the files of a folder; "
         "default: the folder's metadata.{parquet,csv,jsonl}",
     )
     bytes_column: str = Field(
-        "bytes", description="column of Parquet and Lance sources that holds the image file's bytes"
+        default="bytes", description="column of Parquet and Lance sources that holds the image file's bytes"
     )
     uri_column: str = Field(
-        "uri", description="column of Parquet and Lance sources that holds the image file's address"
+        default="uri", description="column of Parquet and Lance sources that holds the image file's address"
     )
-    caption_column: str = Field("caption", description="column that holds an image's caption")
+    caption_column: str = Field(default="caption", description="column that holds an image's caption")
     tag_columns: tuple[str, ...] = Field(
-        ("split",), description="columns whose values become tags of the form `column:value`"
+        default=("split",), description="columns whose values become tags of the form `column:value`"
     )
     max_pixels: int = Field(
-        MAX_PIXELS, ge=1, description="most pixels of an image, a count; larger ones are rejected"
+        default=MAX_PIXELS, ge=1, description="most pixels of an image, a count; larger ones are rejected"
     )
     flush_seconds: float = Field(
-        5.0,
+        default=5.0,
         ge=0,
         description="longest time between writes to the tables, seconds; a killed run loses that much",
     )
-    preview_px: int = Field(256, ge=16, description="longer side of the stored previews, pixels")
+    preview_px: int = Field(default=256, ge=16, description="longer side of the stored previews, pixels")

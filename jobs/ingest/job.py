@@ -1,16 +1,16 @@
 """The ingest pipeline: source -> CPU stage -> encoder actors -> tables, then the other encoders."""
 
-import sys
 import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pyarrow as pa
 import ray.data
 from pyarrow import compute as pc
 
-from actors.stages import embed, streaming_context
 from actors.encoder import Encoder
-from cluster import command, session
+from actors.stages import embed, streaming_context
+from cluster import command, session, terminal
 from cluster.profile import EncoderModel, Profile
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs.ingest.config import IngestConfig
@@ -18,7 +18,7 @@ from jobs.ingest.lookup import Lookup
 from jobs.ingest.other_encoders import embed_for_other_encoders
 from jobs.ingest.prepare import DecodeSettings, prepare
 from jobs.ingest.sources import Source, open_source
-from jobs.ingest.writer import Progress, Writer
+from jobs.ingest.writer import Writer
 
 
 def run(config: IngestConfig) -> dict:
@@ -33,15 +33,10 @@ def run(config: IngestConfig) -> dict:
     known = known_images(store, encoder.fingerprint)
     writer = Writer(store, encoder, source.label, config.flush_seconds)
     writer.reject_inputs(source.rejects)
-    progress = Progress(source.num_inputs, sys.stderr)
     pipeline_started = time.monotonic()
     settings = DecodeSettings(encoder.fit, config.preview_px, config.max_pixels)
-    ids_of_run = []
-    for batch in embedded_batches(source, profile.encoder, settings, known):
-        writer.add(batch)
-        ids_of_run.append(ids_of(batch))
-        progress.show(writer.counts)
-    writer.flush()
+    batches = embedded_batches(source, profile.encoder, settings, known)
+    ids_of_run = write(batches, writer, source.num_inputs)
     pipeline_ended = time.monotonic()
     others = embed_for_other_encoders(store, profile, encoder.fingerprint, ids_of_run)
     return {
@@ -66,13 +61,32 @@ def embedded_batches(
     """Batches of `prepared_schema` with `vector` in place of `pixels`, as the actors finish them."""
     with streaming_context():
         prepared = source.dataset().map_batches(
-            prepare,
+            cast(Any, prepare),  # Ray's types allow no arguments besides the batch
             batch_format="pyarrow",
             fn_kwargs={"rows": source.rows, "settings": settings, "known": known},
             compute=ray.data.TaskPoolStrategy(model.decode.max_actors),
             num_cpus=model.decode.num_cpus,
         )
-        yield from embed(prepared, model).iter_batches(batch_size=None, batch_format="pyarrow")
+        batches = embed(prepared, model).iter_batches(batch_size=None, batch_format="pyarrow")
+        yield from cast(Iterator[pa.Table], batches)
+
+
+def write(batches: Iterator[pa.Table], writer: Writer, num_inputs: int | None) -> list[pa.Array]:
+    """Write the batches as they arrive and show progress; returns the ids of their images."""
+    ids_of_run = []
+    counts = writer.counts
+    with terminal.progress("ingest", "images", num_inputs) as update:
+        for batch in batches:
+            writer.add(batch)
+            ids_of_run.append(ids_of(batch))
+            update(
+                counts["num_inputs"],
+                new=counts["num_images"],
+                known=counts["num_known"],
+                rejected=counts["num_rejects"],
+            )
+    writer.flush()
+    return ids_of_run
 
 
 def ids_of(batch: pa.Table) -> pa.Array:

@@ -12,7 +12,7 @@ class Lookup:
     def __init__(self, keys: pa.ChunkedArray | pa.Array) -> None:
         """`keys`: strings, unique."""
         self.keys = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
-        hashes = np.fromiter((_hash(key) for key in self.keys.to_pylist()), np.uint64, len(self.keys))
+        hashes = np.fromiter((_hash(str(key)) for key in self.keys.to_pylist()), np.uint64, len(self.keys))
         self.rows = np.argsort(hashes, kind="stable")
         self.hashes = hashes[self.rows]
 

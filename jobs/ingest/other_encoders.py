@@ -1,13 +1,12 @@
 """Embeds the images of an ingest run for every other encoder in use, so that its searches find them."""
 
-import sys
-
 import pyarrow as pa
 from pyarrow import compute as pc
 
 from actors.encoder import load_registered
 from actors.missing_vectors import add_vectors, missing_images
 from actors.vectors import VectorTable
+from cluster import terminal
 from cluster.errors import UserError
 from cluster.profile import Profile
 from cluster.tables import Store, embeddings_table
@@ -49,7 +48,7 @@ def embed_for_other_encoders(
             counts = _embed_missing(store, profile, encoder, ids)
         except UserError as error:
             counts = {"problem": str(error)}
-            print(f"ingest: {' and '.join(aliases)} will not find the new images: {error}", file=sys.stderr)
+            terminal.say(f"ingest: {' and '.join(aliases)} will not find the new images: {error}")
         reports[encoder] = {"aliases": aliases, **counts}
     return reports
 

@@ -38,8 +38,10 @@ class ImageFiles(FileReader):
 
     def read(self, stream: Any | Unreadable, path: str) -> Iterator[pa.Table]:
         """One row with the file's bytes, or with the reason why there are none."""
-        data, error = b"", stream.error if isinstance(stream, Unreadable) else ""
-        if not error:
+        data, error = b"", ""
+        if isinstance(stream, Unreadable):
+            error = stream.error
+        else:
             try:
                 data = stream.readall()
             except OSError as failure:
@@ -97,9 +99,9 @@ def _members(stream: Any) -> Iterator[tuple[str, bytes | None]]:
     """(name, bytes) of each file in the tar; None instead of bytes above `MAX_FILE_BYTES`."""
     with tarfile.open(fileobj=stream, mode="r|*") as tar:
         for member in tar:
-            if member.isreg():
-                small = member.size <= MAX_FILE_BYTES
-                yield member.name, tar.extractfile(member).read() if small else None
+            file = tar.extractfile(member) if member.isreg() else None
+            if file is not None:
+                yield member.name, file.read() if member.size <= MAX_FILE_BYTES else None
 
 
 def _key(name: str) -> str:

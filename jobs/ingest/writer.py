@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import IO
 
 import pyarrow as pa
 from pyarrow import compute as pc
@@ -13,7 +12,6 @@ from cluster.tables import SCHEMAS, Store, now
 from jobs.ingest.prepare import KNOWN, NEW, REJECTED
 
 FLUSH_ROWS = 2048
-SHOW_SECONDS = 2.0
 
 
 class Writer:
@@ -25,7 +23,7 @@ class Writer:
         self.vectors = VectorTable(store, encoder)
         self.label = label
         self.flush_seconds = flush_seconds
-        self.counts = dict.fromkeys(
+        self.counts: dict[str, int] = dict.fromkeys(
             ("num_inputs", "num_images", "num_embeddings", "num_known", "num_duplicates", "num_rejects"), 0
         )
         self._waiting: list[pa.Table] = []
@@ -50,10 +48,9 @@ class Writer:
         if rows is None or not rows.num_rows:
             return
         self.counts["num_inputs"] += rows.num_rows
-        self.counts["num_known"] += pc.sum(pc.equal(rows["status"], pa.scalar(KNOWN))).as_py()
-        self._insert(rows.filter(pc.equal(rows["status"], pa.scalar(NEW))))
-        rejected = rows.filter(pc.equal(rows["status"], pa.scalar(REJECTED)))
-        self._reject(rejected.select(["uri", "stage", "error"]).to_pylist())
+        self.counts["num_known"] += _with_status(rows, KNOWN).num_rows
+        self._insert(_with_status(rows, NEW))
+        self._reject(_with_status(rows, REJECTED).select(["uri", "stage", "error"]).to_pylist())
 
     def _insert(self, rows: pa.Table) -> None:
         if not rows.num_rows:
@@ -74,24 +71,5 @@ class Writer:
             self.store.merge("rejects", table, on=["uri", "error"])
 
 
-class Progress:
-    """Prints one line of progress, at most every two seconds."""
-
-    def __init__(self, total: int | None, stream: IO[str]) -> None:
-        self.total = total
-        self.stream = stream
-        self._started = self._shown = time.monotonic()
-
-    def show(self, counts: dict[str, int]) -> None:
-        """Print the counts, unless they were printed less than two seconds ago."""
-        moment = time.monotonic()
-        if moment - self._shown < SHOW_SECONDS:
-            return
-        self._shown = moment
-        of = f" of {self.total}" if self.total is not None else ""
-        print(
-            f"ingest: {counts['num_inputs']}{of} read, {counts['num_images']} new, "
-            f"{counts['num_known']} known, {counts['num_rejects']} rejected, {moment - self._started:.0f} s",
-            file=self.stream,
-            flush=True,
-        )
+def _with_status(rows: pa.Table, status: str) -> pa.Table:
+    return rows.filter(pc.equal(rows["status"], pa.scalar(status)))
