@@ -38,7 +38,7 @@ def _flat(words: Any) -> Any:
 class ProfileConfig(Options):
     """The profile of a command, and what differs from it."""
 
-    profile: str = Field("mini", description="name of a shipped profile, or path of a YAML file")
+    profile: str = Field(default="mini", description="name of a shipped profile, or path of a YAML file")
     set: Annotated[
         tuple[str, ...],
         BeforeValidator(_flat),
@@ -46,7 +46,7 @@ class ProfileConfig(Options):
             constructor=tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]], metavar="KEY=VALUE"
         ),
     ] = Field(
-        (),
+        default=(),
         description="profile fields to change, such as align.beta=2 label.style=reorg; docs/profile.md lists "
         "them; an option of the verb itself takes precedence",
     )
@@ -55,7 +55,9 @@ class ProfileConfig(Options):
 class JobConfig(ProfileConfig):
     """The options that every job has; its own config extends them."""
 
-    store: str | None = Field(None, description="LanceDB address of the tables; default: the profile's store")
+    store: str | None = Field(
+        default=None, description="LanceDB address of the tables; default: the profile's store"
+    )
 
 
 def main(

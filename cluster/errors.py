@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # pydantic takes time to import, which the list of verbs does not need
     from pydantic import BaseModel, ValidationError
@@ -61,5 +61,6 @@ def _paths(model: "type[BaseModel]", prefix: str = "") -> Iterator[str]:
     """Dotted names of all fields: `align`, `align.mode`, ..."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}"
-        if hasattr(field.annotation, "model_fields"):
-            yield from _paths(field.annotation, f"{prefix}{name}.")
+        below: Any = field.annotation
+        if hasattr(below, "model_fields"):
+            yield from _paths(below, f"{prefix}{name}.")

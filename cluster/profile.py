@@ -36,28 +36,26 @@ class Ray(Settings):
         description='"local" starts Ray here, "auto" joins the cluster of this machine, host:port another one'
     )
     num_cpus: int | None = Field(
-        None, ge=1, description="logical CPUs of a Ray that is started here, a count; default: the machine's"
+        default=None, ge=1, description="logical CPUs of a Ray started here, a count; default: the machine's"
     )
-    object_store_bytes: int = Field(
-        ge=80_000_000, description="shared memory of a Ray that is started here, bytes"
-    )
-    log_to_driver: bool = Field(False, description="show what worker processes print")
+    object_store_bytes: int = Field(ge=80_000_000, description="shared memory of a Ray started here, bytes")
+    log_to_driver: bool = Field(default=False, description="show what worker processes print")
     max_cpus: float | None = Field(
-        None, ge=0, description="CPUs that the autoscaler may grow to, a count; default: no autoscaler"
+        default=None, ge=0, description="CPUs the autoscaler may grow to, a count; default: no autoscaler"
     )
     max_gpus: float | None = Field(
-        None, ge=0, description="GPUs that the autoscaler may grow to, a count; default: no autoscaler"
+        default=None, ge=0, description="GPUs the autoscaler may grow to, a count; default: no autoscaler"
     )
 
 
 class Stage(Settings):
     """The resources of one stage of a pipeline: a pool of equal actors."""
 
-    min_actors: int = Field(1, ge=1, description="actors that must run, a count")
-    max_actors: int = Field(1, ge=1, description="actors that the stage may grow to, a count")
-    num_cpus: float = Field(1.0, ge=0, description="logical CPUs of an actor, a count")
-    num_gpus: float = Field(0.0, ge=0, description="GPUs of an actor, a count; actors can share one")
-    batch_size: int = Field(64, ge=1, description="rows that an actor processes in one call, a count")
+    min_actors: int = Field(default=1, ge=1, description="actors that must run, a count")
+    max_actors: int = Field(default=1, ge=1, description="actors that the stage may grow to, a count")
+    num_cpus: float = Field(default=1.0, ge=0, description="logical CPUs of an actor, a count")
+    num_gpus: float = Field(default=0.0, ge=0, description="GPUs of an actor, a count; actors can share one")
+    batch_size: int = Field(default=64, ge=1, description="rows that an actor processes in one call, a count")
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Stage":
@@ -74,9 +72,9 @@ class EncoderModel(Settings):
     """The two-tower encoder, and the stages that decode and embed images."""
 
     model: str = Field(description='open_clip folder, "hf-hub:..." name, or "architecture/pretrained-tag"')
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the forward pass")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="number format of inference")
     num_threads: int | None = Field(
-        None, ge=1, description="torch threads of an actor, a count; default: torch's own choice"
+        default=None, ge=1, description="torch threads of an actor, a count; default: torch's own choice"
     )
     stage: Stage = Field(description="actors that compute embeddings")
     decode: Stage = Field(description="tasks or actors that decode and check image files")
@@ -86,16 +84,14 @@ class LanguageModel(Settings):
     """A language model, text-only or multi-modal, and the engine that hosts it."""
 
     model: str = Field(description="Hugging Face folder or hub name")
-    engine: Literal["vllm_offline"] = Field("vllm_offline", description="engine that hosts the model")
-    engine_args: dict[str, Any] = Field(
-        default_factory=dict, description="arguments passed to the engine unchanged"
-    )
+    engine: Literal["vllm_offline"] = Field(default="vllm_offline", description="engine that hosts the model")
+    engine_args: dict[str, Any] = Field(default_factory=dict, description="arguments passed to the engine")
     max_tokens: int = Field(ge=1, description="most tokens of a reply, a count")
-    temperature: float = Field(0.0, ge=0, description="sampling temperature; 0 is greedy")
+    temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
     image_px: int | None = Field(
-        None,
+        default=None,
         ge=1,
-        description="longer side to which images in a prompt are shrunk, pixels; default: full size",
+        description="longer side of images in a prompt at most, pixels; default: full size",
     )
     stage: Stage = Field(description="actors, each with an engine of its own")
 
@@ -104,23 +100,23 @@ class Label(Settings):
     """How preferences are made; K, u and v are the names that the method's paper uses."""
 
     style: Literal["original", "repeat", "detail", "k_list", "kw_dict", "reorg"] = Field(
-        "kw_dict", description="the way the rephraser writes"
+        default="kw_dict", description="the way the rephraser writes"
     )
     source: Literal["scorer", "lmm_score", "lmm_pair"] = Field(
-        "lmm_score",
+        default="lmm_score",
         description="who orders images by beauty: a scorer, or the judge by ratings or by comparisons",
     )
     semantic: Literal["encoder", "judge"] = Field(
-        "judge", description="who rates accuracy: the reference encoder, or the judge"
+        default="judge", description="who rates accuracy: the reference encoder, or the judge"
     )
-    top_k: int = Field(100, ge=2, description="K: images retrieved for a rephrased query, a count")
-    rows: int = Field(5, ge=1, description="u: rows of the partial order, a count")
-    columns: int = Field(5, ge=1, description="v: images in a row of the partial order, a count")
+    top_k: int = Field(default=100, ge=2, description="K: images retrieved for a rephrased query, a count")
+    rows: int = Field(default=5, ge=1, description="u: rows of the partial order, a count")
+    columns: int = Field(default=5, ge=1, description="v: images in a row of the partial order, a count")
     stride: int = Field(
-        4, ge=1, description="step between the images taken from the order by accuracy, a count"
+        default=4, ge=1, description="step between the images taken from the order by accuracy, a count"
     )
     min_accuracy: float = Field(
-        3.0, ge=1, le=5, description="lowest accuracy of an image that the teacher keeps, 1 to 5"
+        default=3.0, ge=1, le=5, description="lowest accuracy of an image that the teacher keeps, 1 to 5"
     )
 
     @model_validator(mode="after")
@@ -138,43 +134,43 @@ class Align(Settings):
     """How an encoder is aligned."""
 
     mode: Literal["both", "text"] = Field(
-        "both", description="towers that train; `text` alone keeps all image vectors valid"
+        default="both", description="towers that train; `text` alone keeps all image vectors valid"
     )
-    num_workers: int = Field(1, ge=1, description="data-parallel training workers, a count")
-    use_gpu: bool = Field(False, description="give each worker one GPU")
-    epochs: int = Field(1, ge=1, description="passes over the preferences, a count")
+    num_workers: int = Field(default=1, ge=1, description="data-parallel training workers, a count")
+    use_gpu: bool = Field(default=False, description="give each worker one GPU")
+    epochs: int = Field(default=1, ge=1, description="passes over the preferences, a count")
     queries_per_batch: int = Field(
-        8, ge=1, description="queries that a worker encodes at once, with all their images, a count"
+        default=8, ge=1, description="queries that a worker encodes at once, with all their images, a count"
     )
-    caption_batch_size: int = Field(64, ge=1, description="caption pairs of L_pt in a batch, a count")
+    caption_batch_size: int = Field(default=64, ge=1, description="caption pairs of L_pt in a batch, a count")
     batches_per_step: int = Field(
-        1, ge=1, description="batches of a worker whose gradients make one optimizer step, a count"
+        default=1, ge=1, description="batches of a worker whose gradients make one optimizer step, a count"
     )
-    learning_rate: float = Field(1e-5, gt=0, description="AdamW's peak learning rate")
+    learning_rate: float = Field(default=1e-5, gt=0, description="AdamW's peak learning rate")
     warmup: float = Field(
-        0.1, ge=0, le=1, description="share of all steps in which the learning rate rises, 0 to 1"
+        default=0.1, ge=0, le=1, description="share of all steps in which the learning rate rises, 0 to 1"
     )
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    objective: Objective = Field("dpo", description="preference loss, see `jobs/align/objectives.py`")
-    beta: float = Field(1.0, gt=0, description="scale of the rewards in the preference loss")
-    target_margin: float = Field(0.5, ge=0, description="reward margin that `simpo` aims for")
-    pretrain_weight: float = Field(1.0, ge=0, description="w_pt: weight of the contrastive loss L_pt")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay")
+    objective: Objective = Field(default="dpo", description="preference loss, see `jobs/align/objectives.py`")
+    beta: float = Field(default=1.0, gt=0, description="scale of the rewards in the preference loss")
+    target_margin: float = Field(default=0.5, ge=0, description="reward margin that `simpo` aims for")
+    pretrain_weight: float = Field(default=1.0, ge=0, description="w_pt: weight of the contrastive loss L_pt")
     max_pairs_per_query: int = Field(
-        200, ge=1, description="most preference pairs of one query in a step, a count"
+        default=200, ge=1, description="most preference pairs of one query in a step, a count"
     )
     near_tie_weight: float = Field(
-        0.5, ge=0, le=1, description="weight of a near tie, 0 to 1; 0 excludes near ties"
+        default=0.5, ge=0, le=1, description="weight of a near tie, 0 to 1; 0 excludes near ties"
     )
     inconsistent_weight: float = Field(
-        0.5, ge=0, le=1, description="weight of a pair that the judge decided differently in the other order"
+        default=0.5, ge=0, le=1, description="weight of a pair that the judge contradicted in the other order"
     )
     human_weight: float = Field(
-        1.0, ge=0, description="weight of a pair that a person decided; 0 excludes such pairs"
+        default=1.0, ge=0, description="weight of a pair that a person decided; 0 excludes such pairs"
     )
-    gradient_clip: float = Field(1.0, gt=0, description="largest L2 norm of the gradient")
-    seed: int = Field(0, ge=0, description="seed of the training order and of sampling")
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest L2 norm of the gradient")
+    seed: int = Field(default=0, ge=0, description="seed of the training order and of sampling")
     pixel_cache_bytes: int = Field(
-        400_000_000, ge=0, description="most decoded images kept in Ray's object store, bytes"
+        default=400_000_000, ge=0, description="most decoded images kept in Ray's object store, bytes"
     )
 
 
@@ -182,11 +178,11 @@ class Index(Settings):
     """When an approximate index is built, and the recall that it must reach."""
 
     ann_min_rows: int = Field(
-        50_000, ge=1, description="rows from which an approximate index is built, a count; below, it is exact"
+        default=50_000, ge=1, description="rows from which an approximate index is built, a count; else exact"
     )
-    recall: float = Field(0.95, ge=0, le=1, description="recall@10 that the index must reach, 0 to 1")
+    recall: float = Field(default=0.95, ge=0, le=1, description="recall@10 that the index must reach, 0 to 1")
     num_recall_queries: int = Field(
-        200, ge=1, description="queries that measure recall@10 against exact search, a count"
+        default=200, ge=1, description="queries that measure recall@10 against exact search, a count"
     )
 
 
@@ -194,51 +190,53 @@ class Guard(Settings):
     """What alignment may cost ordinary retrieval: beyond it training stops and promotion is refused."""
 
     num_captions: int = Field(
-        256, ge=0, description="held-out captions that measure recall@10 after every epoch, a count"
+        default=256, ge=0, description="held-out captions that measure recall@10 after every epoch, a count"
     )
-    max_recall_drop: float = Field(0.03, ge=0, le=1, description="recall@10 that may be lost, 0 to 1")
+    max_recall_drop: float = Field(default=0.03, ge=0, le=1, description="recall@10 that may be lost, 0 to 1")
     wise_ft_alpha: float = Field(
-        1.0, ge=0, le=1, description="a in (1 - a) theta_ref + a theta (WiSE-FT); 1 keeps the trained weights"
+        default=1.0, ge=0, le=1, description="a in (1 - a) theta_ref + a theta (WiSE-FT); 1 = as trained"
     )
 
 
 class Serve(Settings):
     """The search endpoint."""
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
-    num_replicas: int = Field(1, ge=1, description="fewest replicas of the search, a count")
-    max_replicas: int = Field(1, ge=1, description="most replicas of the search, under load, a count")
-    max_batch_size: int = Field(16, ge=1, description="most queries encoded and searched together, a count")
-    batch_wait_s: float = Field(0.0, ge=0, description="longest wait for a batch to fill, seconds")
-    max_k: int = Field(100, ge=1, description="largest k of a request, a count")
-    refresh_s: float = Field(1.0, gt=0, description="time between checks of aliases and tables, seconds")
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    num_replicas: int = Field(default=1, ge=1, description="fewest replicas of the search, a count")
+    max_replicas: int = Field(default=1, ge=1, description="most replicas of the search, under load, a count")
+    max_batch_size: int = Field(default=16, ge=1, description="most queries processed together, a count")
+    batch_wait_s: float = Field(default=0.0, ge=0, description="longest wait for a batch to fill, seconds")
+    max_k: int = Field(default=100, ge=1, description="largest k of a request, a count")
+    refresh_s: float = Field(
+        default=1.0, gt=0, description="time between checks of aliases and tables, seconds"
+    )
     experiment_share: float = Field(
-        0.0, ge=0, le=1, description="share of the clients of `live` that `candidate` answers, 0 to 1"
+        default=0.0, ge=0, le=1, description="share of the clients of `live` that `candidate` answers, 0 to 1"
     )
-    teacher: bool = Field(True, description="offer the teacher as a system")
+    teacher: bool = Field(default=True, description="offer the teacher as a system")
     teacher_idle_s: float = Field(
-        300.0, gt=0, description="time without a request after which the teacher's engines stop, seconds"
+        default=300.0, gt=0, description="idle time after which the teacher's engines stop, seconds"
     )
-    max_upload_bytes: int = Field(8_000_000, ge=0, description="largest image file in a request, bytes")
+    max_upload_bytes: int = Field(default=8_000_000, ge=0, description="largest uploaded image file, bytes")
     max_upload_pixels: int = Field(
-        40_000_000, ge=1, description="most pixels of an image in a request, a count"
+        default=40_000_000, ge=1, description="most pixels of an image in a request, a count"
     )
-    upload_timeout_s: float = Field(5.0, gt=0, description="longest time to read one image, seconds")
-    url_images: bool = Field(False, description="fetch images that a request names by their public URL")
-    allow_delete: bool = Field(False, description="let `DELETE /v1/images/<id>` remove images")
+    upload_timeout_s: float = Field(default=5.0, gt=0, description="longest time to read one image, seconds")
+    url_images: bool = Field(default=False, description="fetch images that requests name by public URL")
+    allow_delete: bool = Field(default=False, description="let `DELETE /v1/images/<id>` remove images")
     keys_file: str | None = Field(
-        None,
+        default=None,
         description="file of API keys, one `name:key` per line, needed to listen beyond this machine; "
         "default: no keys",
     )
     requests_per_minute: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="most requests of one key per minute and replica, a count; without keys it counts those "
         "of one address, behind HAProxy those of all addresses; default: no limit",
     )
-    log_queries: bool = Field(False, description="write the words of queries into the log")
+    log_queries: bool = Field(default=False, description="write the words of queries into the log")
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Serve":

@@ -10,30 +10,32 @@ from serve_app.http.keys import check_exposure
 class ServeConfig(command.JobConfig):
     """Serve the search over HTTP, with a page."""
 
-    host: str | None = Field(None, description="address to listen on; default: the profile's serve.host")
+    host: str | None = Field(
+        default=None, description="address to listen on; default: the profile's serve.host"
+    )
     port: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=65535,
         description="port to listen on, 0 takes any free one; default: the profile's serve.port",
     )
     keys_file: str | None = Field(
-        None,
+        default=None,
         description="file of API keys, one `name:key` per line; default: the profile's serve.keys_file",
     )
     num_replicas: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="replicas of the search, a fixed count; default: the profile's serve.num_replicas to "
         "serve.max_replicas",
     )
     systems: tuple[str, ...] = Field(
-        ("live", "baseline"),
+        default=("live", "baseline"),
         min_length=1,
         description="aliases of the encoders that answer, the default one first",
     )
     examples: tuple[str, ...] | None = Field(
-        None, description="queries that the page suggests; default: drawn from the captions"
+        default=None, description="queries that the page suggests; default: drawn from the captions"
     )
 
 

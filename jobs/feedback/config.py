@@ -9,5 +9,5 @@ class FeedbackConfig(command.JobConfig):
     """Summarise what people chose, and export their votes."""
 
     export: str | None = Field(
-        None, description="Parquet file for the votes of blind comparisons; default: no export"
+        default=None, description="Parquet file for the votes of blind comparisons; default: no export"
     )

@@ -11,59 +11,63 @@ class LabelConfig(command.JobConfig):
     """Turn queries into preferences."""
 
     queries: str | None = Field(
-        None,
+        default=None,
         description="file of queries: .parquet, .csv or .jsonl with a column `query`, or .txt with one query "
         "per line; default: drawn from the captions",
     )
     num_queries: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="queries to label, a count; default: all of the file, or 64 drawn from the captions",
     )
     style: Literal["original", "repeat", "detail", "k_list", "kw_dict", "reorg"] | None = Field(
-        None, description="the way the rephraser writes; default: the profile's label.style"
+        default=None, description="the way the rephraser writes; default: the profile's label.style"
     )
     source: Literal["scorer", "lmm_score", "lmm_pair"] | None = Field(
-        None,
+        default=None,
         description="who orders images by beauty: a scorer, or the judge by ratings or by comparisons; "
         "default: the profile's label.source",
     )
     semantic: Literal["encoder", "judge"] | None = Field(
-        None,
+        default=None,
         description="who rates accuracy: the reference encoder, or the judge; default: the encoder with "
         "source `scorer`, otherwise the profile's label.semantic",
     )
     scorer: Literal["prompts", "axis", "head"] = Field(
-        "prompts", description="with source `scorer`: pairs of prompts, a rank axis, or a linear head"
+        default="prompts", description="with source `scorer`: pairs of prompts, a rank axis, or a linear head"
     )
     ratings: str | None = Field(
-        None,
+        default=None,
         description="table (.parquet, .csv, .jsonl) with `image_id` and `rating`, on which axis and head are "
         "fitted; default: none",
     )
-    encoder: str = Field("baseline", description="alias or fingerprint of the reference encoder")
+    encoder: str = Field(default="baseline", description="alias or fingerprint of the reference encoder")
     where: str | None = Field(
-        None,
+        default=None,
         description="SQL filter on the embeddings table, such as source = 'photos'; default: all images",
     )
     top_k: int | None = Field(
-        None, ge=2, description="K: images retrieved for a query, a count; default: the profile's label.top_k"
+        default=None,
+        ge=2,
+        description="K: images retrieved for a query, a count; default: the profile's label.top_k",
     )
     rows: int | None = Field(
-        None, ge=1, description="u: rows of the partial order, a count; default: the profile's label.rows"
+        default=None,
+        ge=1,
+        description="u: rows of the partial order, a count; default: the profile's label.rows",
     )
     columns: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="v: images in a row of the partial order, a count; default: the profile's label.columns",
     )
     stride: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="step between the images taken from the order by accuracy, a count; "
         "default: the profile's label.stride",
     )
     queries_per_call: int = Field(
-        8, ge=1, description="queries that are re-ranked and written together, a count"
+        default=8, ge=1, description="queries that are re-ranked and written together, a count"
     )
-    seed: int = Field(0, ge=0, description="seed of the queries that are drawn")
+    seed: int = Field(default=0, ge=0, description="seed of the queries that are drawn")

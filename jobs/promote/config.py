@@ -10,7 +10,9 @@ class PromoteConfig(command.JobConfig):
     """Make an encoder `live`."""
 
     encoder: tyro.conf.Positional[str] = Field(
-        "candidate", description="alias or fingerprint of the encoder to promote"
+        default="candidate", description="alias or fingerprint of the encoder to promote"
     )
-    rollback: bool = Field(False, description="point `live` back to its previous encoder, and ignore ENCODER")
-    dry_run: bool = Field(False, description="run the checks and report, but change nothing")
+    rollback: bool = Field(
+        default=False, description="point `live` back to its previous encoder, and ignore ENCODER"
+    )
+    dry_run: bool = Field(default=False, description="run the checks and report, but change nothing")

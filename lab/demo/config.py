@@ -8,14 +8,16 @@ from cluster.command import JobConfig
 class DemoConfig(JobConfig):
     """Run the whole loop on a small studio, then serve its page."""
 
-    out: str = Field("runs/demo", description="folder of the demo; an existing one must have the same sizes")
-    seed: int = Field(0, ge=0, description="seed of the studio, the training order and the samples")
-    num_images: int = Field(4000, ge=1000, description="studio images, a count")
-    num_queries: int = Field(160, ge=8, description="training queries to label, a count")
-    num_eval_queries: int = Field(60, ge=12, description="held-out queries to evaluate on, a count")
-    serve: bool = Field(True, description="serve the page at the end, until Ctrl-C")
+    out: str = Field(
+        default="runs/demo", description="folder of the demo; an existing one must have the same sizes"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of the studio, the training order and the samples")
+    num_images: int = Field(default=4000, ge=1000, description="studio images, a count")
+    num_queries: int = Field(default=160, ge=8, description="training queries to label, a count")
+    num_eval_queries: int = Field(default=60, ge=12, description="held-out queries to evaluate on, a count")
+    serve: bool = Field(default=True, description="serve the page at the end, until Ctrl-C")
     port: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=65535,
         description="port of the page, 0 takes any free one; default: the profile's serve.port",

@@ -9,18 +9,24 @@ class StudioConfig(JobConfig):
     """Write a seeded studio of drawn, photograph-like images."""
 
     out: str = Field(
-        "runs/studio", description="folder to write; an existing one must come from the same config"
+        default="runs/studio", description="folder to write; an existing one must come from the same config"
     )
-    seed: int = Field(0, ge=0, description="seed of everything in the folder")
+    seed: int = Field(default=0, ge=0, description="seed of everything in the folder")
     num_images: int = Field(
-        4000,
+        default=4000,
         ge=100,
         description="images of all splits (40 % train, 40 % gallery, 20 % heldout), a count",
     )
-    size_px: int = Field(160, ge=64, le=1024, description="width and height of an image, pixels")
-    num_train_queries: int = Field(300, gt=0, description="queries to label preferences with, a count")
-    num_heldout_queries: int = Field(100, gt=0, description="queries held out for evaluation, a count")
-    num_hpir: int = Field(
-        150, ge=0, description="rows in HPIR form: a query, two groups of images and their votes, a count"
+    size_px: int = Field(default=160, ge=64, le=1024, description="width and height of an image, pixels")
+    num_train_queries: int = Field(
+        default=300, gt=0, description="queries to label preferences with, a count"
     )
-    num_raters: int = Field(7, gt=0, description="simulated people who vote, a count")
+    num_heldout_queries: int = Field(
+        default=100, gt=0, description="queries held out for evaluation, a count"
+    )
+    num_hpir: int = Field(
+        default=150,
+        ge=0,
+        description="rows in HPIR form: a query, two groups of images and their votes, a count",
+    )
+    num_raters: int = Field(default=7, gt=0, description="simulated people who vote, a count")

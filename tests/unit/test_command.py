@@ -41,8 +41,8 @@ SERVE_YAMLS = sorted((ROOT / "cluster" / "serve").glob("*.yaml"))
 class CountConfig(JobConfig):
     """Counts."""
 
-    num_images: int = Field(3, ge=1, description="images, a count")
-    where: str | None = Field(None, description="a filter; default: no filter")
+    num_images: int = Field(default=3, ge=1, description="images, a count")
+    where: str | None = Field(default=None, description="a filter; default: no filter")
 
 
 def count(config: CountConfig) -> dict:

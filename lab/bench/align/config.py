@@ -8,10 +8,10 @@ from cluster import command
 class BenchAlignConfig(command.JobConfig):
     """Compare a training step with a plain loop."""
 
-    num_queries: int = Field(4, ge=1, description="queries in a batch of the product, a count")
-    pairs_per_batch: int = Field(32, ge=1, description="pairs in a batch of the plain loop, a count")
-    num_runs: int = Field(5, ge=1, description="turns, in each of which both sides run, a count")
-    seconds: float = Field(3.0, gt=0, description="shortest time of one side in one turn, seconds")
+    num_queries: int = Field(default=4, ge=1, description="queries in a batch of the product, a count")
+    pairs_per_batch: int = Field(default=32, ge=1, description="pairs in a batch of the plain loop, a count")
+    num_runs: int = Field(default=5, ge=1, description="turns, in each of which both sides run, a count")
+    seconds: float = Field(default=3.0, gt=0, description="shortest time of one side in one turn, seconds")
     num_threads: int | None = Field(
-        None, ge=1, description="torch threads of both sides, a count; default: torch's own choice"
+        default=None, ge=1, description="torch threads of both sides, a count; default: torch's own choice"
     )

@@ -8,8 +8,8 @@ from cluster import command
 class BenchIndexConfig(command.JobConfig):
     """Compare an approximate index with exact search."""
 
-    num_rows: int = Field(100_000, ge=100, description="vectors in the table, a count")
-    dim: int = Field(128, ge=2, description="length of a vector, a count")
-    num_queries: int = Field(200, ge=1, description="queries of a run, a count")
-    num_runs: int = Field(3, ge=1, description="runs, each with queries of its own, a count")
-    seed: int = Field(0, ge=0, description="seed of vectors and queries")
+    num_rows: int = Field(default=100_000, ge=100, description="vectors in the table, a count")
+    dim: int = Field(default=128, ge=2, description="length of a vector, a count")
+    num_queries: int = Field(default=200, ge=1, description="queries of a run, a count")
+    num_runs: int = Field(default=3, ge=1, description="runs, each with queries of its own, a count")
+    seed: int = Field(default=0, ge=0, description="seed of vectors and queries")

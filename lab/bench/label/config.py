@@ -11,13 +11,13 @@ class BenchLabelConfig(command.JobConfig):
     """Compare the stages of the rephraser and the judge with bare vLLM."""
 
     num_requests: int = Field(
-        1024, ge=1, description="requests of a turn, without the warm-up batch, a count"
+        default=1024, ge=1, description="requests of a turn, without the warm-up batch, a count"
     )
-    num_runs: int = Field(3, ge=1, description="turns, in each of which both sides run, a count")
+    num_runs: int = Field(default=3, ge=1, description="turns, in each of which both sides run, a count")
     models: tuple[Literal["llm", "lmm"], ...] = Field(
-        ("llm", "lmm"), description="stages to measure: that of the rephraser, that of the judge"
+        default=("llm", "lmm"), description="stages to measure: that of the rephraser, that of the judge"
     )
     style: Literal["original", "repeat", "detail", "k_list", "kw_dict", "reorg"] | None = Field(
-        None, description="the way the rephraser writes; default: the profile's label.style"
+        default=None, description="the way the rephraser writes; default: the profile's label.style"
     )
-    seed: int = Field(0, ge=0, description="seed of the queries")
+    seed: int = Field(default=0, ge=0, description="seed of the queries")

@@ -8,15 +8,17 @@ from cluster import command
 class BenchServeConfig(command.JobConfig):
     """Compare the server with a plain Flask loop, and disturb it under load."""
 
-    num_images: int = Field(20_000, ge=500, description="images of the index, a count")
-    num_single: int = Field(200, ge=10, description="requests of a turn, one at a time, a count")
-    num_loaded: int = Field(1000, ge=64, description="requests of a turn under load, a count")
-    num_runs: int = Field(3, ge=1, description="turns, in each of which both sides run, a count")
-    concurrency: int = Field(32, ge=2, description="simultaneous requests under load, a count")
+    num_images: int = Field(default=20_000, ge=500, description="images of the index, a count")
+    num_single: int = Field(default=200, ge=10, description="requests of a turn, one at a time, a count")
+    num_loaded: int = Field(default=1000, ge=64, description="requests of a turn under load, a count")
+    num_runs: int = Field(default=3, ge=1, description="turns, in each of which both sides run, a count")
+    concurrency: int = Field(default=32, ge=2, description="simultaneous requests under load, a count")
     num_promoted: int = Field(
-        5000, ge=0, description="requests while encoders are promoted, a count; 0 skips this part"
+        default=5000, ge=0, description="requests while encoders are promoted, a count; 0 skips this part"
     )
     soak_s: float = Field(
-        60.0, ge=0, description="time under load while replicas are killed, seconds; 0 skips this part"
+        default=60.0,
+        ge=0,
+        description="time under load while replicas are killed, seconds; 0 skips this part",
     )
-    seed: int = Field(0, ge=0, description="seed of vectors and queries")
+    seed: int = Field(default=0, ge=0, description="seed of vectors and queries")

@@ -8,18 +8,22 @@ from cluster.command import JobConfig
 class PretrainEncoderConfig(JobConfig):
     """Train the mini encoder."""
 
-    out: str = Field("runs/pretrain/encoder", description="folder for the checkpoint, must hold none")
-    seed: int = Field(0, description="seed of weights, captions and order")
-    num_images: int = Field(20_000, gt=0, description="studio images to train on, a count")
+    out: str = Field(default="runs/pretrain/encoder", description="folder for the checkpoint, must hold none")
+    seed: int = Field(default=0, description="seed of weights, captions and order")
+    num_images: int = Field(default=20_000, gt=0, description="studio images to train on, a count")
     num_held_out: int = Field(
-        2_000, gt=0, description="studio images of the gallery that the model card measures, a count"
+        default=2_000, gt=0, description="studio images of the gallery that the model card measures, a count"
     )
-    epochs: int = Field(13, gt=0, description="passes over the images, each with new captions, a count")
-    batch_size: int = Field(256, gt=1, description="image-caption pairs of a step, a count")
-    learning_rate: float = Field(1.2e-3, gt=0, description="peak learning rate of the one-cycle schedule")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled weight decay")
+    epochs: int = Field(
+        default=13, gt=0, description="passes over the images, each with new captions, a count"
+    )
+    batch_size: int = Field(default=256, gt=1, description="image-caption pairs of a step, a count")
+    learning_rate: float = Field(
+        default=1.2e-3, gt=0, description="peak learning rate of the one-cycle schedule"
+    )
+    weight_decay: float = Field(default=0.05, ge=0, description="AdamW's decoupled weight decay")
     max_minutes: float = Field(
-        120.0,
+        default=120.0,
         gt=0,
         description="training stops after the epoch that exceeds this time, minutes; the schedule then stays "
         "unfinished",

@@ -9,38 +9,51 @@ class PretrainJudgeConfig(Options):
     """Train the mini judge."""
 
     init: str | None = Field(
-        None, description="folder of a judge whose weights and tokenizer to start from; default: a new model"
+        default=None,
+        description="folder of a judge whose weights and tokenizer to start from; default: a new model",
     )
-    out: str = Field("runs/pretrain/judge", description="folder for the finished model, must hold none")
-    work: str = Field("runs/pretrain/judge_work", description="folder of drawn scenes and checkpoints")
-    num_scenes: int = Field(16_000, ge=256, description="scenes drawn to train on, a count")
-    num_heldout: int = Field(1_000, ge=64, description="scenes drawn to measure on, a count")
-    vision_steps: int = Field(4_000, ge=0, description="steps that train the vision tower alone, a count")
+    out: str = Field(
+        default="runs/pretrain/judge", description="folder for the finished model, must hold none"
+    )
+    work: str = Field(
+        default="runs/pretrain/judge_work", description="folder of drawn scenes and checkpoints"
+    )
+    num_scenes: int = Field(default=16_000, ge=256, description="scenes drawn to train on, a count")
+    num_heldout: int = Field(default=1_000, ge=64, description="scenes drawn to measure on, a count")
+    vision_steps: int = Field(
+        default=4_000, ge=0, description="steps that train the vision tower alone, a count"
+    )
     match_steps: int = Field(
-        1_000,
+        default=1_000,
         ge=0,
         description="steps that train the language model to recognise matches, with the vision tower frozen, "
         "a count",
     )
-    steps: int = Field(1_800, ge=1, description="steps that train everything together, a count")
-    images_per_step: int = Field(32, ge=8, description="images of a batch, a count and multiple of 4")
+    steps: int = Field(default=1_800, ge=1, description="steps that train everything together, a count")
+    images_per_step: int = Field(default=32, ge=8, description="images of a batch, a count and multiple of 4")
     pairs_per_criterion: int = Field(
-        16,
+        default=16,
         ge=1,
         description="pairs of a batch compared by accuracy, and as many compared overall, in both orders, a "
         "count",
     )
-    learning_rate: float = Field(1.0e-3, gt=0, description="AdamW's peak learning rate")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's decoupled weight decay, on matrices only")
+    learning_rate: float = Field(default=1.0e-3, gt=0, description="AdamW's peak learning rate")
+    weight_decay: float = Field(
+        default=0.05, ge=0, description="AdamW's decoupled weight decay, on matrices only"
+    )
     vision_width: int = Field(
-        192, ge=32, description="width of the vision tower, a count of channels and multiple of 32"
+        default=192, ge=32, description="width of the vision tower, a count of channels and multiple of 32"
     )
-    vision_depth: int = Field(4, ge=1, description="blocks of the vision tower, a count")
+    vision_depth: int = Field(default=4, ge=1, description="blocks of the vision tower, a count")
     text_width: int = Field(
-        192, ge=64, description="width of the language model, a count of channels and multiple of 32"
+        default=192, ge=64, description="width of the language model, a count of channels and multiple of 32"
     )
-    text_depth: int = Field(4, ge=1, description="blocks of the language model, a count")
-    vocab_size: int = Field(1_024, ge=300, description="most tokens of the byte-level vocabulary, a count")
-    checkpoint_every_s: float = Field(180.0, gt=0, description="time between checkpoints, seconds")
-    num_threads: int = Field(2, ge=1, description="torch threads, and processes that draw scenes, a count")
-    seed: int = Field(0, ge=0, description="seed of scenes, weights and the order of batches")
+    text_depth: int = Field(default=4, ge=1, description="blocks of the language model, a count")
+    vocab_size: int = Field(
+        default=1_024, ge=300, description="most tokens of the byte-level vocabulary, a count"
+    )
+    checkpoint_every_s: float = Field(default=180.0, gt=0, description="time between checkpoints, seconds")
+    num_threads: int = Field(
+        default=2, ge=1, description="torch threads, and processes that draw scenes, a count"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of scenes, weights and the order of batches")
