@@ -7,7 +7,7 @@ batches.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -16,7 +16,7 @@ class Batcher:
 
     def __init__(
         self,
-        call: Callable[[list], Sequence],
+        call: Callable[[list], Iterable],
         *,
         max_batch_size: int,
         wait_s: float = 0.0,

@@ -143,7 +143,7 @@ class BaseSearchRequest(RequestBody):
     tastes: dict[Name, Annotated[float, Field(ge=-1, le=1)]] = Field(
         {}, max_length=MAX_NAMES, description="how far to shift along each taste of /v1/tastes, -1 to 1"
     )
-    filters: Filters = Field(Filters(), description="conditions that every result meets")
+    filters: Filters = Field(Filters.model_validate({}), description="conditions that every result meets")
     diversity: Diversity | None = Field(None, description="prefer results that differ from each other")
     cursor: str = Field(
         "", max_length=1000, description="`next` of the previous page, empty = the first page"
@@ -163,15 +163,15 @@ def search_request(systems: Sequence[str], max_k: int) -> type[BaseSearchRequest
     """The request model of a server: its systems, the default first, and at most `max_k` results."""
     k = Field(min(DEFAULT_K, max_k), ge=1, le=max_k, description="how many images to return")
     system = Field(systems[0], description="which system answers")
-    return create_model(
-        "SearchRequest", __base__=BaseSearchRequest, k=(int, k), system=(Literal[tuple(systems)], system)
-    )
+    names: Any = Literal[tuple(systems)]
+    return create_model("SearchRequest", __base__=BaseSearchRequest, k=(int, k), system=(names, system))
 
 
-def search_body(request: type[BaseSearchRequest]) -> Any:
+def search_body(request: Any) -> Any:
     """The body of /v1/search: one search, or several under `searches`."""
-    searches = Field(min_length=1, max_length=MAX_SEARCHES, description="several searches, run together")
-    many = create_model("SearchesRequest", __base__=RequestBody, searches=(list[request], searches))
+    field = Field(min_length=1, max_length=MAX_SEARCHES, description="several searches, run together")
+    searches: Any = (list[request], field)  # pyright: ignore[reportInvalidTypeForm] (a type made at run time)
+    many: Any = create_model("SearchesRequest", __base__=RequestBody, searches=searches)
     return Annotated[
         Annotated[request, Tag("one")] | Annotated[many, Tag("many")],
         Discriminator(lambda body: "many" if isinstance(body, dict) and "searches" in body else "one"),

@@ -225,7 +225,8 @@ def _images(row: Mapping[str, Any]) -> set[str]:
 def _existing_images(store: Store, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """The images of the rows that are still in the store."""
     where = in_list("image_id", set().union(*map(_images, rows)))
-    return set(store.read("images", ["image_id"], where)["image_id"].to_pylist())
+    image_ids: list[Any] = store.read("images", ["image_id"], where)["image_id"].to_pylist()
+    return set(image_ids)
 
 
 def _image_deleted() -> ApiError:

@@ -84,7 +84,7 @@ class JudgeEngine:
 class Handle(Protocol):
     """A deployment's handle: `handle.method.remote(...)` can be awaited."""
 
-    def __getattr__(self, method: str) -> Any: ...
+    def __getattr__(self, name: str) -> Any: ...
 
 
 @dataclass(frozen=True)

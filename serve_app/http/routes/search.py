@@ -31,7 +31,7 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         summary="Search images by words, an image, or both",
     )
     async def search(
-        body: body_type,  # pyright: ignore[reportInvalidTypeForm] (depends on the server's systems)
+        body: body_type,  # pyright: ignore[reportInvalidTypeForm] (a type made at run time)
         request: Request,
         response: Response,
     ) -> SearchResponse | SearchesResponse:
