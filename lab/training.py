@@ -7,7 +7,7 @@ import numpy as np
 
 from actors.encoder import Encoder
 from cluster.profile import Align
-from jobs.align.learner import Learner, Plan
+from jobs.align.learner import Learner
 
 
 def local_learner(encoder: Encoder, settings: Align, *, num_steps: int) -> Learner:
@@ -15,9 +15,7 @@ def local_learner(encoder: Encoder, settings: Align, *, num_steps: int) -> Learn
 
     It trains the encoder's own weights.
     """
-    plan = Plan(model="", precision=encoder.precision, num_threads=None, num_steps=num_steps,
-                batches_per_step=1, folder="", num_feeders=1, settings=settings)  # fmt: skip
-    return Learner(encoder, plan)
+    return Learner(encoder, settings, num_steps)
 
 
 def preference_batch(

@@ -56,7 +56,7 @@ def run(config: AlignConfig) -> dict[str, Any]:
         )
         images = load_images(store, corpus, parent, profile, settings)
         training_run = prepare.training_run(
-            record, profile, settings, schedule, folder, keep_epochs=config.keep_epochs
+            record, profile, settings, schedule.num_steps, folder, keep_epochs=config.keep_epochs
         )
         state = train(training_run, schedule, corpus, images, limit)
     recall = outcome(

@@ -86,15 +86,15 @@ def _encode_texts(model: str, precision: str, texts: list[str]) -> np.ndarray:
 
 
 def training_run(
-    record: EncoderRecord, profile: Profile, settings: Align, schedule: BatchSchedule, folder: Path,
+    record: EncoderRecord, profile: Profile, settings: Align, num_steps: int, folder: Path,
     *, keep_epochs: bool,
 ) -> TrainingRun:  # fmt: skip
-    """The settings of the run for its workers."""
+    """The settings of the run for its workers; an epoch has `num_steps` optimiser steps."""
     return TrainingRun(
         model=local_path(record.checkpoint),
         precision=profile.encoder.precision,
         num_threads=profile.encoder.num_threads,
-        num_steps=schedule.num_steps,
+        num_steps=num_steps,
         num_feeders=profile.encoder.decode.max_actors,
         folder=str(folder),
         settings=settings,
