@@ -91,7 +91,7 @@ class LanguageModel(Settings):
     image_px: int | None = Field(
         default=None,
         ge=1,
-        description="longer side of images in a prompt at most, pixels; default: full size",
+        description="images in prompts are shrunk to this longer side, pixels; default: full size",
     )
     stage: Stage = Field(description="actors, each with an engine of its own")
 
