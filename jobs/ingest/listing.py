@@ -79,7 +79,7 @@ def kind_of(location: Location, files: list[tuple[str, int]], source: str) -> st
     if parquet_of(files):
         return "parquet"
     raise UserError(
-        f"source '{source}' holds no images: none of its files ends in tar, parquet or an image's extension "
+        f"source '{source}' has no images: none of its files ends in tar, parquet or an image's extension "
         f"({', '.join(sorted(IMAGE_EXTENSIONS))})."
     )
 

@@ -46,7 +46,9 @@ def read_metadata(filesystem: fs.FileSystem, path: str, columns: TextColumns) ->
         with filesystem.open_input_file(path) as file:
             table = READERS[extension(path)](file)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"metadata table '{path}' cannot be read: {error}") from error
+        raise UserError(
+            f"metadata table '{path}' cannot be read ({error}): repair it, or name another with --metadata."
+        ) from error
     key = next((name for name in KEY_COLUMNS if name in table.column_names), "")
     if not key:
         raise UserError(

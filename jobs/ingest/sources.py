@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -29,7 +30,10 @@ from jobs.ingest.readers import ImageFiles, TarSamples
 
 @dataclass(frozen=True)
 class Source:
-    """`dataset()` opens it in Ray, `rows` turns its batches into rows, `rejects`: (uri, reason)."""
+    """A checked source: `dataset()` opens it in Ray, `rows` turns its batches into rows.
+
+    `num_inputs` is None when it is not known in advance. `rejects` has (uri, reason) of unreadable files.
+    """
 
     kind: str
     label: str
@@ -56,21 +60,19 @@ def _text_columns(config: IngestConfig) -> TextColumns:
     return TextColumns(config.caption_column, config.tag_columns)
 
 
-def _tasks(num_items: int, stage: Stage) -> int:
-    """Number of read tasks: about one batch each."""
+def _num_read_tasks(num_items: int, stage: Stage) -> int:
+    """Read tasks of about one batch each."""
     return max(1, math.ceil(num_items / stage.batch_size))
 
 
-def _tasks_like(stage: Stage) -> dict:
-    """Arguments equal to the decoding stage's, so that Ray fuses both and the files' bytes never travel."""
+def _read_resources(stage: Stage) -> dict[str, Any]:
+    """The resources of the decoding stage: Ray then fuses both, and a file's bytes stay in one process."""
     return {"num_cpus": stage.num_cpus, "concurrency": stage.max_actors}
 
 
 def _required(found: list, config: IngestConfig, what: str) -> list:
     if not found:
-        raise UserError(
-            f"source '{config.source}' holds no {what}; choose another --kind or another --source."
-        )
+        raise UserError(f"source '{config.source}' has no {what}; choose another --kind or another --source.")
     return found
 
 
@@ -87,7 +89,7 @@ def _folder(config: IngestConfig, location: Location, files: list[tuple[str, int
     def dataset() -> ray.data.Dataset:
         reader = ImageFiles(location.filesystem, good)
         return ray.data.read_datasource(
-            reader, override_num_blocks=_tasks(len(good), decode), **_tasks_like(decode)
+            reader, override_num_blocks=_num_read_tasks(len(good), decode), **_read_resources(decode)
         )
 
     root = "" if location.is_file else location.path.rstrip("/") + "/"
@@ -122,7 +124,7 @@ def _webdataset(
 
     def dataset() -> ray.data.Dataset:
         reader = TarSamples(location.filesystem, tars)
-        return ray.data.read_datasource(reader, override_num_blocks=len(tars), **_tasks_like(decode))
+        return ray.data.read_datasource(reader, override_num_blocks=len(tars), **_read_resources(decode))
 
     rows = partial(tar_rows, prefix=location.prefix, columns=_text_columns(config))
     return Source("webdataset", _label(config, location), None, dataset, rows)
@@ -154,7 +156,11 @@ def _parquet(config: IngestConfig, location: Location, files: list[tuple[str, in
 
     def dataset() -> ray.data.Dataset:
         table = ray.data.read_parquet(
-            good, filesystem=location.filesystem, include_paths=True, partitioning=None, **_tasks_like(decode)
+            good,
+            filesystem=location.filesystem,
+            include_paths=True,
+            partitioning=None,
+            **_read_resources(decode),
         )
         return table.select_columns([*columns, "path"])
 

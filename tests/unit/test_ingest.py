@@ -12,6 +12,7 @@ from pictures import encoded, gradient, readable, unreadable, write_photos
 from pyarrow import fs, parquet
 
 from actors.images import Fit, image_id
+from cluster.compat.ray_data import Unreadable
 from cluster.errors import UserError
 from cluster.profile import Stage
 from jobs.ingest import listing, sources
@@ -116,9 +117,9 @@ def test_a_missing_source_is_explained(tmp_path):
 
 def test_a_folder_without_images_is_explained(tmp_path):
     (tmp_path / "notes.md").write_text("no images")
-    with pytest.raises(UserError, match=f"'{tmp_path}' holds no images"):
+    with pytest.raises(UserError, match=f"'{tmp_path}' has no images"):
         open_source(tmp_path)
-    with pytest.raises(UserError, match="holds no tars; choose another --kind"):
+    with pytest.raises(UserError, match="has no tars; choose another --kind"):
         open_source(tmp_path, kind="webdataset")
 
 
@@ -240,7 +241,7 @@ def read_all(reader_type, path):
     reader = object.__new__(reader_type)
     with open(path, "rb") as file:
         return [
-            row for table in reader._read_stream(pa.PythonFile(file), str(path)) for row in table.to_pylist()
+            row for table in reader.read(pa.PythonFile(file), str(path)) for row in table.to_pylist()
         ]
 
 
@@ -280,11 +281,5 @@ def test_a_truncated_tar_keeps_its_complete_samples(tmp_path):
 
 def test_a_file_that_cannot_be_opened_becomes_a_row_with_the_reason():
     reader = object.__new__(ImageFiles)
-    stream = _failing_open(reader)
-    (row,) = next(reader._read_stream(stream, "gone.jpg")).to_pylist()
-    assert row["bytes"] == b"" and "gone.jpg" in row["error"]
-
-
-def _failing_open(reader):
-    reader._data_context = type("Context", (), {"streaming_read_buffer_size": 1024})
-    return reader._open_input_source(fs.LocalFileSystem(), "/nowhere/gone.jpg")
+    (row,) = next(reader.read(Unreadable("cannot be opened: no such file"), "gone.jpg")).to_pylist()
+    assert row == {"path": "gone.jpg", "bytes": b"", "error": "cannot be opened: no such file"}
