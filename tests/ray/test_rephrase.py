@@ -12,8 +12,8 @@ from actors.engine import Reply, Request, make_engine
 from actors.rephraser import MODEL_STYLES, Rephrase, keeps_query, parse, prompt, rephrase, schema
 from actors.stages import add_stage
 from cluster.profile import Stage, load_profile
-from lab.pretrain.rephraser.fit import check
-from lab.pretrain.rephraser.queries import KINDS, Asked, unseen
+from lab.pretrain.rephraser.evaluation_queries import KINDS, EvaluationQuery, untrained_queries
+from lab.pretrain.rephraser.expectation_check import check
 
 QUERIES = [
     "red sailboat at sunset",
@@ -39,16 +39,16 @@ def engine(model):
 @pytest.mark.parametrize("style", MODEL_STYLES)
 def test_the_shipped_model_rephrases_queries_of_every_kind(engine, style):
     """The targets of the model card, on few queries: what is measured there has narrow intervals."""
-    asked = [Asked(query, (query,), "unknown") for query in QUERIES]
-    asked += [query for kind in KINDS for query in unseen(kind, 10, seed=11)]
-    results = rephrase(engine, [query.text for query in asked], style)
+    queries = [EvaluationQuery(query, (query,), "unknown") for query in QUERIES]
+    queries += [query for kind in KINDS for query in untrained_queries(kind, 10, seed=11)]
+    results = rephrase(engine, [query.text for query in queries], style)
     assert [error for _, error in results if error] == []
     texts = [text for text, _ in results]
-    assert all(keeps_query(query.text, text) for query, text in zip(asked, texts, strict=True))
-    checked = [check(query, text) for query, text in zip(asked, texts, strict=True)]
+    assert all(keeps_query(query.text, text) for query, text in zip(queries, texts, strict=True))
+    checked = [check(query, text) for query, text in zip(queries, texts, strict=True)]
     assert np.mean([text.keeps_subject for text in checked]) >= 0.95
-    assert np.mean([len(text.fitting) >= 2 for text in checked]) >= 0.95
-    assert np.mean([text.unfitting == () for text in checked]) >= 0.9
+    assert np.mean([len(text.suitable) >= 2 for text in checked]) >= 0.95
+    assert np.mean([text.unsuitable == () for text in checked]) >= 0.9
 
 
 @pytest.mark.parametrize("style", MODEL_STYLES)

@@ -1,4 +1,4 @@
-"""How the mini rephraser is measured: queries of every kind, what fits them, shares and their intervals."""
+"""Evaluation of the mini rephraser: its queries, the check of expectations, shares and their intervals."""
 
 import json
 
@@ -7,14 +7,19 @@ import pytest
 
 from actors.engine import Reply
 from cluster.errors import UserError
-from lab.pretrain.rephraser import card as rephraser_card
-from lab.pretrain.rephraser import job as recipe
-from lab.pretrain.rephraser import world_words
+from lab.pretrain.rephraser import everyday_words, job
+from lab.pretrain.rephraser.card import figures_text
 from lab.pretrain.rephraser.config import PretrainRephraserConfig as Config
-from lab.pretrain.rephraser.data import SCENE_OF_GROUP, SUITS, answer, draw_query
-from lab.pretrain.rephraser.figures import FIGURES, counts, share, table, wilson
-from lab.pretrain.rephraser.fit import BAD, CONTRADICTED, GOOD, check, fits
-from lab.pretrain.rephraser.queries import KINDS, Asked, same, understood, unseen
+from lab.pretrain.rephraser.evaluation import FIGURES, count_figures, share_text, table, wilson
+from lab.pretrain.rephraser.evaluation_queries import (
+    KINDS,
+    EvaluationQuery,
+    normalised,
+    parse_plain,
+    untrained_queries,
+)
+from lab.pretrain.rephraser.expectation_check import BAD, CONTRADICTED_LIGHTS, GOOD, check, is_suitable
+from lab.pretrain.rephraser.training_chats import SCENE_OF_GROUP, SUITABLE_PHRASES, answer, draw_query
 from lab.studio.latents import parse_query
 from lab.studio.words import LIGHTS, SUBJECTS
 
@@ -24,137 +29,138 @@ SINGULARS = {word for subject in SUBJECTS.values() for word in (subject.name, *s
 
 def one_letter_away(wrong: str, right: str) -> bool:
     """Whether a letter of `right` was dropped, doubled, or swapped with the next."""
-    places = range(len(right))
-    dropped = {right[:at] + right[at + 1 :] for at in places}
-    doubled = {right[:at] + right[at] + right[at:] for at in places}
-    swapped = {right[:at] + right[at + 1 : at + 2] + right[at] + right[at + 2 :] for at in places}
+    indices = range(len(right))
+    dropped = {right[:i] + right[i + 1 :] for i in indices}
+    doubled = {right[:i] + right[i] + right[i:] for i in indices}
+    swapped = {right[:i] + right[i + 1 : i + 2] + right[i] + right[i + 2 :] for i in indices}
     return wrong != right and wrong in dropped | doubled | swapped
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_seeded_distinct_and_unlike_what_was_trained_on(kind):
+def test_queries_of_every_kind_are_seeded_distinct_and_untrained(kind):
     rng = np.random.default_rng(0)
-    trained = {same(draw_query(rng).text) for _ in range(5000)}
-    asked = unseen(kind, 100, 3, trained)
-    assert asked == unseen(kind, 100, 3, trained) != unseen(kind, 100, 4, trained)
-    texts = {same(query.text) for query in asked}
+    trained = {normalised(draw_query(rng).text) for _ in range(5000)}
+    queries = untrained_queries(kind, 100, 3, trained)
+    assert queries == untrained_queries(kind, 100, 3, trained) != untrained_queries(kind, 100, 4, trained)
+    texts = {normalised(query.text) for query in queries}
     assert len(texts) == 100 and not texts & trained
-    # What would have been asked first is left out once it was trained on.
-    assert asked[0] not in unseen(kind, 100, 3, trained | {same(asked[0].text)})
-    for query in asked:
+    # A query is excluded once it is a training query.
+    assert queries[0] not in untrained_queries(kind, 100, 3, trained | {normalised(queries[0].text)})
+    for query in queries:
         assert check(query, query.text).keeps_subject and query.nouns
-        assert query.scene in SUITS and query.light in ("", *LIGHTS)
+        assert query.scene in SUITABLE_PHRASES and query.light in ("", *LIGHTS)
 
 
-def test_a_kind_that_runs_out_says_so():
+def test_error_names_the_kind_that_has_too_few_queries():
+    trained = {normalised(query.text) for query in untrained_queries("plain", 1300, 0)}
     with pytest.raises(ValueError, match="'plain'"):
-        unseen("plain", 50, 0, {same(query.text) for query in unseen("plain", 1300, 0)})
+        untrained_queries("plain", 50, 0, trained)
 
 
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("red hot air balloon", Asked("red hot air balloon", ("hot air balloon",), "wide")),
-        ("vase", Asked("vase", ("vase",), "indoor")),
-        ("jug on the beach", Asked("jug on the beach", ("jug",), "wide")),
-        ("cat on a table", Asked("cat on a table", ("cat",), "indoor")),
-        ("teapot at night", Asked("teapot at night", ("teapot",), "indoor", "night")),
+        ("red hot air balloon", EvaluationQuery("red hot air balloon", ("hot air balloon",), "wide")),
+        ("vase", EvaluationQuery("vase", ("vase",), "indoor")),
+        ("jug on the beach", EvaluationQuery("jug on the beach", ("jug",), "wide")),
+        ("cat on a table", EvaluationQuery("cat on a table", ("cat",), "indoor")),
+        ("teapot at night", EvaluationQuery("teapot at night", ("teapot",), "indoor", "night")),
     ],
 )
-def test_a_plain_query_is_read_back(text, expected):
-    assert understood(text) == expected
+def test_a_plain_query_is_parsed(text, expected):
+    assert parse_plain(text) == expected
     with pytest.raises(ValueError, match="submarine"):
-        understood("submarine at night")
+        parse_plain("submarine at night")
 
 
-def test_attributes_stand_where_they_are_seldom_typed():
-    for query in unseen("word order", 100, 0):
+def test_word_order_queries_have_attributes_in_unusual_positions():
+    for query in untrained_queries("word order", 100, 0):
         text, (noun,) = query.text, query.nouns
         assert noun in SINGULARS
-        colour_behind = text.startswith(f"{noun}, ")
-        assert colour_behind or (text.endswith(noun) and len(text.split()) > len(noun.split()))
-        assert not (query.light and not any(text.startswith(said) for said in LIGHTS[query.light]))
+        colour_last = text.startswith(f"{noun}, ")
+        assert colour_last or (text.endswith(noun) and len(text.split()) > len(noun.split()))
+        assert not query.light or any(text.startswith(phrase) for phrase in LIGHTS[query.light])
 
 
-def test_a_typo_is_one_letter_of_the_subject():
-    for query in unseen("typo", 100, 0):
+def test_a_typo_changes_one_letter_of_the_subject():
+    for query in untrained_queries("typo", 100, 0):
         (wrong,) = query.nouns
         right = [noun for noun in SINGULARS if one_letter_away(wrong, noun)]
         assert wrong in query.text and right, query
-        understood(query.text.replace(wrong, right[0]))
+        parse_plain(query.text.replace(wrong, right[0]))
 
 
-def test_plurals_and_two_subjects_name_what_they_promise():
-    for query in unseen("plural", 100, 0):
+def test_plural_and_two_subject_queries_contain_their_nouns():
+    for query in untrained_queries("plural", 100, 0):
         assert set(query.nouns) <= PLURALS
-    for query in unseen("two subjects", 100, 0):
+    for query in untrained_queries("two subjects", 100, 0):
         first, second = query.nouns
         assert first != second and {first, second} <= set(SUBJECTS)
         assert parse_query(query.text).subjects >= {first, second}
 
 
-def test_outside_words_are_in_no_lexicon_and_the_everyday_ones_were_kept_back():
-    kept_back = {word for group in SCENE_OF_GROUP for word in world_words.words(group, held_out=True)}
+def test_everyday_and_made_up_nouns_are_outside_the_lexicon_and_held_out():
+    held_out = {word for group in SCENE_OF_GROUP for word in everyday_words.group_words(group, held_out=True)}
     for kind in ("everyday", "made up"):
-        asked = unseen(kind, 100, 0)
-        assert not {noun for query in asked for noun in query.nouns} & (SINGULARS | PLURALS)
-        assert kind == "made up" or {noun for query in asked for noun in query.nouns} <= kept_back
+        nouns = {noun for query in untrained_queries(kind, 100, 0) for noun in query.nouns}
+        assert not nouns & (SINGULARS | PLURALS)
+        assert kind == "made up" or nouns <= held_out
 
 
-NIGHT = Asked("boat at night", ("boat",), "wide", "night")
-STILL = Asked("vase on a table", ("vase",), "indoor")
-FITTING = "soft light, rule of thirds"
+NIGHT = EvaluationQuery("boat at night", ("boat",), "wide", "night")
+STILL = EvaluationQuery("vase on a table", ("vase",), "indoor")
+SUITABLE = "soft light, rule of thirds"
 
 
 @pytest.mark.parametrize(
-    "asked, text, fitting, unfitting, foreign",
+    "query, text, suitable, unsuitable, other_words",
     [
         (NIGHT, "boat at night, dramatic light, level horizon", ("dramatic light", "level horizon"), (), ()),
         (NIGHT, "boat at night in golden hour light, stunning", ("stunning",), ("golden hour light",), ()),
-        (STILL, f"vase on a table, {FITTING}", ("soft light", "rule of thirds"), (), ()),
+        (STILL, f"vase on a table, {SUITABLE}", ("soft light", "rule of thirds"), (), ()),
         (STILL, "vase on a table with level horizon, golden hour light",
          (), ("level horizon", "golden hour light"), ()),
         (STILL, "vase on a table, tack sharp, too dark", ("tack sharp",), ("too dark",), ()),
-        (STILL, f"vase on a table, vose on a horse in {FITTING}",
+        (STILL, f"vase on a table, vose on a horse in {SUITABLE}",
          ("soft light", "rule of thirds"), (), ("vose", "horse")),
-        # Said twice counts once; "beautiful light" is not "beautiful"; what the query says is not added.
-        (Asked("stunning owl", ("owl",), "close"), "stunning owl, beautiful light, beautiful light, stunning",
-         ("beautiful light",), (), ()),
+        # A repetition counts once; "beautiful light" is not "beautiful"; words of the query are not added.
+        (EvaluationQuery("stunning owl", ("owl",), "close"),
+         "stunning owl, beautiful light, beautiful light, stunning", ("beautiful light",), (), ()),
     ],
 )  # fmt: skip
-def test_what_a_text_adds_is_told_apart(asked, text, fitting, unfitting, foreign):
-    checked = check(asked, text)
-    assert (checked.fitting, checked.unfitting, checked.foreign) == (fitting, unfitting, foreign)
+def test_added_phrases_are_classified(query, text, suitable, unsuitable, other_words):
+    checked = check(query, text)
+    assert (checked.suitable, checked.unsuitable, checked.other_words) == (suitable, unsuitable, other_words)
     assert checked.keeps_subject
-    assert checked.fits == (len(fitting) >= 2 and not unfitting)
+    assert checked.adds_suitable_only == (len(suitable) >= 2 and not unsuitable)
 
 
-def test_golden_hour_fits_a_still_life_that_asks_for_it():
-    assert fits("golden hour light", Asked("vase at sunset", ("vase",), "indoor", "sunset"))
-    assert not fits("level horizon", Asked("vase at sunset", ("vase",), "indoor", "sunset"))
+def test_golden_hour_suits_a_still_life_at_sunset():
+    assert is_suitable("golden hour light", EvaluationQuery("vase at sunset", ("vase",), "indoor", "sunset"))
+    assert not is_suitable("level horizon", EvaluationQuery("vase at sunset", ("vase",), "indoor", "sunset"))
 
 
 @pytest.mark.parametrize("text", ["", "boats at night", "steamboat at night", "bo at night"])
-def test_a_subject_that_is_not_whole_is_lost(text):
+def test_an_incomplete_subject_does_not_count_as_kept(text):
     assert not check(NIGHT, text).keeps_subject
 
 
-def test_every_rule_is_about_the_studio_s_own_words():
-    assert set(CONTRADICTED) <= GOOD and not GOOD & BAD
-    assert {light for lights in CONTRADICTED.values() for light in lights} <= set(LIGHTS)
+def test_rules_use_phrases_and_lights_of_the_studio():
+    assert set(CONTRADICTED_LIGHTS) <= GOOD and not GOOD & BAD
+    assert {light for lights in CONTRADICTED_LIGHTS.values() for light in lights} <= set(LIGHTS)
 
 
-def test_what_training_teaches_fits():
+def test_training_answers_contain_no_unsuitable_expectation():
     rng = np.random.default_rng(0)
     for _ in range(500):
-        query = draw_query(rng)
-        asked = Asked(query.text, (), query.scene, query.light)
-        said = ", ".join(json.loads(answer(rng, query, "kw_dict")).values())
-        assert check(asked, f"{query.text}, {said}").unfitting == (), query
+        drawn = draw_query(rng)
+        query = EvaluationQuery(drawn.text, (), drawn.scene, drawn.light)
+        phrases = ", ".join(json.loads(answer(rng, drawn, "kw_dict")).values())
+        assert check(query, f"{drawn.text}, {phrases}").unsuitable == (), drawn
 
 
 class Scripted:
-    """An engine whose first batch has one answer that does not parse, and whose second is as scripted."""
+    """An engine whose first batch has one answer that does not parse, and whose second batch is given."""
 
     def __init__(self, second: Reply):
         self.batches = [
@@ -176,41 +182,41 @@ def reply(*qualities: str) -> Reply:
         (reply("sharp focus", "minimalist"), dict(parses=3, keeps_subject=3, fits=2, nothing_else=2)),
         (Reply(text="{"), dict(parses=2, keeps_subject=2, fits=1, nothing_else=1)),
     ],
-    ids=["mended by the strict grammar", "never answered"],
+    ids=["parses with the strict grammar", "never parses"],
 )
-def test_counts(second, expected):
-    asked = [Asked(noun, (noun,), "close") for noun in ("cat", "dog", "owl")]
-    counted = counts(Scripted(second), asked, "k_list")
-    assert counted == {"num_queries": 3, "parses_at_once": 2, **expected}
+def test_figures_are_counted_over_all_queries(second, expected):
+    queries = [EvaluationQuery(noun, (noun,), "close") for noun in ("cat", "dog", "owl")]
+    counts = count_figures(Scripted(second), queries, "k_list")
+    assert counts == {"num_queries": 3, "parses_at_once": 2, **expected}
 
 
-def test_wilson_against_worked_values():
+def test_wilson_interval_equals_values_computed_by_hand():
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert wilson(300, 300) == pytest.approx((0.9874, 1.0), abs=1e-4)
-    assert share(294, 300) == "0.980 (0.957 to 0.991)"
+    assert share_text(294, 300) == "0.980 (0.957 to 0.991)"
 
 
-def test_measuring_rewrites_the_figures_and_nothing_else(tmp_path, monkeypatch):
+def test_measuring_rewrites_only_the_figures_of_the_card(tmp_path, monkeypatch):
     row = {"num_queries": 4, **dict.fromkeys(FIGURES, 3)}
-    evaluation, seen = {"plain": {"detail": row}}, {}
+    evaluation, passed = {"plain": {"detail": row}}, {}
 
-    def measure(folder, **asked):
-        seen.update(asked, folder=folder)
+    def measure(folder, **arguments):
+        passed.update(arguments, folder=folder)
         return evaluation
 
-    monkeypatch.setattr(recipe, "measure", measure)
+    monkeypatch.setattr(job, "measure", measure)
     folder = str(tmp_path)
     with pytest.raises(UserError, match="resolved_config"):
-        recipe.run(Config(measure=folder))
-    recipe.command.save_config(Config(num_steps=1, batch_size=2), folder)
+        job.run(Config(measure=folder))
+    job.command.save_config(Config(num_steps=1, batch_size=2), folder)
     with pytest.raises(UserError, match="no card"):
-        recipe.run(Config(measure=folder))
+        job.run(Config(measure=folder))
     card = tmp_path / "README.md"
     card.write_text("# A\n\n## Figures\nold\n\n## Limits\nnone\n")
-    report = recipe.run(Config(measure=folder, num_eval_queries=4, seed=7))
-    text = rephraser_card.figures_text(evaluation, num_queries=4, seed=7)
+    report = job.run(Config(measure=folder, num_eval_queries=4, seed=7))
+    text = figures_text(evaluation, num_queries=4, seed=7)
     assert report == {"measured": folder, "evaluation": evaluation}
     assert card.read_text() == f"# A\n\n## Figures\n{text}\n\n## Limits\nnone\n"
     assert table(evaluation) in text and "seed 7" in text
-    assert seen["folder"] == folder and len(seen["trained"]) > 20
+    assert passed["folder"] == folder and len(passed["trained"]) > 20

@@ -28,7 +28,7 @@ from lab.bench.label.judging import judge_side
 from lab.bench.label.side import Side
 from lab.bench.report import comparison
 from lab.machine import machine
-from lab.pretrain.rephraser.data import draw_query
+from lab.pretrain.rephraser.training_chats import draw_query
 
 
 class BareVllm:

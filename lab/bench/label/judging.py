@@ -20,7 +20,7 @@ from cluster.tables import SCHEMAS, Store, now
 from jobs.label.pairs import Grid
 from jobs.label.rerank import RankingRule, Rerank, row_pairs
 from lab.bench.label.side import Side
-from lab.pretrain.rephraser.data import draw_query
+from lab.pretrain.rephraser.training_chats import draw_query
 from lab.studio.draw import render
 from lab.studio.latents import sample_latents
 

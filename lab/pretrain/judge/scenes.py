@@ -102,7 +102,7 @@ def _studio_version() -> str:
 def sample_images(
     rng: np.random.Generator, scenes: LabelledScenes, num_images: int, group: int = 4
 ) -> np.ndarray:
-    """Rows of a batch, in groups of `group` scenes of one subject, so that pairs can be hard to tell apart."""
+    """Rows of a batch, in groups of `group` scenes of one subject, so that there are hard pairs."""
     subjects = rng.integers(len(SUBJECTS), size=num_images // group)
     rows = [rng.choice(np.flatnonzero(scenes.labels[:, 0] == subject), group) for subject in subjects]
     return np.concatenate(rows)

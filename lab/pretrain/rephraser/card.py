@@ -1,4 +1,4 @@
-"""The model card of a mini rephraser: written whole after training, or its figures alone after measuring."""
+"""The model card of a mini rephraser: written after training, or its figures updated after measuring."""
 
 import datetime
 import re
@@ -8,36 +8,37 @@ from string import Template
 
 from cluster.errors import UserError
 from lab.machine import machine
-from lab.pretrain.rephraser.figures import Counts, table
+from lab.pretrain.rephraser.evaluation import Evaluation, table
 
 TEMPLATE = Path(__file__).parent / "card.md"
-ABOUT_FIGURES = """Measured on $date with seed $seed on $machine:
-$num_queries queries of each kind in each style, through vLLM as in production, greedy, under the grammar.
-None of them was trained on (the training data are drawn again to see), nor were the words of `everyday`.
-Shares of the queries, with Wilson's 95 % intervals:
+FIGURES_TEMPLATE = """Measured on $date with seed $seed on $machine:
+$num_queries queries of each kind in each style, through vLLM as in production, with greedy decoding and the
+grammar. None of them is a training query (the training queries are drawn again to check), and the words of
+`everyday` queries are held out. Shares of the queries, with Wilson's 95 % intervals:
 
 $table
 
-- **queries**: `plain` as the studio's searchers type them; `word order`: light, place or colour where they
-  are seldom typed ("at sunset a red sailboat", "snow castle", "in the forest, horse"); `typo`: one letter of
-  the subject swapped, dropped or doubled; `plural`; `two subjects`; `everyday` and `made up`: words outside
+- **queries**: `plain`: as the studio's `sample_query` writes them; `word order`: light, place or colour in an
+  unusual position ("at sunset a red sailboat", "snow castle", "in the forest, horse"); `typo`: one letter of
+  the subject dropped, doubled or swapped; `plural`; `two subjects`; `everyday` and `made up`: words outside
   the studio's lexicon.
-- **parses at once**: under the grammar that asks only for the form. Where an answer did not, the strict
-  grammar was asked as well. A query without an answer is a miss in every column.
-- **keeps the subject**: each of its nouns, as typed, stands whole in the text that reaches the encoder.
-- **fits**: no light that contradicts the light of the query, no golden hour within doors, no horizon within
-  doors or in a still life, no word of a bad photograph (`lab/pretrain/rephraser/fit.py`).
-- **says nothing else**: no word but the query's own, the expectations' and those that join them."""
+- **parses at once**: with the grammar that only fixes the form. Answers that did not parse were requested
+  again with the strict grammar. A query without an answer counts as a miss in every column.
+- **keeps the subject**: the text for the encoder contains each noun of the query, as typed and complete.
+- **suitable expectations**: no light that contradicts the light of the query, no golden hour indoors, no
+  horizon indoors or in a still life, no phrase that describes a bad photograph
+  (`lab/pretrain/rephraser/expectation_check.py`).
+- **adds no other words**: only words of the query and of expectations, and words that join them."""
 
 
 def write_card(folder: str | Path, values: Mapping[str, object], figures: str) -> None:
-    """The whole card in `folder`; `values` are those of the template but for its figures."""
+    """Write the whole card into `folder`; `values` fill the template, except for its figures."""
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values, figures=figures)
     (Path(folder) / "README.md").write_text(text, encoding="utf-8")
 
 
 def rewrite_figures(folder: str | Path, figures: str) -> None:
-    """Puts `figures` in the place of the card's section of that name.
+    """Replace the section "Figures" of the card in `folder`.
 
     Raises UserError when the folder has no card with such a section.
     """
@@ -51,10 +52,10 @@ def rewrite_figures(folder: str | Path, figures: str) -> None:
     card.write_text(f"{before}{found}{figures}{end}", encoding="utf-8")
 
 
-def figures_text(evaluation: dict[str, dict[str, Counts]], *, num_queries: int, seed: int) -> str:
-    """The card's section on figures, without its head."""
+def figures_text(evaluation: Evaluation, *, num_queries: int, seed: int) -> str:
+    """The text of the card's section "Figures"."""
     here = machine()
-    return Template(ABOUT_FIGURES).substitute(
+    return Template(FIGURES_TEMPLATE).substitute(
         date=datetime.date.today().isoformat(),
         seed=seed,
         machine=f"{here['num_cores']} cores of {here['processor']}",

@@ -1,21 +1,22 @@
-"""Training examples of the mini rephraser: queries of every kind, and answers in each prompt style.
+"""Training chats of the mini rephraser: random queries, and their answers in each prompt style.
 
-A query is drawn from the studio's lexicon, from everyday words outside it, or made up of random syllables,
-so that the model learns to copy a subject it has never seen. The expectations are the studio's own
-phrases (`GOOD_PHRASES`), chosen to suit where the subject stands and which light the query names.
+The words of a query come from the studio's lexicon, from everyday words outside it, or from random syllables,
+so that the model learns to copy subjects it has never seen. The expectations in an answer are the studio's
+own phrases (`GOOD_PHRASES`), chosen to suit the scene and the light that the query names.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from actors.rephraser import ASPECTS, MAX_WORDS, NUM_QUALITIES
-from lab.pretrain.rephraser import world_words
+from lab.pretrain.rephraser import everyday_words
 from lab.studio.words import COLOUR_SYNONYMS, COLOURS, COUNT_WORDS, LIGHTS, SETTINGS, SUBJECTS
 
-# What suits a kind of scene, per aspect; the first of each is the usual choice, the others now and then.
-SUITS: dict[str, dict[str, tuple[str, ...]]] = {
+# Phrases that suit a kind of scene, for each aspect: the first is the usual choice.
+SUITABLE_PHRASES: dict[str, dict[str, tuple[str, ...]]] = {
     "wide": {
         "light": ("golden hour light", "dramatic light", "beautiful light"),
         "composition": ("rule of thirds, level horizon", "balanced composition, level horizon"),
@@ -52,11 +53,11 @@ SUITS: dict[str, dict[str, tuple[str, ...]]] = {
         "mood": ("stunning", "beautiful"),
     },
 }
-LIGHT_SUITS = {
+PHRASE_FOR_LIGHT = {
     "sunset": "golden hour light", "dusk": "dramatic light", "mist": "soft light",
     "night": "dramatic light", "midday": "beautiful light", "overcast": "soft light",
 }  # fmt: skip
-USUAL_SHARE = 0.75
+USUAL_SHARE = 0.75  # of the choices that are the usual one
 
 SCENE_OF_GROUP = {
     "animal": "close", "outdoor": "wide", "building": "built", "vehicle": "built", "plant": "close",
@@ -66,7 +67,8 @@ SCENE_OF_SETTING = {
     "sea": "wide", "beach": "wide", "desert": "wide", "forest": "close", "mountains": "wide",
     "meadow": "close", "city": "built", "snow": "wide", "room": "indoor", "table": "indoor",
 }  # fmt: skip
-FRAMES = (
+CLOSE_SUBJECTS = ("dog", "cat", "horse", "penguin", "butterfly", "tulip")
+QUERY_FORMS = (
     "{}",
     "{}",
     "{}",
@@ -85,20 +87,21 @@ FOREIGN = "äöüßéèêçñåøœíóúабвгдежзиклмнопрсту�
 
 
 @dataclass(frozen=True)
-class Query:
-    """A query, the kind of scene it asks for (a key of SUITS), and the light it names ("" for none)."""
+class TrainingQuery:
+    """A query, its kind of scene (a key of `SUITABLE_PHRASES`), and the light it names ("" for none)."""
 
     text: str
     scene: str
     light: str = ""
 
 
-def pick(rng: np.random.Generator, options) -> str:
+def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    """One option, drawn uniformly."""
     return str(options[rng.integers(len(options))])
 
 
 def made_up_word(rng: np.random.Generator) -> str:
-    """A word that no one has seen: syllables, now and then random letters, digits or another script."""
+    """A word that does not exist: random syllables, or sometimes letters, digits or another script."""
     kind = rng.random()
     if kind < 0.12:
         return "".join(pick(rng, "abcdefghijklmnopqrstuvwxyz") for _ in range(rng.integers(2, 9)))
@@ -115,44 +118,37 @@ def _studio_noun(rng: np.random.Generator) -> tuple[str, str]:
     subject = SUBJECTS[pick(rng, list(SUBJECTS))]
     kind = rng.random()
     noun = subject.name if kind < 0.5 else subject.plural if kind < 0.7 else pick(rng, subject.synonyms)
-    scene = SCENE_OF_SETTING[subject.settings[0]]
-    return noun, "close" if subject.name in (
-        "dog",
-        "cat",
-        "horse",
-        "penguin",
-        "butterfly",
-        "tulip",
-    ) else scene
+    scene = "close" if subject.name in CLOSE_SUBJECTS else SCENE_OF_SETTING[subject.settings[0]]
+    return noun, scene
 
 
-def _world_noun(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
+def _everyday_noun(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
     group = pick(rng, list(SCENE_OF_GROUP))
-    noun = pick(rng, world_words.words(group, held_out))
+    noun = pick(rng, everyday_words.group_words(group, held_out))
     plural = rng.random() < 0.25 and not noun.endswith("s")
     return noun + "s" * plural, SCENE_OF_GROUP[group]
 
 
 def draw_noun(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
-    """(noun, scene). `held_out` draws from the words that training never sees."""
+    """(noun, scene); `held_out` draws from the held-out words."""
     kind = rng.random()
     if kind < 0.3 and not held_out:
         return _studio_noun(rng)
     if kind < 0.65:
-        return _world_noun(rng, held_out)
+        return _everyday_noun(rng, held_out)
     if kind < 0.75:
         return f"{made_up_word(rng)} {made_up_word(rng)}", "unknown"
     return made_up_word(rng), "unknown"
 
 
 def _described(rng: np.random.Generator, noun: str, held_out: bool) -> str:
-    """The noun with, now and then, an article, a count, a quality or a colour before it."""
+    """The noun, sometimes with an article, a count, an adjective or a colour before it."""
     words = [noun]
     if rng.random() < 0.35:
         colour = pick(rng, list(COLOURS))
         words.insert(0, colour if rng.random() < 0.7 else pick(rng, COLOUR_SYNONYMS[colour]))
     if rng.random() < 0.3:
-        words.insert(0, pick(rng, world_words.qualifiers(held_out)))
+        words.insert(0, pick(rng, everyday_words.qualifiers(held_out)))
     if rng.random() < 0.3:
         words.insert(0, pick(rng, ("a", "the", "my", "one", *COUNT_WORDS[2], *COUNT_WORDS[3])))
     return " ".join(words)
@@ -164,15 +160,15 @@ def _place(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
         setting = pick(rng, list(SETTINGS))
         return pick(rng, SETTINGS[setting]), SCENE_OF_SETTING[setting]
     if kind < 0.65:
-        return pick(rng, world_words.split(world_words.OUTDOOR_PLACES, held_out)), "wide"
+        return pick(rng, everyday_words.split(everyday_words.OUTDOOR_PLACES, held_out)), "wide"
     if kind < 0.8:
-        return pick(rng, world_words.split(world_words.INDOOR_PLACES, held_out)), "indoor"
-    # A place that nobody knows has no horizon for certain: it may be a room.
+        return pick(rng, everyday_words.split(everyday_words.INDOOR_PLACES, held_out)), "indoor"
+    # A made-up place may be a room, so a horizon cannot be expected.
     return f"{pick(rng, PREPOSITIONS)} {made_up_word(rng)}", "unknown"
 
 
 def misspelt(rng: np.random.Generator, text: str) -> str:
-    """The text with one letter swapped with the next, dropped or doubled."""
+    """The text with one letter dropped, doubled, or swapped with the next."""
     if len(text) < 4:
         return text
     at = int(rng.integers(1, len(text) - 1))
@@ -180,8 +176,8 @@ def misspelt(rng: np.random.Generator, text: str) -> str:
     return text[:at] + middle + text[at + 2 :]
 
 
-def draw_query(rng: np.random.Generator, held_out: bool = False) -> Query:
-    """A query as people type them; `held_out` uses nouns, qualities and places that training never sees."""
+def draw_query(rng: np.random.Generator, held_out: bool = False) -> TrainingQuery:
+    """A query as people type it; `held_out` uses held-out nouns, adjectives and places."""
     noun, scene = draw_noun(rng, held_out)
     parts = [_described(rng, noun, held_out)]
     if rng.random() < 0.2:
@@ -195,8 +191,8 @@ def draw_query(rng: np.random.Generator, held_out: bool = False) -> Query:
     if rng.random() < 0.35:
         light = pick(rng, list(LIGHTS))
         parts.insert(0 if rng.random() < 0.5 else len(parts), pick(rng, LIGHTS[light]))
-    text = pick(rng, FRAMES).format(" ".join(parts))
-    return Query(_as_typed(rng, text), scene, light)
+    text = pick(rng, QUERY_FORMS).format(" ".join(parts))
+    return TrainingQuery(_as_typed(rng, text), scene, light)
 
 
 def _as_typed(rng: np.random.Generator, text: str) -> str:
@@ -212,19 +208,19 @@ def _as_typed(rng: np.random.Generator, text: str) -> str:
     return text.strip()
 
 
-def expectations(rng: np.random.Generator, query: Query) -> dict[str, str]:
-    """A phrase for each aspect, from the studio's vocabulary, that suits the query."""
+def expectations(rng: np.random.Generator, query: TrainingQuery) -> dict[str, str]:
+    """A phrase for each aspect that suits the query."""
     chosen = {}
-    for aspect, options in SUITS[query.scene].items():
+    for aspect, options in SUITABLE_PHRASES[query.scene].items():
         usual = len(options) == 1 or rng.random() < USUAL_SHARE
         chosen[aspect] = options[0] if usual else pick(rng, options[1:])
     if query.light:
-        chosen["light"] = LIGHT_SUITS[query.light]
+        chosen["light"] = PHRASE_FOR_LIGHT[query.light]
     return chosen
 
 
-def answer(rng: np.random.Generator, query: Query, style: str) -> str:
-    """The answer wanted from the model, as compact JSON."""
+def answer(rng: np.random.Generator, query: TrainingQuery, style: str) -> str:
+    """The answer that the model learns to give, as compact JSON."""
     chosen = expectations(rng, query)
     if style == "kw_dict":
         content: dict = {aspect: chosen[aspect] for aspect in ASPECTS}
@@ -233,7 +229,7 @@ def answer(rng: np.random.Generator, query: Query, style: str) -> str:
         usual = rng.random() < USUAL_SHARE
         order = np.arange(len(phrases)) if usual else rng.permutation(len(phrases))
         order = sorted(order[:NUM_QUALITIES])
-        content = {"qualities": [phrases[place] for place in order]}
+        content = {"qualities": [phrases[index] for index in order]}
     elif style == "detail":
         end = f"{chosen['composition']}, with {chosen['colours']}, {chosen['detail']}"
         content = {"description": _sentence(query.text, f"in {chosen['light']}, {end}")}
@@ -244,6 +240,6 @@ def answer(rng: np.random.Generator, query: Query, style: str) -> str:
 
 
 def _sentence(query: str, expectations: str) -> str:
-    """The query and as many of the expectations as MAX_WORDS leaves room for."""
+    """The query, followed by as many words of the expectations as `MAX_WORDS` allows."""
     words = f"{query} {expectations}".split()
     return " ".join(words[:MAX_WORDS]).rstrip(",")

@@ -1,10 +1,12 @@
-"""Everyday words outside the studio's lexicon, in groups: what people search pictures of.
+"""Everyday words outside the studio's lexicon, in groups: things that people search for.
 
-They teach the mini rephraser to keep words that no studio scene shows, and which expectations suit what.
-Every `HELD_OUT_EVERY`-th word of a group is never trained on: the evaluation asks for those.
+They teach the mini rephraser to keep words of which the studio has no scene, and which expectations suit
+which kind of subject. One word in `HELD_OUT_EVERY` is held out for the evaluation.
 """
 
-HELD_OUT_EVERY = 6
+from collections.abc import Sequence
+
+HELD_OUT_EVERY, HELD_OUT_INDEX = 6, 5
 
 GROUPS: dict[str, str] = {
     "animal": """elephant tiger lion bear wolf fox rabbit squirrel deer moose owl eagle parrot flamingo swan
@@ -55,16 +57,18 @@ INDOOR_PLACES = (
 )  # fmt: skip
 
 
-def words(group: str, held_out: bool) -> list[str]:
-    """The group's words that are trained on, or those that are kept for the evaluation."""
+def group_words(group: str, held_out: bool) -> list[str]:
+    """The training words of a group, or its held-out words."""
     return split(GROUPS[group].split(), held_out)
 
 
 def qualifiers(held_out: bool) -> list[str]:
-    """Adjectives that are trained on, or those that are kept for the evaluation."""
+    """The training adjectives, or the held-out ones."""
     return split(QUALIFIERS.split(), held_out)
 
 
-def split(items: list[str] | tuple[str, ...], held_out: bool) -> list[str]:
-    """Every HELD_OUT_EVERY-th item when `held_out`, else the others."""
-    return [item for place, item in enumerate(items) if (place % HELD_OUT_EVERY == 5) == held_out]
+def split(items: Sequence[str], held_out: bool) -> list[str]:
+    """Every `HELD_OUT_EVERY`-th item if `held_out`, else all others."""
+    return [
+        item for index, item in enumerate(items) if (index % HELD_OUT_EVERY == HELD_OUT_INDEX) == held_out
+    ]
