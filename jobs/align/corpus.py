@@ -156,13 +156,13 @@ def read_corpus(
 
 
 def saved_corpus(folder: Path, make: Callable[[], Corpus]) -> Corpus:
-    """The corpus in the folder; made and written first, whole or not at all, if the folder does not exist."""
+    """Read the corpus from the folder; if it does not exist, make the corpus and write it there first."""
     names = ("queries", "captions", "guard", "images")
     if not folder.exists():
         corpus = make()
         images = pa.table({"image_id": corpus.image_ids})
         tables = (corpus.queries, corpus.captions, corpus.guard, images)
-        draft = folder.with_name(folder.name + ".draft")
+        draft = folder.with_name(folder.name + ".draft")  # renamed when complete
         draft.mkdir(parents=True, exist_ok=True)
         for name, table in zip(names, tables, strict=True):
             parquet.write_table(table, draft / f"{name}.parquet")

@@ -45,7 +45,7 @@ def run(config: FeedbackConfig) -> dict[str, Any]:
         raise UserError(f"--export {config.export!r} must end in .parquet: the votes are written as Parquet.")
     if not store.exists("feedback") or not store.count("feedback"):
         raise UserError(
-            f"{store} holds no feedback: collect some with `kallos serve`, or give another --store."
+            f"{store} has no feedback: collect some with `kallos serve`, or give another --store."
         )
     events = store.read("feedback", ["kind", "system", "other_system"])
     votes = last_votes(store.read("feedback", where="kind = 'blind'").to_pylist())

@@ -30,7 +30,7 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """Sizes of what is made from each image, and the most pixels it may have."""
+    """Sizes of pixels and preview, and the most pixels that an image may have."""
 
     fit: Fit
     preview_px: int

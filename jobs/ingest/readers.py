@@ -129,7 +129,7 @@ def _json_object(data: bytes) -> dict:
 def _row(sample: dict, path: str) -> dict:
     error = ""
     if "name" not in sample:
-        error = "the sample holds no image"
+        error = "the sample has no image"
     elif sample["bytes"] is None:
         error = f"the file has more than the allowed {MAX_FILE_BYTES:,} bytes"
     uri = f"{path}#{sample.get('name', sample['key'])}"

@@ -62,7 +62,7 @@ def test_the_report_counts_kinds_and_systems_and_gives_win_shares(filled):
 def test_an_empty_feedback_table_is_refused(store):
     """A server creates the table when it starts."""
     store.merge("feedback", SCHEMAS["feedback"].empty_table(), on=["event_id"])
-    with pytest.raises(UserError, match="holds no feedback"):
+    with pytest.raises(UserError, match="has no feedback"):
         run(FeedbackConfig(store=store.uri))
 
 
@@ -94,5 +94,5 @@ def test_comparisons_without_query_text_or_with_equal_results_are_not_exported(s
 def test_mistakes_are_refused_with_an_explanation(filled, tmp_path):
     with pytest.raises(UserError, match=r"votes\.csv' must end in \.parquet"):
         run(FeedbackConfig(store=filled.uri, export="votes.csv"))
-    with pytest.raises(UserError, match="holds no feedback"):
+    with pytest.raises(UserError, match="has no feedback"):
         run(FeedbackConfig(store=str(tmp_path / "other")))

@@ -17,8 +17,8 @@ def captions(rows: list[tuple[str, str]]) -> pa.Table:
 
 def numbered(count: int) -> pa.Table:
     """`count` images, each with a short caption that ten images share, and a unique long one."""
-    short = [(f"i{number:03d}", f"photo {number % (count // 10)}") for number in range(count)]
-    return captions(short + [(f"i{number:03d}", f"a photo of scene {number:03d}") for number in range(count)])
+    short = [(f"i{index:03d}", f"photo {index % (count // 10)}") for index in range(count)]
+    return captions(short + [(f"i{index:03d}", f"a photo of scene {index:03d}") for index in range(count)])
 
 
 def test_training_pairs_share_no_image_and_no_caption_with_the_guard_set():
@@ -34,7 +34,7 @@ def test_training_pairs_share_no_image_and_no_caption_with_the_guard_set():
 
 
 def test_a_shared_caption_is_held_out_once_and_not_trained_on():
-    shared = captions([(f"i{number:03d}", f"photo {number // 2}") for number in range(400)])  # two each
+    shared = captions([(f"i{index:03d}", f"photo {index // 2}") for index in range(400)])  # two each
     split = hold_out(shared, 50, seed=0)
     assert split.held_out.num_rows == 50
     assert len(set(split.held_out["caption"].to_pylist())) == 50
@@ -56,7 +56,7 @@ def test_the_guard_set_depends_on_the_seed_and_not_on_the_order_of_rows():
     [(200, 40, 40), (200, 256, 50), (128, 256, 32), (127, 256, 0), (200, 31, 0), (200, 0, 0)],
 )
 def test_at_most_a_quarter_is_held_out_and_nothing_below_32(num_images, wanted, held_out):
-    pairs = captions([(f"i{number}", f"scene {number}") for number in range(num_images)])
+    pairs = captions([(f"i{index}", f"scene {index}") for index in range(num_images)])
     split = hold_out(pairs, wanted, seed=0)
     assert split.held_out.num_rows == held_out
     assert split.training.num_rows == num_images - held_out
@@ -93,8 +93,8 @@ def test_a_drop_equal_to_the_limit_is_allowed():
 
 def finished(recalls: list[float | None], *, before: float | None = 0.9, over_limit: bool = False) -> dict:
     epochs = [
-        {"epoch": number, **({} if recall is None else {"recall@10": recall})}
-        for number, recall in enumerate(recalls, start=1)
+        {"epoch": epoch, **({} if recall is None else {"recall@10": recall})}
+        for epoch, recall in enumerate(recalls, start=1)
     ]
     return outcome(
         {"recall_before": before, "epochs": epochs, "over_limit": over_limit},
