@@ -1,8 +1,8 @@
 """Settings of Ray Serve's HTTP proxy: HAProxy, which comes with Ray, for clusters that are started here.
 
 HAProxy passes requests straight to the replicas, with less latency and twice the throughput of Serve's own
-proxy. Serve's own proxy remains behind it as a fallback for times when no replica is up. Your own cluster gets
-the same with
+proxy, which remains behind it as a fallback for times when no replica is up. Your own cluster gets the same
+with
 
     eval "$(python -m cluster.proxy)" && ray start ...
 """
@@ -14,7 +14,7 @@ import shlex
 import socket
 
 FREE_PORTS = range(20_000, 30_000)
-# Hosts at which HAProxy can serve: it reaches replicas at 127.0.0.1, and for `::` it would listen on IPv4 only.
+# Hosts for which HAProxy works: it reaches replicas at 127.0.0.1, and would bind `::` to IPv4 only.
 HAPROXY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 # Settings that Ray needs on every cluster.
 HAPROXY = {

@@ -1,4 +1,4 @@
-"""The columns of every table, and how a table's key is marked in its schema."""
+"""The columns of every table, and the marks of a primary key in a schema."""
 
 from collections.abc import Sequence
 
@@ -81,8 +81,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "aliases": pa.schema(
         {"alias": pa.string(), "version": pa.int64(), "encoder": pa.string(), "set_at": TIMESTAMP}
     ),
-    # One event of a person (`serve_app/feedback/events.py`). Images are named by image_ids, image_id, over
-    # and other_image_ids, in `preferences` by winner and loser.
+    # One event of a person, see `serve_app/feedback/events.py`. The columns image_ids, image_id, over and
+    # other_image_ids refer to images.
     "feedback": pa.schema(
         {
             "event_id": pa.string(),
@@ -107,10 +107,10 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 PREFERENCE_KEY = ("run_id", "query", "winner", "loser")
-HUMAN = "human"  # the source of preferences that people gave
-FEEDBACK_RUN = "feedback"  # their run_id is this, a dash, and the start of the event's id
+HUMAN = "human"  # `source` of preferences that people gave
+FEEDBACK_RUN = "feedback"  # their run_id is this word, a dash, and the start of the event's id
 
-# Human preference of image retrieval: a query, two groups of images, votes. A table of it may lack the ties.
+# HPIR (human preference of image retrieval): a query, two groups of images, votes. The ties are optional.
 HPIR_COLUMNS = (
     "query",
     "group_a",
@@ -122,24 +122,24 @@ HPIR_COLUMNS = (
 )
 HPIR_TIES = ("votes_accuracy_tie", "votes_aesthetic_tie")
 
-# Field metadata by which Lance knows a table's primary key, and each column's place in it (from 1).
+# Field metadata from which Lance reads a table's primary key, and each column's position in it (from 1).
 KEY = b"lance-schema:unenforced-primary-key"
 KEY_POSITION = KEY + b":position"
 
 
 EMBEDDINGS = "embeddings_"
-"""What the names of all tables of vectors begin with."""
+"""Prefix of the names of all embeddings tables."""
 
 
 def embeddings_table(fingerprint: str) -> str:
-    """The name of the table that holds the vectors of the encoder with that fingerprint."""
+    """The name of the table with the vectors of the encoder with that fingerprint."""
     return f"{EMBEDDINGS}{fingerprint}"
 
 
 def embeddings_schema(dim: int) -> pa.Schema:
-    """Columns of an embeddings table: an L2-normalised float32 vector [dim] and what searches filter on.
+    """Columns of an embeddings table: an L2-normalised float32 vector [dim], and the columns for filters.
 
-    aesthetic: `actors.scorers.PromptPairs` of the same encoder over the vector, in [0, 1].
+    aesthetic: score of the vector by `actors.scorers.PromptPairs` with the same encoder, in [0, 1].
     """
     images = SCHEMAS["images"]
     names = ("caption", "width_px", "height_px", "tags", "source", "added_at")
@@ -154,29 +154,30 @@ def embeddings_schema(dim: int) -> pa.Schema:
 
 
 def keyed(schema: pa.Schema, on: Sequence[str]) -> pa.Schema:
-    """The schema with `on` marked as its primary key, which must not be null."""
+    """The schema with the columns `on` marked as its primary key and not nullable."""
     for position, name in enumerate(on, start=1):
-        marks = {KEY: b"true", KEY_POSITION: str(position).encode()}
+        marks: dict[bytes | str, bytes | str] = {KEY: b"true", KEY_POSITION: str(position).encode()}
         field = schema.field(name).with_nullable(False).with_metadata(marks)
         schema = schema.set(schema.get_field_index(name), field)
     return schema
 
 
 def unkeyed(schema: pa.Schema) -> pa.Schema:
-    """The schema without marks, every column nullable: what readers join, concatenate and compare."""
+    """The schema without marks and with every column nullable, for joins, concatenation and comparison."""
     return pa.schema([field.with_nullable(True).remove_metadata() for field in schema])
 
 
 def key_of(schema: pa.Schema) -> list[str]:
     """The columns of the schema's primary key, in order."""
-    marked = [field for field in schema if field.metadata and KEY_POSITION in field.metadata]
-    return [field.name for field in sorted(marked, key=lambda field: int(field.metadata[KEY_POSITION]))]
+    positions = {field.name: (field.metadata or {}).get(KEY_POSITION) for field in schema}
+    marked = [(int(position), name) for name, position in positions.items() if position]
+    return [name for _, name in sorted(marked)]
 
 
 NEAR_TIE = 0.05
-"""A preference whose `p_winner` is within this of one half says next to nothing."""
+"""A preference is a near tie if its `p_winner` differs from one half by less than this."""
 
 
 def near_ties(p_winner: np.ndarray) -> np.ndarray:
-    """Which preferences, float [P] in [0, 1], are near ties (`NEAR_TIE`): bool [P]."""
+    """bool [P]: whether each preference, float [P] in [0, 1], is a near tie."""
     return np.abs(p_winner - 0.5) < NEAR_TIE

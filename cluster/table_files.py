@@ -1,4 +1,4 @@
-"""The files of queries, votes and ratings that people give: .parquet, .csv, .jsonl, and .txt for queries."""
+"""Read users' files of queries, votes and ratings: .parquet, .csv, .jsonl, and .txt for queries."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,15 +8,15 @@ from pyarrow import csv, json, parquet
 
 from cluster.errors import UserError
 
-# Columns that hold text whatever stands in them: Arrow takes a CSV of the queries 1984 and 2024 for numbers.
-TEXTS = ("query", "image_id", "file", "file_a", "file_b", "group_a", "group_b")
+# Columns that are always text. Arrow would read the queries 1984 and 2024 of a CSV as numbers.
+TEXT_COLUMNS = ("query", "image_id", "file", "file_a", "file_b", "group_a", "group_b")
 
 
 def read_table(path: str, columns: Iterable[str] = ()) -> pa.Table:
-    """The whole table, with the columns `TEXTS` as strings, or as lists where the file has lists.
+    """The whole table, with `TEXT_COLUMNS` as strings, or as lists if the file has lists.
 
     Raises:
-        UserError: no such file, another ending, a broken file, or one that lacks any of `columns`.
+        UserError: the file is missing, broken, of another type, or lacks any of `columns`.
     """
     ending = Path(path).suffix.lower()
     if ending not in READERS:
@@ -31,7 +31,7 @@ def read_table(path: str, columns: Iterable[str] = ()) -> pa.Table:
 
 
 def require_columns(table: pa.Table, columns: Iterable[str], path: str) -> None:
-    """Raises UserError that names every column the table lacks."""
+    """Raises UserError with the names of all columns that the table lacks."""
     missing = [name for name in columns if name not in table.column_names]
     if missing:
         have = ", ".join(table.column_names)
@@ -39,7 +39,7 @@ def require_columns(table: pa.Table, columns: Iterable[str], path: str) -> None:
 
 
 def query_texts(path: str) -> list[str]:
-    """The lines of a .txt file, or the column `query` of a table, "" where it is null. Raises UserError."""
+    """The lines of a .txt file, or the column `query` of a table with "" for null. Raises UserError."""
     if Path(path).suffix.lower() != ".txt":
         return [text or "" for text in read_table(path, ("query",))["query"].to_pylist()]
     _check_exists(path)
@@ -55,26 +55,27 @@ def _check_exists(path: str) -> None:
 
 
 def _read_csv(path: str) -> pa.Table:
-    # Told beforehand, not cast afterwards: 007 would be 7.
-    told = csv.ConvertOptions(column_types=dict.fromkeys(TEXTS, pa.string()))
-    return csv.read_csv(path, convert_options=told)
+    # A cast after reading would be too late: 007 would have become 7.
+    options = csv.ConvertOptions(column_types=dict.fromkeys(TEXT_COLUMNS, pa.string()))
+    return csv.read_csv(path, convert_options=options)
 
 
 def _read_json(path: str) -> pa.Table:
     table = json.read_json(path)
-    # Arrow takes the string "2024-01-01" for a time, unless it is told.
-    times = [field.name for field in table.schema if field.name in TEXTS and pa.types.is_temporal(field.type)]
+    # Arrow reads the string "2024-01-01" as a time, unless the schema says otherwise.
+    fields = [field for field in table.schema if field.name in TEXT_COLUMNS]
+    times = [field.name for field in fields if pa.types.is_temporal(field.type)]
     if not times:
         return table
-    told = json.ParseOptions(explicit_schema=pa.schema({name: pa.string() for name in times}))
-    return json.read_json(path, parse_options=told)
+    options = json.ParseOptions(explicit_schema=pa.schema({name: pa.string() for name in times}))
+    return json.read_json(path, parse_options=options)
 
 
 def _texts_as_strings(table: pa.Table) -> pa.Table:
     schema = table.schema
-    for place, field in enumerate(schema):
-        if field.name in TEXTS and not pa.types.is_nested(field.type):
-            schema = schema.set(place, pa.field(field.name, pa.string()))
+    for index, field in enumerate(schema):
+        if field.name in TEXT_COLUMNS and not pa.types.is_nested(field.type):
+            schema = schema.set(index, pa.field(field.name, pa.string()))
     return table.cast(schema)
 
 

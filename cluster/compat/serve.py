@@ -1,18 +1,18 @@
 """Ray Serve's HTTP proxy."""
 
-from ray import serve
+from ray.serve.context import _get_global_client
 
 
 def proxy_address() -> tuple[str, int] | None:
-    """(host, port) on which Serve listens in this cluster, None where it does not run.
+    """(host, port) on which Serve listens in this cluster, None if it does not run.
 
-    No public call returns them: `serve.status()` names the proxies without address, and Serve's REST
-    interface needs the dashboard.
+    No public call returns them: `serve.status()` names the proxies without their address, and Serve's REST
+    API needs the dashboard.
     """
-    client = serve.context._get_global_client(raise_if_no_controller_running=False)
-    return None if client is None else (client.http_config.host, client.http_config.port)
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return None if client is None else (client.http_config.host or "0.0.0.0", client.http_config.port)
 
 
 def replica_title(app: str, deployment: str) -> str:
-    """How the process title of each replica begins. Serve returns no process ids without the dashboard."""
-    return f"ray::ServeReplica:{app}:{deployment}"
+    """Part of the process title of each replica. Without the dashboard, Ray returns no process ids."""
+    return f"ServeReplica:{app}:{deployment}"

@@ -11,10 +11,11 @@ import ray
 from pyarrow import fs
 from ray import serve
 
+from actors.stages import add_stage
 from cluster import session
-from cluster.compat.ray_data import SEPARATE_STAGE, read_lance
+from cluster.compat.ray_data import read_lance
 from cluster.compat.serve import proxy_address
-from cluster.profile import load_profile
+from cluster.profile import Stage, load_profile
 from jobs.ingest.readers import ImageFiles
 
 
@@ -41,23 +42,17 @@ class WithActorPid:
         return batch | {"actor_pid": [os.getpid()] * len(batch["id"])}
 
 
-def rows_of_two_stages(**options) -> list[dict]:
-    """A stage of tasks and a stage of actors with the same resources."""
+def test_ray_fuses_stages_of_equal_resources_except_those_of_add_stage():
     tasks = ray.data.range(8, override_num_blocks=2).map_batches(
         with_pid, num_cpus=1, compute=ray.data.TaskPoolStrategy(size=2)
     )
-    actors = ray.data.ActorPoolStrategy(size=1)
-    return tasks.map_batches(WithActorPid, num_cpus=1, compute=actors, **options).take_all()
-
-
-def test_ray_fuses_stages_with_equal_resources_unless_they_are_separate():
-    fused = rows_of_two_stages()
-    assert all(row["task_pid"] == row["actor_pid"] for row in fused), "SEPARATE_STAGE: needed no longer"
-    separate = rows_of_two_stages(**SEPARATE_STAGE)
+    plain = tasks.map_batches(WithActorPid, num_cpus=1, compute=ray.data.ActorPoolStrategy(size=1))
+    fused = plain.take_all()
+    assert all(row["task_pid"] == row["actor_pid"] for row in fused), "add_stage: Ray fuses no more"
+    stage = Stage(min_actors=1, max_actors=1, num_cpus=1)
+    separate = add_stage(tasks, WithActorPid, {}, stage, batch_format="numpy").take_all()
     assert len(separate) == 8
-    assert all(row["task_pid"] != row["actor_pid"] for row in separate), (
-        "SEPARATE_STAGE: Ray fuses all the same"
-    )
+    assert all(row["task_pid"] != row["actor_pid"] for row in separate), "add_stage: Ray decodes in encoders"
 
 
 def test_read_lance_filters_decodes_blobs_and_uses_no_deprecated_arguments(tmp_path):

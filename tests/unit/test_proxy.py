@@ -91,6 +91,7 @@ class Upstream(http.server.BaseHTTPRequestHandler):
     responses: list[str]
     bodies: list[bytes]
     forwarded: list[str | None]
+    port: int
 
     def do_POST(self) -> None:
         self.bodies.append(self.rfile.read(int(self.headers.get("content-length", 0))))
@@ -113,11 +114,11 @@ class Upstream(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def upstream() -> Iterator[type[Upstream]]:
-    handler = type("Recorder", (Upstream,), {"responses": [], "bodies": [], "forwarded": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        handler.port = server.server_port
+    Upstream.responses, Upstream.bodies, Upstream.forwarded = [], [], []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Upstream) as server:
+        Upstream.port = server.server_port
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield handler
+        yield Upstream
         server.shutdown()
 
 

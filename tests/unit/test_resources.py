@@ -23,7 +23,7 @@ def stage(**values) -> Stage:
         ({}, [CPU2]),
     ],
 )
-def test_what_fits_is_let_through(stages, nodes):
+def test_stages_that_fit_are_accepted(stages, nodes):
     assert shortage(stages, nodes, {}) == ""
 
 
@@ -47,12 +47,12 @@ def test_what_fits_is_let_through(stages, nodes):
         ({"embed": stage(num_cpus=3, min_actors=2)}, [{"CPU": 5.0}, CPU2], ["room for 1"]),
     ],
 )
-def test_what_can_never_fit_is_named(stages, nodes, words):
-    fault = shortage(stages, nodes, {})
-    assert all(word in fault for word in words), fault
+def test_message_names_missing_resources_and_stages(stages, nodes, words):
+    message = shortage(stages, nodes, {})
+    assert all(word in message for word in words), message
 
 
-def test_bounds_that_a_profile_declares_count():
+def test_resources_that_an_autoscaler_may_add_count():
     judge = {"judge": stage(num_cpus=4, num_gpus=1, min_actors=3)}
     assert shortage(judge, [CPU2], {"CPU": 64, "GPU": 3}) == ""
     assert "1 GPUs are missing" in shortage(judge, [CPU2], {"CPU": 64, "GPU": 2})
@@ -61,7 +61,7 @@ def test_bounds_that_a_profile_declares_count():
 @pytest.mark.parametrize(
     ("name", "nodes"), [("mini", [{"CPU": 8.0}]), ("gpu", [{"CPU": 16.0, "GPU": 1.0}]), ("fleet", [])]
 )
-def test_the_shipped_profiles_fit_what_they_declare(name, nodes):
+def test_shipped_profiles_fit_the_resources_they_declare(name, nodes):
     profile = load_profile(name)
     stages = {
         "decode": profile.encoder.decode,

@@ -1,4 +1,4 @@
-"""Files that people give: text stays text, and what cannot be read is told in one way."""
+"""Users' table files: text columns stay text, and an unreadable file is named in the error."""
 
 import json
 
@@ -28,22 +28,22 @@ def write(folder, kind: str, queries: list) -> str:
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl", "txt"])
 @pytest.mark.parametrize("queries", [YEARS, DATES, ["a cat", "été"], ["007", "a cat"], ["true", "false"]])
-def test_queries_are_text_whatever_they_look_like(tmp_path, kind, queries):
+def test_queries_stay_text_even_if_they_look_like_numbers_or_dates(tmp_path, kind, queries):
     assert query_texts(write(tmp_path, kind, queries)) == queries
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
-def test_numbers_become_text(tmp_path, kind):
+def test_numbers_in_a_text_column_become_text(tmp_path, kind):
     path = write(tmp_path, kind, [1984, 2024])
     assert query_texts(path) == YEARS
     assert read_table(path)["n"].type == pa.int64()
 
 
-def test_leading_zeros_and_empty_fields_of_a_csv(tmp_path):
+def test_csv_keeps_leading_zeros_and_empty_fields(tmp_path):
     assert query_texts(write(tmp_path, "csv", ["007", "08", ""])) == ["007", "08", ""]
 
 
-def test_names_of_images_are_text_and_lists_of_them_stay_lists(tmp_path):
+def test_image_columns_are_text_or_lists_of_text(tmp_path):
     (tmp_path / "votes.csv").write_text("query,group_a,file_b,votes\n1984,01,2.0,3\n")
     (row,) = read_table(str(tmp_path / "votes.csv")).to_pylist()
     assert row == {"query": "1984", "group_a": "01", "file_b": "2.0", "votes": 3}
@@ -52,14 +52,14 @@ def test_names_of_images_are_text_and_lists_of_them_stay_lists(tmp_path):
     assert read_table(str(path)).to_pylist() == [{"query": None, "group_a": ["a", "b"]}]
 
 
-def test_a_null_is_an_empty_query(tmp_path):
+def test_null_is_an_empty_query(tmp_path):
     path = tmp_path / "q.parquet"
     pq.write_table(pa.table({"query": ["a cat", None]}), path)
     assert query_texts(str(path)) == ["a cat", ""]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "reason"),
     [
         ("votes.xlsx", b"x", "must end in .parquet, .csv, .jsonl"),
         ("absent.csv", None, "does not exist"),
@@ -72,10 +72,10 @@ def test_a_null_is_an_empty_query(tmp_path):
         ("votes.jsonl", b'{"text": "x"}\n', "lacks the column(s) query; it has text"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(tmp_path, name, content, said):
+def test_error_names_the_file_and_the_reason(tmp_path, name, content, reason):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError) as error:
         query_texts(str(path))
-    assert said in str(error.value) and name in str(error.value)
+    assert reason in str(error.value) and name in str(error.value)

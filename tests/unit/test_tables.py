@@ -1,4 +1,4 @@
-"""Tables: merges add each key once, whoever writes at the same time; what is missing is said clearly."""
+"""Tables: concurrent merges insert each key once, and a missing table, encoder or alias is named."""
 
 import multiprocessing
 import pickle
@@ -37,7 +37,7 @@ def preference(winner, loser, query="red barn") -> dict:
     }
 
 
-def test_a_merge_adds_each_key_once(store):
+def test_merge_inserts_each_key_once(store):
     assert store.merge("rejects", rejects(["a", "b", "a"]), on=["uri"]) == 2
     assert store.merge("rejects", rejects(["b", "c"], error="later"), on=["uri"]) == 1
     rows = {row["uri"]: row["error"] for row in store.read("rejects").to_pylist()}
@@ -45,19 +45,19 @@ def test_a_merge_adds_each_key_once(store):
     assert store.merge("rejects", rejects(["b", "c"]), on=["uri"]) == 0
 
 
-def test_the_first_of_equal_keys_in_one_merge_is_kept(store):
+def test_merge_keeps_the_first_row_of_a_repeated_key(store):
     rows = pa.concat_tables([rejects(["a"], error="first"), rejects(["a"], error="second")])
     store.merge("rejects", rows, on=["uri"])
     assert store.read("rejects", columns=["error"]).to_pylist() == [{"error": "first"}]
 
 
-def test_no_rows_make_an_empty_table(store):
+def test_merging_no_rows_creates_an_empty_table(store):
     assert store.merge("rejects", rejects([]), on=["uri"]) == 0
     assert store.exists("rejects")
     assert store.count("rejects") == 0
 
 
-def test_a_composite_key_tells_pairs_apart(store):
+def test_rows_that_differ_in_one_column_of_a_composite_key_are_both_inserted(store):
     pairs = [preference("a", "b"), preference("a", "c"), preference("a", "b", query="blue barn")]
     rows = pa.Table.from_pylist(pairs, SCHEMAS["preferences"])
     on = ["run_id", "query", "winner", "loser"]
@@ -67,13 +67,13 @@ def test_a_composite_key_tells_pairs_apart(store):
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
-def test_every_schema_makes_a_table_whose_rows_come_back_in_it(store, name):
+def test_a_table_of_every_schema_is_read_with_that_schema(store, name):
     key = SCHEMAS[name].names[:1]
     assert store.merge(name, SCHEMAS[name].empty_table(), on=key) == 0
     assert store.read(name).schema == SCHEMAS[name]
 
 
-def test_read_gives_all_rows_the_named_columns_and_what_the_filter_keeps(store):
+def test_read_returns_all_rows_named_columns_or_rows_that_match_a_filter(store):
     store.merge("rejects", rejects([f"{number:05}" for number in range(5_000)]), on=["uri"])
     assert store.read("rejects").num_rows == store.count("rejects") == 5_000
     some = store.read("rejects", columns=["uri", "stage"], where="uri < '00003'")
@@ -83,7 +83,7 @@ def test_read_gives_all_rows_the_named_columns_and_what_the_filter_keeps(store):
     assert KEY_POSITION not in (some.schema.field("uri").metadata or {})
 
 
-def test_embeddings_keep_their_vectors_and_filter_on_tags(store):
+def test_embeddings_are_searched_by_vector_and_filtered_by_tag(store):
     vectors = np.eye(3, dtype=np.float32)
     images = {name: [b"" if name == "preview" else 1] * 3 for name in ("width_px", "height_px")}
     rows = pa.table(
@@ -115,19 +115,19 @@ def test_embeddings_keep_their_vectors_and_filter_on_tags(store):
         (rejects(["a"]), ["uri", "stage"], r"has the key \['uri'\]"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused(store, rows, on, message):
+def test_merge_refuses_rows_with_wrong_columns_or_keys(store, rows, on, message):
     store.merge("rejects", rejects(["z"]), on=["uri"])
     with pytest.raises(ValueError, match=message):
         store.merge("rejects", rows, on=on)
     assert store.count("rejects") == 1
 
 
-def test_a_store_travels_to_another_process(store):
+def test_store_can_be_pickled(store):
     store.merge("rejects", rejects(["a"]), on=["uri"])
     assert pickle.loads(pickle.dumps(store)).count("rejects") == 1
 
 
-def test_a_relative_store_does_not_move_with_the_working_directory(tmp_path, monkeypatch):
+def test_relative_store_keeps_its_place_when_the_working_directory_changes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = Store("store")
     monkeypatch.chdir("/")
@@ -139,18 +139,18 @@ def test_a_relative_store_does_not_move_with_the_working_directory(tmp_path, mon
     ("name", "verb"),
     [("images", "ingest"), ("preferences", "label"), (embeddings_table(FINGERPRINT), "index")],
 )
-def test_a_missing_table_names_the_verb_that_makes_it(store, name, verb):
+def test_error_for_a_missing_table_names_the_verb_that_makes_it(store, name, verb):
     with pytest.raises(UserError, match=f"{store.uri} has no table '{name}': run `kallos {verb}`"):
         store.open(name)
 
 
-def test_a_file_is_no_store(tmp_path):
+def test_a_file_is_refused_as_a_store(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         Store(str(tmp_path / "file")).exists("images")
 
 
-def test_encoders_are_registered_once_and_found_by_fingerprint_and_alias(store):
+def test_encoders_are_registered_once_and_found_by_fingerprint_or_alias(store):
     root = EncoderRecord(encoder=PARENT, checkpoint="models/mini/encoder", dim=128)
     child = EncoderRecord(
         encoder=FINGERPRINT,
@@ -167,7 +167,7 @@ def test_encoders_are_registered_once_and_found_by_fingerprint_and_alias(store):
     assert store.encoder(FINGERPRINT) == child
 
 
-def test_an_alias_moves_and_is_read_at_its_newest(store):
+def test_alias_points_to_the_encoder_that_was_set_last(store):
     assert store.aliases() == {}
     for fingerprint in (PARENT, FINGERPRINT, FINGERPRINT, PARENT):
         store.set_alias("live", fingerprint)
@@ -177,17 +177,17 @@ def test_an_alias_moves_and_is_read_at_its_newest(store):
     assert store.count("aliases", where="alias = 'live'") == 3
 
 
-def test_an_unknown_encoder_or_alias_is_refused_with_those_that_exist(store):
-    with pytest.raises(UserError, match="no alias 'live': it knows none"):
+def test_error_for_an_unknown_encoder_or_alias_lists_those_that_exist(store):
+    with pytest.raises(UserError, match="no alias 'live'; its aliases are none"):
         store.alias("live")
     store.register_encoder(EncoderRecord(encoder=FINGERPRINT, checkpoint="x", dim=4))
     store.set_alias("baseline", FINGERPRINT)
-    with pytest.raises(UserError, match=f"no encoder 'live': it knows baseline, {FINGERPRINT}"):
+    with pytest.raises(UserError, match=f"no encoder 'live'; it has baseline, {FINGERPRINT}"):
         store.encoder("live")
 
 
 def merge_overlapping(store: Store, writer: int, barrier) -> int:
-    """Twelve merges at the same moment as the other writers': half of the keys are everybody's."""
+    """Make twelve merges in step with the other writers. All of them write half of the keys."""
     inserted = 0
     for turn in range(12):
         shared = [f"shared-{turn}-{number}" for number in range(10)]
@@ -198,7 +198,7 @@ def merge_overlapping(store: Store, writer: int, barrier) -> int:
 
 
 def create_together(store: Store, writer: int, barrier) -> int:
-    """The first row of forty new stores, written at the same moment as the other writers'."""
+    """Write the first row of forty new stores, in step with the other writers."""
     stores = [Store(f"{store.uri}/{number}") for number in range(40)]
     for new in stores:
         barrier.wait(timeout=60)
@@ -216,7 +216,7 @@ def move_alias(store: Store, writer: int, barrier) -> int:
 
 @pytest.fixture(scope="module")
 def at_once():
-    """`at_once(function, store)`: what `function(store, writer, barrier)` returns in each process."""
+    """`at_once(function, store)`: the results of `function(store, writer, barrier)` in each process."""
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager, ProcessPoolExecutor(NUM_WRITERS, mp_context=context) as pool:
 
@@ -228,14 +228,14 @@ def at_once():
         yield call
 
 
-def test_processes_that_merge_the_same_new_keys_at_once_lose_and_double_none(store, at_once):
+def test_concurrent_merges_of_the_same_new_keys_lose_and_duplicate_no_row(store, at_once):
     inserted = at_once(merge_overlapping, store)
     uris = store.read("rejects", columns=["uri"])["uri"].to_pylist()
     assert len(uris) == len(set(uris)) == 12 * 10 + NUM_WRITERS * 12 * 10
-    assert sum(inserted) == len(uris), "each new row is counted by the one writer that inserted it"
+    assert sum(inserted) == len(uris), "each new row is counted by exactly one writer"
 
 
-def test_an_index_on_the_key_does_not_hide_other_writers(store, at_once):
+def test_concurrent_merges_duplicate_no_row_when_the_key_is_indexed(store, at_once):
     store.merge("rejects", rejects([f"old-{number}" for number in range(500)]), on=["uri"])
     store.open("rejects").create_index("uri", config=BTree())
     inserted = at_once(merge_overlapping, store)
@@ -243,7 +243,7 @@ def test_an_index_on_the_key_does_not_hide_other_writers(store, at_once):
     assert len(uris) == len(set(uris)) == 500 + sum(inserted)
 
 
-def test_processes_that_move_an_alias_at_once_each_get_a_version_of_their_own(store, at_once):
+def test_concurrent_writers_of_an_alias_get_different_versions(store, at_once):
     at_once(move_alias, store)
     versions = sorted(store.read("aliases", columns=["version"])["version"].to_pylist())
     assert versions == list(range(1, 5 * NUM_WRITERS + 1))
