@@ -81,7 +81,7 @@ class Retrieve:
         self.retriever = Retriever(retrieval.store, retrieval.encoder.encoder)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        queries, texts = (batch[name].to_pylist() for name in ("query", "rephrased"))
+        queries, texts = ([str(text) for text in batch[name].to_pylist()] for name in ("query", "rephrased"))
         if self.retrieval.plain_on_error:
             texts = [text or query for query, text in zip(queries, texts, strict=True)]
         given = [index for index, text in enumerate(texts) if text]

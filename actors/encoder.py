@@ -1,21 +1,21 @@
-"""The two-tower encoder: an open_clip model as one object, its identity, the Ray actor that embeds images.
+"""The two-tower encoder: an open_clip model as one object, its fingerprint, the Ray actor that embeds images.
 
 A model is a folder in open_clip's local form (`open_clip_config.json`, weights, tokenizer files), a hub name
 (`hf-hub:laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K`), or a built-in architecture with its pretrained tag
 (`ViT-L-14/datacomp_xl_s13b_b90k`).
 
-open_clip is imported where it is used: it takes five seconds, which most of Ray's processes, those that only
-name an encoder, need not spend.
+open_clip is imported where it is used: the import takes five seconds, and most of Ray's processes need no
+model.
 """
 
 import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +30,7 @@ from cluster.errors import UserError
 from cluster.profile import repo_path
 
 if TYPE_CHECKING:
-    from cluster.tables import EncoderRecord  # an actor that embeds needs no LanceDB
+    from cluster.tables import EncoderRecord  # not at run time: an actor that embeds needs no LanceDB
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -39,18 +39,33 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 TEXT_BATCH = 256
 
 
+class ImageTower(nn.Module):
+    """Typed members of an open_clip image tower."""
+
+    preprocess_cfg: dict[str, Any]
+
+
+class TwoTowers(nn.Module):
+    """Typed members of an open_clip model."""
+
+    visual: ImageTower
+    logit_scale: torch.Tensor
+    encode_image: Callable[[torch.Tensor], torch.Tensor]
+    encode_text: Callable[[torch.Tensor], torch.Tensor]
+
+
 class Encoder:
     """An open_clip model in eval mode. Weights stay float32; `bf16` computes under autocast."""
 
     def __init__(self, model: nn.Module, tokenizer, config: dict, *, precision: str, device: str) -> None:
-        self.model = model.eval()
+        self.model = cast(TwoTowers, model.eval())
         # Convolutions on a CPU run a third faster on channels-last weights; the numbers are the same to 1e-6.
-        self.model.visual.to(memory_format=torch.channels_last)
+        self.model.visual.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.tokenizer = tokenizer
         self.device = device
         self.config = config
         self.precision = precision
-        preprocess = model.visual.preprocess_cfg
+        preprocess = self.model.visual.preprocess_cfg
         size = preprocess["size"]
         height, width = (size, size) if isinstance(size, int) else size
         self.fit = Fit(
@@ -91,7 +106,7 @@ class Encoder:
 
     @cached_property
     def dim(self) -> int:
-        """Length of the embedding vectors."""
+        """Length of the vectors."""
         return int(self.config["embed_dim"])
 
     @property
@@ -101,12 +116,12 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of architecture, preprocessing, tokenizer and weights when first read; 16 hex."""
+        """Hash of architecture, preprocessing, tokenizer and weights when first read; 16 hex characters."""
         return _fingerprint(self, self.model.state_dict())
 
     @cached_property
     def image_fingerprint(self) -> str:
-        """Identity of the image side alone: equal where every image gets the same vector; 16 hex."""
+        """Hash of the image tower alone: encoders with the same one give an image the same vector."""
         digest = hashlib.sha256(_canonical(self.config.get("vision_cfg")))
         digest.update(_canonical(_preprocessing(self.model)))
         _add_weights(digest, self.model.visual.state_dict())
@@ -117,7 +132,7 @@ class Encoder:
         return pixels(image, self.fit)
 
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
-        """Texts -> token ids, int64 [B, context]; longer texts are cut."""
+        """Texts -> token ids, int64 [B, context]; longer texts are truncated."""
         return self.tokenizer(list(texts))
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -182,24 +197,25 @@ def load_registered(
 
 
 def encode_text(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """open_clip's `encode_text`, int64 [B, context] -> [B, dim], without the padding behind the longest text.
+    """open_clip's `encode_text`, int64 [B, context] -> [B, dim], without the padding after the longest text.
 
-    Attention is causal and the text's last token is read, so what follows changes nothing: a query of eight
-    tokens costs a tenth of a context of 77. A text tower that looks both ways is asked as it is.
+    Attention is causal and the result is read at the last token, so padding changes nothing: a query of eight
+    tokens costs a tenth of a context of 77. A text tower with other attention runs on the whole context.
     """
     import open_clip
 
-    causal = isinstance(model, open_clip.CLIP) and model.attn_mask is not None
-    if not causal or model.text_pool_type not in ("eos", "argmax") or not len(tokens):
-        return model.encode_text(tokens)
-    last = (tokens == model.text_eos_id).int() if model.text_pool_type == "eos" else tokens
+    clip: Any = model
+    causal_mask = clip.attn_mask if isinstance(model, open_clip.CLIP) else None
+    if causal_mask is None or clip.text_pool_type not in ("eos", "argmax") or not len(tokens):
+        return clip.encode_text(tokens)
+    last = torch.eq(tokens, clip.text_eos_id).int() if clip.text_pool_type == "eos" else tokens
     last = last.argmax(dim=-1)
     length = int(last.max()) + 1
-    dtype = model.transformer.get_cast_dtype()
-    x = model.token_embedding(tokens[:, :length]).to(dtype) + model.positional_embedding[:length].to(dtype)
-    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+    dtype = clip.transformer.get_cast_dtype()
+    x = clip.token_embedding(tokens[:, :length]).to(dtype) + clip.positional_embedding[:length].to(dtype)
+    x = clip.ln_final(clip.transformer(x, attn_mask=causal_mask[:length, :length]))
     x = x[torch.arange(len(x), device=x.device), last]
-    projection = model.text_projection
+    projection = clip.text_projection
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Linear) else x @ projection
@@ -228,9 +244,10 @@ def open_clip_name(model: str) -> tuple[str, str | None]:
 
 
 def save_encoder(model: nn.Module, source: str, folder: str) -> str:
-    """Write `model` as an open_clip folder with the config and tokenizer of `source`; gives the fingerprint.
+    """Write `model` as an open_clip folder and return its fingerprint.
 
-    `source` is the model it came from: folder, hub name, built-in. The folder appears complete or not at all.
+    Config and tokenizer are those of `source`, the model it came from: a folder, hub name or built-in. The
+    folder appears complete or not at all.
     Raises UserError when `folder` already holds a different encoder.
     """
     target = Path(folder)
@@ -259,10 +276,10 @@ def _write_config_and_tokenizer(model: nn.Module, source: str, folder: Path) -> 
     import open_clip
 
     folder.mkdir()
-    preprocess = {key: value for key, value in model.visual.preprocess_cfg.items() if key != "size"}
+    preprocess = {key: value for key, value in _preprocessing(model).items() if key != "size"}
     config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": preprocess}
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2))
-    tokenizer = open_clip.get_tokenizer(name)
+    tokenizer: Any = open_clip.get_tokenizer(name)
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(folder)
 
@@ -275,15 +292,15 @@ def _fingerprint(encoder: Encoder, state: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _preprocessing(model: nn.Module) -> dict:
-    return dict(model.visual.preprocess_cfg)
+def _preprocessing(model: nn.Module) -> dict[str, Any]:
+    return dict(cast(TwoTowers, model).visual.preprocess_cfg)
 
 
-def _tokenizer_identity(tokenizer) -> dict:
-    """What decides the token ids: the tokenizer's description without the padding of the last call."""
-    inner = getattr(tokenizer, "tokenizer", None)
+def _tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
+    """What determines the token ids: the tokenizer's description without the padding of the last call."""
+    inner: Any = getattr(tokenizer, "tokenizer", None)
     if inner is None or not hasattr(inner, "backend_tokenizer"):
-        vocabulary = getattr(tokenizer, "encoder", None) or inner.get_vocab()
+        vocabulary = tokenizer.encoder if inner is None else inner.get_vocab()
         return {"class": type(tokenizer).__name__, "vocabulary": vocabulary}
     description = json.loads(inner.backend_tokenizer.to_str())
     description.update(padding=None, truncation=None)
@@ -304,7 +321,7 @@ def _add_weights(digest: "hashlib._Hash", state: dict[str, torch.Tensor]) -> Non
 
 def pixel_array(column: pa.ChunkedArray, fit: Fit) -> np.ndarray:
     """Arrow column of raw pixels (fixed_size_binary) -> uint8 [B, 3, H, W]."""
-    raw = bytearray().join(column.to_pylist())  # writable, as torch wants it
+    raw = bytearray().join(cast(list[bytes], column.to_pylist()))  # torch needs a writable buffer
     return np.frombuffer(raw, np.uint8).reshape(-1, 3, fit.height_px, fit.width_px)
 
 
@@ -328,7 +345,7 @@ class EncodeImages:
         if len(given):
             pixels = pixel_array(batch["pixels"].drop_null(), self.encoder.fit)
             vectors = self.encoder.encode_images(pixels)
-        places = np.full(batch.num_rows, -1)
-        places[given] = np.arange(len(given))
-        column = vector_array(vectors, self.encoder.dim).take(pa.array(places, mask=places < 0))
+        indices = np.full(batch.num_rows, -1)
+        indices[given] = np.arange(len(given))
+        column = vector_array(vectors, self.encoder.dim).take(pa.array(indices, pa.int64(), mask=indices < 0))
         return batch.drop_columns("pixels").append_column("vector", column)

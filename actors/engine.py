@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import ray
 from PIL import Image
@@ -125,7 +125,7 @@ class VllmOffline:
             return []
         try:
             outputs = self.llm.chat(
-                [conversation(request) for request in requests],
+                [cast(Any, conversation(request)) for request in requests],
                 sampling_params=[self.sampling(request) for request in requests],
                 use_tqdm=False,
             )

@@ -179,8 +179,8 @@ def preview_jpeg(image: Image.Image, longer_side_px: int = 256) -> bytes:
     preview = image
     if max(image.size) > longer_side_px:
         scale = longer_side_px / max(image.size)
-        size = tuple(max(1, round(side * scale)) for side in image.size)
-        preview = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        preview = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = BytesIO()
     preview.save(buffer, "JPEG", quality=PREVIEW_QUALITY, comment=b"")  # else Pillow keeps the file's own
     return buffer.getvalue()
@@ -199,8 +199,11 @@ def _resized(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
     if fit.resize_mode == "squash":
         return fit.width_px, fit.height_px
     if fit.resize_mode == "shortest" and fit.width_px == fit.height_px:
-        shorter = min(width, height)
-        return tuple(fit.width_px if side == shorter else int(fit.width_px * side / shorter) for side in size)
+        shorter = min(size)
+        width, height = (
+            fit.width_px if side == shorter else int(fit.width_px * side / shorter) for side in size
+        )
+        return width, height
     choose = max if fit.resize_mode == "longest" else min
     ratio = choose(height / fit.height_px, width / fit.width_px)
     return round(width / ratio), round(height / ratio)

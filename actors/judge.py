@@ -234,8 +234,8 @@ def shrink(image: Image.Image, longer_px: int | None) -> Image.Image:
     longer = max(image.size)
     if not longer_px or longer <= longer_px:
         return image
-    size = tuple(max(1, round(side * longer_px / longer)) for side in image.size)
-    return image.resize(size, Image.Resampling.BICUBIC)
+    width, height = (max(1, round(side * longer_px / longer)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def stored_images(rows: Iterable[Mapping[str, Any]], image_px: int | None) -> dict[str, Image.Image]:

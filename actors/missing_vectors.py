@@ -91,6 +91,7 @@ def embed_missing(
         prepare = partial(prepare_stored, fit=encoder.fit, missing=_ids(missing))
         dataset = embed(stored_pixels(vectors.store, model, prepare, _not_older(missing)), model)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            assert isinstance(batch, pa.Table)
             counts["num_embedded"] += vectors.merge(batch)
             counts["num_from_preview"] += pc.sum(batch["from_preview"]).as_py() or 0
             told = f"{counts['num_embedded']} of {len(missing)} embedded"

@@ -1,7 +1,7 @@
 """The images nearest to query vectors in one encoder's table, exact or through its ANN index."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -131,9 +131,7 @@ class Retriever:
         except RuntimeError as error:
             if not is_missing_file(error):
                 raise
-            raise Gone(
-                f"The open version of {self.table.name} was cleaned up: search again."
-            ) from error
+            raise Gone(f"The open version of {self.table.name} was cleaned up: search again.") from error
 
     def _checked_out(self, version: int) -> Any:
         table = self._store.open(self.table.name)
@@ -163,7 +161,8 @@ def measured_effort(store: Store, fingerprint: str) -> Effort:
         return Effort()
     rows = store.read("indexes", where=f"encoder = '{fingerprint}'").sort_by("measured_at").to_pylist()
     newest = rows[-1] if rows else {}
-    return Effort(**{field.name: newest.get(field.name) or field.default for field in fields(Effort)})
+    chosen = {field.name: newest.get(field.name) for field in fields(Effort)}
+    return replace(Effort(), **{name: value for name, value in chosen.items() if value})
 
 
 def _ranked(ask: partial, vectors: np.ndarray, count: int) -> list[list[dict[str, Any]]]:

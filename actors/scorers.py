@@ -97,7 +97,8 @@ class LinearHead:
 
         _check(vectors, ratings)
         ridge = RidgeCV(alphas=np.logspace(-3, 3, 13)).fit(vectors, ratings)
-        return cls(weights=ridge.coef_.astype(np.float64), bias=float(ridge.intercept_))
+        weights = np.asarray(ridge.coef_, dtype=np.float64)
+        return cls(weights=weights, bias=float(ridge.intercept_))
 
     def score(self, vectors: np.ndarray) -> np.ndarray:
         """See `Scorer`."""

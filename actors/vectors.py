@@ -1,5 +1,7 @@
 """Writes an encoder's table of vectors. Every row gets the aesthetic score that searches can filter on."""
 
+from typing import cast
+
 import numpy as np
 import pyarrow as pa
 
@@ -20,7 +22,7 @@ class VectorTable:
         self._scorer = PromptPairs.of(encoder.encode_texts, encoder.temperature)
 
     def merge(self, rows: pa.Table) -> int:
-        """Insert rows with `vector` and the columns of `images`, with new scores; returns the number added."""
+        """Score and insert rows with `vector` and the columns of `images`; returns the number of new rows."""
         columns = [name for name in self.schema.names if name != AESTHETIC]
         scores = pa.array(self._scorer.score(vector_matrix(rows["vector"])), pa.float32())
         rows = rows.select(columns).append_column(AESTHETIC, scores)
@@ -31,4 +33,5 @@ def vector_matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Arrow fixed_size_list<float32>[D] -> float32 [N, D]."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
+    column = cast(pa.FixedSizeListArray, column)
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), column.type.list_size)

@@ -1,11 +1,11 @@
 """The partial order of one query's images, and the preferences that follow from it (step 4 of the method).
 
-The list ordered by semantic score is thinned to every `stride`-th image, cut into `rows` of `columns`
-images, and each row is ordered by aesthetics. A cell (i, j) is preferred to (k, l) when i <= k, j <= l and
-they differ: better on one axis and not worse on the other. u x v cells give u(u+1)/2 * v(v+1)/2 - uv pairs:
-200 for 5 x 5.
+The list ordered by semantic score is thinned to every `stride`-th image and cut into `rows` of `columns`
+images; each row is ordered by aesthetics. A cell (i, j) is preferred to (k, l) when i <= k, j <= l and they
+differ: better on one axis and not worse on the other. u x v cells give u(u+1)/2 * v(v+1)/2 - uv pairs: 200
+for 5 x 5.
 
-Pure functions on plain arrays; images are named by their position in the list they came in.
+Pure functions on arrays; images are named by their position in the input list.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Cell = tuple[int, int]
+Scores = Sequence[float] | np.ndarray  # indexed by position
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Preference:
     """One ordered pair of a query's images.
 
     winner, loser: positions in the query's list. p_winner: probability that the winner is better, in [0.5,
-    1]. winner_cell, loser_cell: (row, column). consistent: False when the judge, asked in both orders,
-    contradicted itself.
+    1]. winner_cell, loser_cell: (row, column). consistent: False when the judge contradicted itself in the
+    other order.
     """
 
     winner: int
@@ -47,11 +48,10 @@ class Preference:
     consistent: bool
 
 
-def thin(semantic_scores: Sequence[float], grid: Grid) -> list[int]:
-    """Positions of the grid's images by falling semantic score: every `stride`-th of the list; equal scores
-    keep the order of the list.
+def thin(semantic_scores: Scores, grid: Grid) -> list[int]:
+    """Positions of every `stride`-th image by descending semantic score; equal scores keep the list's order.
 
-    With fewer images than stride and grid want, the stride shrinks as far as it must to fill the grid.
+    With too few images for the grid at that stride, a smaller stride is used.
     """
     order = np.argsort(-np.asarray(semantic_scores, dtype=np.float64), kind="stable")
     stride = max(1, min(grid.stride, (len(order) - 1) // max(1, grid.num_images - 1)))
@@ -59,17 +59,17 @@ def thin(semantic_scores: Sequence[float], grid: Grid) -> list[int]:
 
 
 def cut(num_images: int, columns: int) -> list[list[int]]:
-    """Rows of `columns` positions, 0 to num_images - 1; the last row is shorter when they do not fill it."""
+    """Rows of `columns` positions, 0 to num_images - 1; the last row may be shorter."""
     return [list(range(start, min(start + columns, num_images))) for start in range(0, num_images, columns)]
 
 
-def order_rows(rows: Sequence[Sequence[int]], aesthetic_scores: Sequence[float]) -> list[list[int]]:
-    """Each row by falling aesthetic score; equal scores keep their semantic order."""
+def order_rows(rows: Sequence[Sequence[int]], aesthetic_scores: Scores) -> list[list[int]]:
+    """Each row by descending aesthetic score; equal scores keep their semantic order."""
     return [sorted(row, key=lambda position: -aesthetic_scores[position]) for row in rows]
 
 
 def dominance(shape: Sequence[int]) -> list[tuple[Cell, Cell]]:
-    """(winner, loser) cells of rows that are `shape[i]` long, the winner not lower on either axis."""
+    """(winner, loser) cells for rows of length `shape[i]`; the winner is not lower on either axis."""
     cells = [(i, j) for i, length in enumerate(shape) for j in range(length)]
     return [(a, b) for a in cells for b in cells if a != b and a[0] <= b[0] and a[1] <= b[1]]
 
@@ -77,36 +77,35 @@ def dominance(shape: Sequence[int]) -> list[tuple[Cell, Cell]]:
 def p_dominance(aesthetic_gap: float, semantic_gap: float) -> float:
     """Bradley-Terry on the sum of both gaps (winner minus loser, in logits), at least one half.
 
-    The floor: a cell dominates by its place, and scores may know better: in another row its image may be the
-    uglier one, in its own row the less accurate one. Where the sum contradicts the preference, the preference
-    does not turn round but is a tie, from which alignment learns as from any near tie: with the weight
-    `align.near_tie_weight`, and for neither side.
+    A cell dominates by its position, but the scores may disagree: the winner may be uglier than an image of
+    another row, or less accurate than an image of its own row. Where the sum contradicts the preference, the
+    pair becomes a tie. Alignment weighs it like any near tie, with `align.near_tie_weight`.
     """
     return max(0.5, float(1.0 / (1.0 + np.exp(-(aesthetic_gap + semantic_gap)))))
 
 
 def log_odds(p: float) -> float:
-    """The gap in logits that a judged probability stands for; NaN stays NaN."""
+    """A probability as a gap in logits; NaN stays NaN."""
     p = min(max(p, 1e-4), 1.0 - 1e-4)
     return float(np.log(p / (1.0 - p)))
 
 
 def preferences(
     rows: Sequence[Sequence[int]],
-    semantic_scores: Sequence[float],
-    aesthetic_scores: Sequence[float],
+    semantic_scores: Scores,
+    aesthetic_scores: Scores,
     *,
     semantic_unit: float,
     aesthetic_unit: float,
     judged: Mapping[tuple[int, int], tuple[float, bool]] | None = None,
 ) -> list[Preference]:
-    """Every dominance pair of rows that `order_rows` made.
+    """Every dominance pair of the rows of `order_rows`.
 
     Args:
         rows: positions; semantic_scores and aesthetic_scores are indexed by them.
         semantic_unit, aesthetic_unit: the difference of scores that counts as one logit, > 0.
-        judged: (winner, loser) -> (p, consistent) where the judge compared the beauty of the two itself: p
-            takes the place of the aesthetic scores, and a pair whose p is NaN (no answer) is left out.
+        judged: (winner, loser) -> (p, consistent) where the judge compared the aesthetics of the two: p
+            replaces the aesthetic scores, and a pair whose p is NaN (no answer) is skipped.
     """
     judged = judged or {}
     result = []
@@ -125,9 +124,7 @@ def preferences(
     return result
 
 
-def spread(scores: Sequence[float]) -> float:
-    """Standard deviation of scores on a scale of their own, the unit of a gap between two; 1 when all are
-    equal.
-    """
+def spread(scores: Scores) -> float:
+    """Standard deviation of scores without a fixed scale, the unit of their gaps; 1 if all are equal."""
     deviation = float(np.std(np.asarray(scores, dtype=np.float64)))
     return deviation if deviation > 1e-9 else 1.0

@@ -12,7 +12,7 @@ NUM_DRAWN = 64
 
 
 def read_queries(path: str, num_queries: int | None = None) -> list[str]:
-    """The file's queries, distinct, in its order; the first `num_queries` of them, None for all.
+    """The distinct queries of a file, in order; the first `num_queries` of them, None for all.
 
     Raises:
         UserError: the file cannot be read, or there is no query in it.
@@ -26,7 +26,9 @@ def read_queries(path: str, num_queries: int | None = None) -> list[str]:
 def draw_queries(
     store: Store, fingerprint: str, where: str | None, num_queries: int | None, seed: int
 ) -> list[str]:
-    """Distinct captions of the images that `where` keeps, drawn by the seed; fewer when there are fewer.
+    """`num_queries` distinct captions, None for `NUM_DRAWN`, drawn by `seed`; fewer when there are fewer.
+
+    where: SQL filter on the encoder's embeddings table.
 
     Raises:
         UserError: no image has a caption.
@@ -40,6 +42,6 @@ def draw_queries(
 
 
 def distinct(texts: Sequence[str]) -> list[str]:
-    """The texts on one line each, without blanks and repetitions, in order."""
+    """The texts in order, each on one line, without empty ones and repetitions."""
     lines = (" ".join(text.split()) for text in texts)
     return [line for line in dict.fromkeys(lines) if line]
