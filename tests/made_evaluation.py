@@ -1,4 +1,4 @@
-"""A made-up evaluation whose figures are known in advance: 20 images, 3 queries, a judge by number."""
+"""A made-up evaluation with known figures: 20 images, 3 queries, a judge that prefers higher numbers."""
 
 import dataclasses
 from io import BytesIO
@@ -8,11 +8,13 @@ from PIL import Image
 
 from cluster.profile import load_profile
 from cluster.tables import now
-from jobs.evaluate import inputs, language_models, summary
-from jobs.evaluate.asking import Asked, Candidates
+from jobs.evaluate import inputs, summary
 from jobs.evaluate.figures import winrate
 from jobs.evaluate.hpir import Row, Votes
-from jobs.evaluate.systems import Answers
+from jobs.evaluate.inputs import EvaluationInputs
+from jobs.evaluate.language_models import Judgements
+from jobs.evaluate.systems import SystemResults
+from jobs.evaluate.teacher import TeacherCandidates
 from lab.studio.latents import sample_latents
 from lab.studio.words import ASPECTS, LIGHT_APPEAL
 
@@ -31,13 +33,15 @@ def scene(number):
 class KnownTruth:
     """Even images are accurate; image i has aesthetics i / 20."""
 
-    latents = {IDS[number]: scene(number) for number in range(20)}  # noqa: RUF012
-
     def accurate(self, query, image_ids):
         return np.array([int(i, 16) % 2 == 0 for i in image_ids])
 
-    def aesthetics(self, image_ids):
+    def aesthetics(self, query, image_ids):
         return np.array([int(i, 16) / 20 for i in image_ids])
+
+
+LATENTS = {IDS[number]: scene(number) for number in range(20)}
+LABELS = {image_id: latents.subject for image_id, latents in LATENTS.items()}
 
 
 def ids(*numbers):
@@ -70,28 +74,32 @@ def image_row(number):
 
 
 def evaluation(truth, *, with_text=False):
-    """Before against after, a teacher equal to after, and a judge that prefers higher numbers.
+    """A baseline, an aligned encoder, a teacher with the aligned encoder's results, and the judge.
 
-    with_text: a second encoder after, which answers as the first.
+    with_text: a second aligned encoder, with the results of the first.
     """
     captions = inputs.Captions(("x", "y"), {IDS[0]: 0, IDS[1]: 1, IDS[2]: 1}, "caption", 3, 2)
     row = Row("q", (IDS[0],), (IDS[1],), {"accuracy": Votes(3, 0), "aesthetic": Votes(1, 4)})
     votes = inputs.VoteTable("folder/votes.parquet", (row,), 1, 0)
     scores = {votes.name: np.array([[0.9, 0.1]])}
-    asked = Asked(QUERIES, captions, [votes], [], truth, frozenset(IDS))
-    answers = {
-        "baseline": Answers(BEFORE, np.array([1, 11]), scores, np.array([4.0, 2.0]), np.array([True, False])),
-        "teacher": Answers(AFTER, np.array([2]), scores, np.array([1.0, 2.0])),
-        "aligned": Answers(AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), np.array([True, True])),
+    given = EvaluationInputs(QUERIES, captions, [votes], [], truth, frozenset(IDS), LABELS)
+    systems = {
+        "baseline": SystemResults(
+            BEFORE, np.array([1, 11]), scores, np.array([4.0, 2.0]), np.array([True, False])
+        ),
+        "teacher": SystemResults(AFTER, np.array([2]), scores, np.array([1.0, 2.0])),
+        "aligned": SystemResults(
+            AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), np.array([True, True])
+        ),
     }
-    duels = {"aligned": winrate.pairs_to_judge(AFTER, BEFORE)}
+    pairs = {"aligned": winrate.pairs_to_judge(AFTER, BEFORE)}
     if with_text:
-        answers["text"], duels["text"] = answers["aligned"], duels["aligned"]
-    overall = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in duels["aligned"]}
+        systems["text"], pairs["text"] = systems["aligned"], pairs["aligned"]
+    overall = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in pairs["aligned"]}
     known = KnownTruth()
     shown = {i for row in (*BEFORE, *AFTER) for i in row}
     accuracy = {(q, i): 5.0 if known.accurate(q, [i])[0] else 1.0 for q in QUERIES for i in shown}
-    aesthetics = {i: 1 + 4 * float(known.aesthetics([i])[0]) for i in shown}
+    aesthetics = {i: 1 + 4 * float(known.aesthetics("", [i])[0]) for i in shown}
     together = {
         (name, *pair): np.tile([rated(pair[0], pair[1]), rated(pair[0], pair[2])], (2, 1))
         for name, rated in (
@@ -100,9 +108,9 @@ def evaluation(truth, *, with_text=False):
         )
         for pair in overall
     }
-    verdicts = language_models.Verdicts(aesthetics, accuracy, overall, together)
-    candidates = Candidates(QUERIES, AFTER, {QUERIES[0]: "a boat, golden light"}, 1)
+    judgements = Judgements(aesthetics, accuracy, overall, together)
+    candidates = TeacherCandidates(QUERIES, AFTER, {QUERIES[0]: "a boat, golden light"}, 1)
     encoders = {"baseline": "b" * 16, "aligned": "a" * 16}
-    return summary.Evaluation(
-        asked, answers, candidates, duels, verdicts, accuracy, 3.0, encoders, load_profile("mini"), 7
+    return summary.EvaluationResults(
+        given, systems, candidates, pairs, judgements, accuracy, 3.0, encoders, load_profile("mini"), 7
     )

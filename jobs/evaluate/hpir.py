@@ -1,17 +1,17 @@
 """Human preference of image retrieval: a query, two groups of images, votes on accuracy and on aesthetics.
 
-Two kinds of table come in, as Parquet, CSV or JSON lines:
+Two kinds of table are read, as Parquet, CSV or JSON lines:
 - HPIR form: query, group_a[], group_b[], votes_accuracy_a, votes_accuracy_b, votes_aesthetic_a,
   votes_aesthetic_b (votes_accuracy_tie, votes_aesthetic_tie optional). In a CSV a group is a JSON list, or
   names separated by spaces.
-- pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (n_tie optional): groups of one image each,
-  whose votes count as aesthetic.
-A group names its images by image_id, by a file beside the table, or by the end of the stored uri.
+- pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (n_tie optional): groups of one image each; the
+  votes are on aesthetics.
+A group names its images by image_id, by a file next to the table, or by the end of the stored uri.
 
-A retriever chooses the group with the higher mean similarity to the query; equal means choose nothing and
-count as half an agreement. The majority is the side with more votes, the confidence |a - b| / all votes, a
-vote for "tie" included; a row whose votes are equal has confidence 0 and so no weight. The metric is the
-confidence-weighted agreement (arXiv 2406.09397, section on HPIR; ties are our convention).
+A system chooses the group with the higher mean score for the query; equal means count as half an agreement.
+The majority is the side with more votes. Its confidence is |a - b| / all votes, where all includes votes for
+"tie"; a row with equal votes has confidence 0 and no weight. The metric is the confidence-weighted agreement
+(arXiv 2406.09397, section on HPIR; the treatment of ties is our convention).
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Votes:
 
 @dataclass(frozen=True)
 class Row:
-    """One question people answered; groups are names as the table gives them, later image_ids."""
+    """One comparison that people voted on; images are named as in the table, later by image_id."""
 
     query: str
     group_a: tuple[str, ...]
@@ -53,13 +53,13 @@ def read_hpir(path: str) -> list[Row]:
     """Rows of an HPIR-form table. Raises UserError for a missing column or an empty group."""
     table = read_table(path)
     if set(PAIR_COLUMNS) <= set(table.column_names):
-        raise UserError(f"{path!r} is a pair table (file_a, file_b): give it with --pairs instead of --hpir")
+        raise UserError(f"{path!r} is a pair table (file_a, file_b): pass it as --pairs instead of --hpir")
     require_columns(table, HPIR_COLUMNS, path)
     ties = [name for name in HPIR_TIES if name in table.column_names]
     rows = [_hpir_row(record) for record in table.select([*HPIR_COLUMNS, *ties]).to_pylist()]
-    for number, row in enumerate(rows):
+    for index, row in enumerate(rows):
         if not row.group_a or not row.group_b:
-            raise UserError(f"{path!r}, row {number} ({row.query!r}): a group holds no image")
+            raise UserError(f"{path!r}, row {index} ({row.query!r}): a group has no image")
     return rows
 
 
@@ -78,7 +78,7 @@ def _names(cell: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def read_pairs(path: str) -> list[Row]:
-    """Rows of a pair table, one image a group. Raises UserError for a missing column."""
+    """Rows of a pair table, one image per group. Raises UserError for a missing column."""
     return [_pair_row(record) for record in read_table(path, PAIR_COLUMNS).to_pylist()]
 
 
@@ -88,10 +88,10 @@ def _pair_row(record: Mapping) -> Row:
 
 
 def match_images(names: Iterable[str], uris: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """name -> image_id for every name that can be found; a name that fits nothing, or several, is absent.
+    """name -> image_id; names that match no image, or several, are absent.
 
-    `uris` maps image_id -> uri of everything in the store. In order: the name is an image_id; a file of that
-    name under `folder` has a stored image's sha256; exactly one stored uri ends with the name.
+    `uris` maps image_id -> uri of all stored images. A name matches, in this order, the image_id itself; the
+    image with the bytes of a file of that name under `folder`; the only stored uri that ends with the name.
     """
     matched = {name: _matched_directly(name, uris, folder) for name in dict.fromkeys(names)}
     lost = {name for name, found in matched.items() if not found}
@@ -102,8 +102,8 @@ def match_images(names: Iterable[str], uris: Mapping[str, str], folder: Path) ->
 def _matched_directly(name: str, uris: Mapping[str, str], folder: Path) -> str:
     if name in uris:
         return name
-    beside = folder / name
-    image_id = hashlib.sha256(beside.read_bytes()).hexdigest() if beside.is_file() else ""
+    file = folder / name
+    image_id = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
     return image_id if image_id in uris else ""
 
 
@@ -119,7 +119,7 @@ def _match_by_ending(names: set[str], uris: Mapping[str, str]) -> dict[str, str]
 
 
 def with_image_ids(rows: Sequence[Row], matched: Mapping[str, str]) -> list[Row]:
-    """Rows in image_ids; a row with any image that was not matched is left out (the caller counts them)."""
+    """Rows by image_id; a row with an unmatched image is skipped."""
     kept = [row for row in rows if all(name in matched for name in (*row.group_a, *row.group_b))]
     return [
         replace(
@@ -132,7 +132,7 @@ def with_image_ids(rows: Sequence[Row], matched: Mapping[str, str]) -> list[Row]
 
 
 def agreement(scores: np.ndarray, votes: Sequence[Votes]) -> tuple[np.ndarray, np.ndarray]:
-    """Per row: 1 agrees with the majority, 0 does not, 0.5 equal scores; and the confidence in [0, 1].
+    """Per row: 1 if the scores agree with the majority, 0 if not, 0.5 if equal; and the confidence in [0, 1].
 
     `scores` float [N, 2]: mean score of group A and of group B. Both results are float [N].
     """

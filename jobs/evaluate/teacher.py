@@ -1,40 +1,116 @@
-"""The teacher: the cascade that alignment distils, and the bar to reach.
+"""The teacher: the cascade that alignment distils.
 
-Rephrase the query, retrieve K images with the rephrased text by the baseline, drop what the judge or the
-baseline itself (the profile's `label.semantic`) finds inaccurate for the original query, order the rest by
-the judge's aesthetics. Beauty without accuracy is no gain, so what was dropped only fills up a short list,
-the most accurate first.
+Rephrase the query, retrieve its candidate images with the rephrased text and the baseline, drop those that
+the judge or the baseline itself (the profile's `label.semantic`) rates inaccurate for the original query,
+order the rest by the judge's aesthetics. Dropped images only fill up a short list, the most accurate first.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from actors.cascade import cascade_order
+from actors.cascade import Retrieval, cascade_order
+from cluster.profile import Profile
+from cluster.tables import EncoderRecord, Store
+from jobs.evaluate import hpir, language_models
+from jobs.evaluate.config import DIVERSITY_K, EvaluateConfig
+from jobs.evaluate.figures.metrics import rank_in_lists
+from jobs.evaluate.inputs import EvaluationInputs
+from jobs.evaluate.systems import SystemResults
 
 
-def gated_scores(accuracy: np.ndarray, aesthetics: np.ndarray, *, threshold: float) -> np.ndarray:
-    """The teacher's score of an image for a query: its aesthetics if accurate, else 0; NaN counts 0."""
-    accurate = np.asarray(accuracy, float) >= threshold
-    return np.where(accurate, np.nan_to_num(np.asarray(aesthetics, float)), 0.0)
+@dataclass(frozen=True)
+class TeacherCandidates:
+    """The candidate images of each text, retrieved by the baseline with the rephrased text.
+
+    texts: the queries, then the captions that the teacher searches. image_ids: one list per text.
+    rephrased: text -> rephrased text. num_rephrase_errors: texts that could not be rephrased.
+    """
+
+    texts: list[str] = field(default_factory=list)
+    image_ids: list[list[str]] = field(default_factory=list)
+    rephrased: dict[str, str] = field(default_factory=dict)
+    num_rephrase_errors: int = 0
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(text, image_id) of all candidates."""
+        return [(text, i) for text, ids in zip(self.texts, self.image_ids, strict=True) for i in ids]
+
+
+def retrieve_candidates(
+    config: EvaluateConfig, profile: Profile, store: Store, baseline: EncoderRecord, inputs: EvaluationInputs
+) -> TeacherCandidates:
+    """Rephrase and retrieve; a text that could not be rephrased is searched as it is.
+
+    No candidates if the teacher is not evaluated.
+    """
+    if not config.teacher:
+        return TeacherCandidates()
+    texts = [*inputs.queries, *inputs.captions.texts[: config.num_teacher_captions]]
+    retrieval = Retrieval(
+        profile,
+        store,
+        baseline,
+        style=profile.label.style,
+        top_k=config.teacher_top_k,
+        where=config.where,
+        exact=True,
+        plain_on_error=True,
+    )
+    distinct = list(dict.fromkeys(texts))
+    rows = language_models.collect(profile, retrieval.stages, lambda: retrieval.rows(distinct)).to_pylist()
+    found = {row["query"]: row for row in rows}
+    return TeacherCandidates(
+        texts,
+        [found[text]["image_ids"] for text in texts],
+        {text: row["rephrased"] or text for text, row in found.items()},
+        sum(bool(row["rephrase_error"]) for row in rows),
+    )
+
+
+def results_of(
+    inputs: EvaluationInputs,
+    candidates: TeacherCandidates,
+    accuracy: Mapping[tuple[str, str], float],
+    aesthetics: Mapping[str, float],
+    threshold: float,
+) -> SystemResults:
+    """The teacher's results, ranks of its captions and vote scores, by ratings in [1, 5].
+
+    `accuracy` maps (text, image_id), `aesthetics` image_id to its rating.
+    """
+    num_queries = len(inputs.queries)
+    ranked = rank_candidates(
+        candidates.texts, candidates.image_ids, accuracy, aesthetics, threshold=threshold
+    )
+    own: list[set[str]] = [set() for _ in candidates.texts[num_queries:]]
+    for image_id, caption in inputs.captions.owners.items():
+        if 0 <= caption < len(own):
+            own[caption].add(image_id)
+    scores = pair_scores(inputs.voted_pairs, accuracy, aesthetics, threshold=threshold)
+    return SystemResults(
+        [ids[:DIVERSITY_K] for ids in ranked[:num_queries]],
+        rank_in_lists(ranked[num_queries:], [frozenset(ids) for ids in own]),
+        {table.name: hpir.group_means(table.rows, scores) for table in inputs.vote_tables},
+    )
 
 
 def rank_candidates(
-    queries: Sequence[str],
+    texts: Sequence[str],
     candidates: Sequence[Sequence[str]],
     accuracy: Mapping[tuple[str, str], float],
     aesthetics: Mapping[str, float],
     *,
     threshold: float,
 ) -> list[list[str]]:
-    """The cascade's final list for each query: its candidates' image_ids, all of them, in cascade order.
-
-    `accuracy` maps (query, image_id) and `aesthetics` image_id to the judge's score.
-    """
+    """All candidate image_ids of each text in cascade order."""
     ranked = []
-    for query, ids in zip(queries, candidates, strict=True):
-        scores = np.array([(accuracy[query, i], aesthetics[i]) for i in ids], float).reshape(-1, 2)
-        ranked.append([ids[i] for i in cascade_order(scores[:, 0], scores[:, 1], threshold=threshold)])
+    for text, ids in zip(texts, candidates, strict=True):
+        scores = np.array([(accuracy[text, i], aesthetics[i]) for i in ids], float).reshape(-1, 2)
+        order = cascade_order(scores[:, 0], scores[:, 1], threshold=threshold)
+        ranked.append([ids[index] for index in order])
     return ranked
 
 
@@ -45,6 +121,7 @@ def pair_scores(
     *,
     threshold: float,
 ) -> dict[tuple[str, str], float]:
-    """Gated score of each (query, image_id)."""
-    scores = np.array([(accuracy[pair], aesthetics[pair[1]]) for pair in pairs], float).reshape(-1, 2)
-    return dict(zip(pairs, gated_scores(scores[:, 0], scores[:, 1], threshold=threshold), strict=True))
+    """The teacher's score of each (query, image_id): its aesthetics if rated accurate, else 0."""
+    ratings = np.array([(accuracy[pair], aesthetics[pair[1]]) for pair in pairs], float).reshape(-1, 2)
+    scores = np.where(ratings[:, 0] >= threshold, np.nan_to_num(ratings[:, 1]), 0.0)
+    return dict(zip(pairs, scores, strict=True))

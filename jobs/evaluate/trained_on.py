@@ -1,4 +1,4 @@
-"""What alignment has learned from, and an evaluation therefore leaves out."""
+"""What alignment has trained on, and an evaluation therefore excludes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from cluster.tables import EncoderRecord, Store
 
 
 def queries(store: Store) -> frozenset[str]:
-    """The queries that were labelled, and those for whose results people chose one."""
+    """The queries that were labelled, and those for which people chose a result."""
     tables = [name for name in ("rankings", "preferences") if store.exists(name)]
     return frozenset(text for name in tables for text in store.read(name, ["query"])["query"].to_pylist())
 
 
 def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozenset[str] | None:
-    """image_ids whose captions the encoders learned from, or the encoders that they were aligned from.
+    """image_ids whose captions the encoders, or any encoder they were aligned from, trained on.
 
-    None where nobody knows: an encoder's training state is gone, or lies on another machine.
+    None if that is unknown, because an encoder's training state was removed or is on another machine.
     """
     found: set[str] = set()
     for record in _aligned(store, records):
@@ -27,13 +27,13 @@ def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozense
         if not training or not (corpus := Path(training) / "corpus").is_dir():
             return None
         images = parquet.read_table(corpus / "images.parquet")["image_id"]
-        learned = parquet.read_table(corpus / "captions.parquet")["image"]
-        found.update(images.take(pa.chunked_array(learned.chunks)).to_pylist())
+        captioned = parquet.read_table(corpus / "captions.parquet")["image"]
+        found.update(images.take(pa.chunked_array(captioned.chunks)).to_pylist())
     return frozenset(found)
 
 
 def _aligned(store: Store, records: Sequence[EncoderRecord]) -> Iterator[EncoderRecord]:
-    """The encoders that came out of an alignment, and their ancestors that did."""
+    """Those encoders and ancestors of them that came from an alignment."""
     waiting, seen = list(records), set()
     while waiting:
         record = waiting.pop()
@@ -43,5 +43,5 @@ def _aligned(store: Store, records: Sequence[EncoderRecord]) -> Iterator[Encoder
         yield record
         try:
             waiting.append(store.encoder(record.parent))
-        except UserError:  # its parent was never registered here
+        except UserError:  # the parent is not registered in this store
             continue

@@ -1,13 +1,12 @@
-"""The whole loop on one machine: draw, ingest, label, align, index, evaluate, promote, serve.
+"""Runs every verb on one machine: draw, ingest, label, align, index, evaluate, promote, serve.
 
     kallos demo                  # serves the page until Ctrl-C
     kallos demo --no-serve
 
-Every stage is the verb itself, called as anyone would call it; started again, it goes on where it stopped.
-Writes `<out>/report.json`, `<out>/evaluate/report.html`, and the tables in `<out>/store`.
+Every step calls the verb's own job, so an interrupted demo resumes where it stopped. Writes
+`<out>/report.json`, `<out>/evaluate/report.html`, and the tables in `<out>/store`.
 """
 
-import json
 import signal
 import threading
 from pathlib import Path
@@ -16,24 +15,20 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from cluster import terminal
 from cluster.command import save_config
 from cluster.errors import UserError
 from jobs.evaluate import job as evaluate
+from jobs.evaluate import output_files
 from jobs.evaluate.config import EvaluateConfig
+from jobs.evaluate.figures.registry import METRICS, SYSTEM_TITLES
 from jobs.promote import job as promotion
 from jobs.promote.config import PromoteConfig
 from lab.demo.config import DemoConfig
-from lab.loop import Loop, Stages, split
+from lab.pipeline import StepRunner, StudioPipeline
+from lab.studio.truth import load_scenes
+from lab.suite import people
 from serve_app.config import ServeConfig
-
-METRICS = (
-    ("recall@1", "caption recall@1"),
-    ("recall@10", "caption recall@10"),
-    ("precision@5", "precision@5"),
-    ("aesthetic@5", "aesthetic@5 (inaccurate counts 0)"),
-    ("hpir_accuracy", "HPIR accuracy agreement"),
-    ("hpir_aesthetic", "HPIR aesthetic agreement"),
-)
 
 EXAMPLES = ("red sailboat at sunset", "castle in the snow", "teapot", "horse in a meadow", "bicycle")
 
@@ -59,69 +54,61 @@ def prepare_folder(config: DemoConfig) -> Path:
     return folder
 
 
-def all_stages(config: DemoConfig, loop: Loop) -> dict[str, dict]:
+def run_steps(config: DemoConfig, pipeline: StudioPipeline) -> dict[str, dict]:
     """All verbs in turn; returns the reports of `label`, `align` and `evaluate`."""
-    loop.ingest()
-    labelled = loop.label()
-    aligned = loop.align(labelled)
-    loop.index("candidate")
-    measured = EvaluateConfig(
-        truth=loop.scenes,
-        hpir=(f"{loop.scenes}/hpir.parquet",),
-        where=split("gallery"),
+    pipeline.ingest()
+    labelled = pipeline.label()
+    aligned = pipeline.align(labelled)
+    pipeline.index("candidate")
+    evaluation = EvaluateConfig(
         num_queries=config.num_eval_queries,
-        seed=config.seed,
-        out=str(loop.folder / "evaluate"),
-        **loop.common,
+        out=str(pipeline.folder / "evaluate"),
+        **pipeline.evaluation_inputs(),
     )
-    report = loop.stages.run(
-        "evaluate",
-        f"{config.num_eval_queries} held-out queries on images that training never saw",
-        lambda: evaluate.run(measured),
-    )
+    what = f"{config.num_eval_queries} held-out queries on held-out images"
+    report = pipeline.run("evaluate", what, lambda: evaluate.run(evaluation))
     return {"label": labelled, "align": aligned, "evaluate": report}
 
 
 def promote(config: DemoConfig) -> str:
-    """Let `live` name the candidate unless `kallos promote` refuses; returns what was decided."""
+    """Point `live` to the candidate unless `kallos promote` refuses; returns what was decided."""
     try:
-        told = promotion.run(PromoteConfig(profile=config.profile, set=config.set, store=config.store))
+        report = promotion.run(PromoteConfig(profile=config.profile, set=config.set, store=config.store))
     except UserError as error:
         return f"not promoted: {error}"
-    drop = told["recall_drop"]
-    moved = "" if drop is None else f": recall@10 of the guard set moved by {-100 * drop:+.1f} points"
+    drop = report["recall_drop"]
+    moved = "" if drop is None else f": recall@10 of the guard changed by {-100 * drop:+.1f} points"
     return f"promoted to live{moved}"
 
 
-def show(report: dict, console: Console) -> None:
-    """The before/after table."""
-    table = Table(title="Before and after, on held-out queries and images")
-    table.add_column("")
-    for system in ("baseline", "teacher", "aligned"):
-        table.add_column(system, justify="right")
-    for name, title in METRICS:
-        values = (
-            report["metrics"].get(system, {}).get(name) for system in ("baseline", "teacher", "aligned")
-        )
-        table.add_row(title, *("–" if value is None else f"{value:.3f}" for value in values))
-    console.print(table)
+def show(report: dict) -> None:
+    """Print the table of figures and the win rate."""
+    systems = list(report["metrics"])
+    table = Table("", *(SYSTEM_TITLES[system] for system in systems), title="On held-out queries and images")
+    for key, metric in METRICS.items():
+        values = (report["metrics"][system][key] for system in systems)
+        table.add_row(metric.title, *("–" if value is None else f"{value:.3f}" for value in values))
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    terminal.say(captured.get().rstrip())
     win = report["win_rate"]["aligned_vs_baseline"]
     low, high = win["ci95"]
-    console.print(
-        f"LMM judge, both orders: aligned wins {win['value']:.0%} (95 % interval {low:.0%} to {high:.0%})"
+    terminal.say(
+        f"win rate over the baseline by the judge: {win['value']:.3f} (95 % interval {low:.3f} to {high:.3f})"
     )
 
 
-def serve(config: DemoConfig, console: Console) -> None:
+def serve(config: DemoConfig) -> None:
     """Serve the page until Ctrl-C or SIGTERM."""
-    from serve_app import app  # here: Serve and the server's models take seconds to import
+    from serve_app import app  # Serve and the server's models take seconds to import
 
     common = {"profile": config.profile, "set": config.set, "store": config.store}
     address = app.deploy(ServeConfig(**common, port=config.port, examples=EXAMPLES))
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    console.print(f"\n[bold]Search both systems side by side: {address}[/]  (Ctrl-C ends it)")
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, lambda *_: stop.set())
+    terminal.say(f"Search both systems side by side: {address}  (Ctrl-C ends it)")
     stop.wait()
     app.shutdown()
 
@@ -130,42 +117,46 @@ def run(config: DemoConfig) -> dict:
     """The demo; returns the content of report.json.
 
     Raises:
-        UserError: the folder holds something else, or a stage refuses.
+        UserError: the folder has something else in it, or a step refuses.
     """
     folder = prepare_folder(config)
     config = config.model_copy(update={"store": config.store or str(folder / "store")})
-    stages = Stages(total=6)
-    sizes = {"num_images": config.num_images, "num_queries": config.num_queries}
-    loop = Loop(
-        folder, config.profile, config.seed, stages, set=config.set, store=config.store, **sizes
+    pipeline = StudioPipeline(
+        folder,
+        config,
+        config.seed,
+        StepRunner(total=6),
+        num_images=config.num_images,
+        num_queries=config.num_queries,
+        store=config.store,
     )
-    results = all_stages(config, loop)
-    report = summary(config, results, stages.seconds)
-    path = folder / "report.json"
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    show(report, stages.console)
-    stages.console.print(f"{report['promotion']}\nreport: {path}\npage:   {folder}/evaluate/report.html")
+    reports = run_steps(config, pipeline)
+    report = summary(config, reports, pipeline) | {"promotion": promote(config)}
+    output_files.write_document(report, folder)
+    show(report)
+    terminal.say(
+        f"{report['promotion']}\nreport: {folder}/report.json\npage:   {folder}/evaluate/report.html"
+    )
     if config.serve:
-        serve(config, stages.console)
+        serve(config)
     return report
 
 
-def summary(config: DemoConfig, results: dict[str, dict], seconds: dict[str, float]) -> dict:
-    """The content of report.json; promotes on the way."""
-    evaluation = results["evaluate"]
-    metrics = {
-        system: {name: figures.get(name) for name, _ in METRICS}
-        for system, figures in evaluation["metrics"].items()
-    }
+def summary(config: DemoConfig, reports: dict[str, dict], pipeline: StudioPipeline) -> dict:
+    """The content of report.json, without the promotion."""
+    evaluation, seconds = reports["evaluate"], pipeline.steps.seconds
+    found, latents = output_files.read(pipeline.folder / "evaluate"), load_scenes(pipeline.studio)
+    by_people = people.win_rate(
+        found, latents, num_resamples=EvaluateConfig().num_resamples, seed=config.seed
+    )
     return {
         "seed": config.seed,
         "num_images": config.num_images,
-        "num_queries": results["label"]["num_queries"],
-        "num_preferences": results["label"]["num_preferences"],
-        "encoders": {"baseline": results["align"]["parent"], "aligned": results["align"]["encoder"]},
-        "metrics": metrics,
-        "win_rate": {"aligned_vs_baseline": evaluation["win_rate"]["aligned_vs_baseline"]},
-        "promotion": promote(config),
+        "num_queries": reports["label"]["num_queries"],
+        "num_preferences": reports["label"]["num_preferences"],
+        "encoders": {"baseline": reports["align"]["parent"], "aligned": reports["align"]["encoder"]},
+        "metrics": evaluation["metrics"],
+        "win_rate": {"aligned_vs_baseline": evaluation["win_rate"]["aligned_vs_baseline"] | by_people},
         "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         "versions": evaluation["versions"],
     }

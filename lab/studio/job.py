@@ -6,7 +6,9 @@ Input: a seed. Output folder:
 
     images/<split>/<index>.jpg   split: train | gallery | heldout; no image is in two
     metadata.parquet             file_name, caption, detailed_caption, tags, split: what `kallos ingest` reads
-    latents.parquet              image_id, file_name, split, aesthetics and every latent: the truth
+    latents.parquet              image_id, file_name, split, aesthetics and every latent
+    truth.parquet                query, image_id, accurate, aesthetics: held-out queries x gallery images
+    labels.parquet               image_id, label: the subject of each image
     queries_train.parquet        query; no query is in both files
     queries_heldout.parquet      query; each has at least five accurate images in the gallery
     hpir.parquet                 votes of simulated people on held-out images (form: `raters.hpir_row`)
@@ -31,8 +33,9 @@ from cluster.session import connect
 from lab.studio.captions import detailed_caption, sample_queries, web_caption
 from lab.studio.config import StudioConfig
 from lab.studio.draw import render
-from lab.studio.latents import Latents, accuracy, parse_query, sample_latents, true_aesthetics
+from lab.studio.latents import sample_latents, true_aesthetics
 from lab.studio.raters import hpir_row, sample_raters
+from lab.studio.truth import accurate_ids, label_table, scenes, truth_table
 
 SPLITS = {"train": 0.4, "gallery": 0.4, "heldout": 0.2}
 JPEG_QUALITY = 92
@@ -89,24 +92,8 @@ def draw_images(config: StudioConfig) -> pa.Table:
     return pa.concat_tables(tables).sort_by("file_name")
 
 
-def scenes(rows: pa.Table, split: str = "") -> dict[str, Latents]:
-    """image_id -> latents of one split ("" = all)."""
-    names = [field.name for field in dataclasses.fields(Latents)]
-    return {
-        row["image_id"]: Latents(**{name: row[name] for name in names})
-        for row in rows.to_pylist()
-        if not split or row["split"] == split
-    }
-
-
-def accurate_ids(query: str, of: dict[str, Latents]) -> list[str]:
-    """Ids of the scenes that show everything the query names."""
-    wanted = parse_query(query)
-    return [image_id for image_id, latents in of.items() if accuracy(wanted, latents) == 1.0]
-
-
 def write_queries(rows: pa.Table, config: StudioConfig) -> None:
-    """Training and held-out queries; a held-out query is never a training query."""
+    """Write training and held-out queries, which are disjoint, and the truth of the held-out ones."""
     rng = np.random.default_rng((config.seed, 1_000_003))
     gallery = scenes(rows, "gallery")
     held_out = sample_queries(
@@ -115,6 +102,7 @@ def write_queries(rows: pa.Table, config: StudioConfig) -> None:
     train = sample_queries(rng, config.num_train_queries, lambda query: query not in held_out)
     for name, queries in (("train", train), ("heldout", held_out)):
         pq.write_table(pa.table({"query": queries}), Path(config.out) / f"queries_{name}.parquet")
+    pq.write_table(truth_table(held_out, gallery), Path(config.out) / "truth.parquet")
 
 
 def write_votes(rows: pa.Table, config: StudioConfig) -> None:
@@ -140,9 +128,10 @@ def write_votes(rows: pa.Table, config: StudioConfig) -> None:
 
 
 def write_metadata(rows: pa.Table, config: StudioConfig) -> None:
-    """`latents.parquet` (the truth) and `metadata.parquet` (what an owner of images would have)."""
+    """Write `latents.parquet`, `labels.parquet`, and `metadata.parquet`, which any owner of images has."""
     folder = Path(config.out)
     pq.write_table(rows.drop_columns(["caption", "detailed_caption"]), folder / "latents.parquet")
+    pq.write_table(label_table(scenes(rows)), folder / "labels.parquet")
     tags = [[f"split:{split}"] for split in rows["split"].to_pylist()]
     metadata = rows.select(["file_name", "caption", "detailed_caption", "split"])
     pq.write_table(metadata.append_column("tags", pa.array(tags)), folder / "metadata.parquet")

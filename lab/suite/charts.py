@@ -1,4 +1,4 @@
-"""The suite's charts as inline SVG: drawn by matplotlib, readable on light and on dark paper."""
+"""The suite's charts as inline SVG, drawn by matplotlib, readable on a light and on a dark page."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jobs.evaluate.config import TOP_K
-from jobs.evaluate.figures import per_query
+from jobs.evaluate.figures.registry import AESTHETIC, METRICS
 
-INK = "#7c7c80"  # a grey that stands out on white and on near black
+INK = "#7c7c80"  # a grey that is readable on white and on near black
 COLOURS = {"both": "#0a8f85", "text": "#5b70d8"}
-PANELS = 3  # in a row
+PANELS_PER_ROW = 3
 NAMES = {"both": "both towers", "text": "text tower"}
 STYLE = {
     "svg.hashsalt": "kallos",  # the same figures give the same page
@@ -36,28 +35,26 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-KEPT = {"recall@1": "caption recall@1", "recall@10": "caption recall@10", "zero_shot": "zero-shot accuracy"}
+RETRIEVAL = ("recall@1", "recall@10", "zero_shot")
 
 
 def trade_off(sweep: Mapping[str, Sequence[Mapping]]) -> str:
-    """aesthetic@k against what is to be kept, for the weights between before (a = 0) and the end of training
-    (a = 1).
-    """
+    """aesthetic@k against ordinary retrieval, from the baseline (a = 0) to the end of training (a = 1)."""
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 3.4))
-        panels = figure.subplots(1, len(KEPT), sharey=True)
-        for axes, (metric, title) in zip(panels, KEPT.items(), strict=True):
+        panels = figure.subplots(1, len(RETRIEVAL), sharey=True)
+        for axes, metric in zip(panels, RETRIEVAL, strict=True):
             for mode, rows in sweep.items():
                 _curve(axes, rows, metric, mode)
-            axes.set_xlabel(title)
-        panels[0].set_ylabel(f"aesthetic@{TOP_K}")
+            axes.set_xlabel(METRICS[metric].title)
+        panels[0].set_ylabel(METRICS[AESTHETIC].title)
         panels[0].legend(loc="lower left")
         return svg(figure)
 
 
 def _curve(axes: Axes, rows: Sequence[Mapping], metric: str, mode: str) -> None:
     rows = [row for row in rows if metric in row]
-    points = [(row[metric], row[f"aesthetic@{TOP_K}"]) for row in rows]
+    points = [(row[metric], row[AESTHETIC]) for row in rows]
     x, y = ([pair[i]["value"] for pair in points] for i in (0, 1))
     spread = [[abs(f["value"] - f["ci95"][end]) for _, f in points] for end in (0, 1)]
     axes.errorbar(
@@ -78,33 +75,33 @@ def win_rates(rates: Mapping[str, Mapping[str, Mapping]]) -> str:
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 0.4 * len(rows) + 0.8))
         axes = figure.subplots()
-        for place, (_, rate, colour) in enumerate(rows):
+        for index, (_, rate, colour) in enumerate(rows):
             low, high = rate["ci95"]
-            axes.barh(place, rate["value"], height=0.62, color=colour, alpha=0.85)
-            axes.plot((low, high), (place, place), color=INK, lw=1.6)
-            told = (
+            axes.barh(index, rate["value"], height=0.62, color=colour, alpha=0.85)
+            axes.plot((low, high), (index, index), color=INK, lw=1.6)
+            label = (
                 f"{rate['value']:.2f} ({low:.2f} to {high:.2f}): "
                 f"{rate['wins']} won, {rate['ties']} tied, {rate['losses']} lost"
             )
-            axes.annotate(told, (1.02, place), va="center", xycoords=("axes fraction", "data"))
+            axes.annotate(label, (1.02, index), va="center", xycoords=("axes fraction", "data"))
         axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
         axes.invert_yaxis()
         axes.axvline(0.5, color=INK, lw=0.8, ls=":")
         axes.set_xlim(0, 1)
-        axes.set_xlabel("win rate over the encoder before (0.5: no difference)")
+        axes.set_xlabel("win rate over the baseline (0.5: no difference)")
         return svg(figure)
 
 
 CURVES = (
     ("loss_preference", "preference loss"),
-    ("rewards/accuracies", "pairs ordered right"),
+    ("rewards/accuracies", "pairs in the right order"),
     ("loss_pt", "contrastive loss"),
     ("recall@10", "guard recall@10"),
 )
 
 
 def training(epochs: Mapping[str, Sequence[Sequence[Mapping]]]) -> str:
-    """What each epoch reported, a thin line per seed and a thick one for their mean."""
+    """The training metrics of each epoch: a thin line per seed and a thick one for their mean."""
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 2.6))
         panels = figure.subplots(1, len(CURVES))
@@ -122,13 +119,13 @@ def training(epochs: Mapping[str, Sequence[Sequence[Mapping]]]) -> str:
         return svg(figure)
 
 
-def followed(training: Mapping[str, Sequence[Mapping]]) -> str:
-    """Every figure after each epoch, with its interval; epoch 0 is before."""
+def metrics_by_epoch(training: Mapping[str, Sequence[Mapping]]) -> str:
+    """Every metric after each epoch, with its interval; epoch 0 is the baseline."""
     rows = [row for of_mode in training.values() for row in of_mode]
-    names = [name for name in per_query.HEADLINE if rows and all(name in row for row in rows)]
+    names = [name for name in METRICS if rows and all(name in row for row in rows)]
     with rc_context(STYLE):
-        figure = Figure(figsize=(11, 2.3 * -(-len(names) // PANELS)))
-        panels = figure.subplots(-(-len(names) // PANELS), PANELS, squeeze=False).flatten()
+        figure = Figure(figsize=(11, 2.3 * -(-len(names) // PANELS_PER_ROW)))
+        panels = figure.subplots(-(-len(names) // PANELS_PER_ROW), PANELS_PER_ROW, squeeze=False).flatten()
         for axes, name in zip(panels, names, strict=False):
             for mode, of_mode in training.items():
                 found, epochs = [row[name] for row in of_mode], [int(row["name"]) for row in of_mode]
@@ -136,7 +133,7 @@ def followed(training: Mapping[str, Sequence[Mapping]]) -> str:
                 axes.fill_between(epochs, low, high, color=COLOURS[mode], alpha=0.15, lw=0)
                 axes.plot(epochs, [one["value"] for one in found], color=COLOURS[mode], marker="o", ms=3,
                           lw=1.4, label=NAMES[mode])  # fmt: skip
-            axes.set_title(name, color=INK, fontsize=9)
+            axes.set_title(METRICS[name].title, color=INK, fontsize=9)
             axes.set_xticks(epochs)
         for axes in panels[len(names) :]:
             axes.set_visible(False)

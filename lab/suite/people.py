@@ -1,10 +1,13 @@
-"""Simulated people look at two result rows: the studio's raters in the place of a panel."""
+"""Simulated people compare two lists of results: the studio's raters take the place of a panel."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pyarrow import compute
 
+from jobs.evaluate.figures import winrate
 from jobs.evaluate.figures.winrate import TIE
+from jobs.evaluate.output_files import EvaluationTables
 from lab.studio.latents import Latents, is_accurate
 from lab.studio.raters import Rater, sample_raters, votes
 
@@ -14,26 +17,52 @@ NUM_RATERS = 7
 def outcomes(
     latents: Mapping[str, Latents],
     queries: Sequence[str],
-    rows_a: Sequence[Sequence[str]],
-    rows_b: Sequence[Sequence[str]],
+    lists_a: Sequence[Sequence[str]],
+    lists_b: Sequence[Sequence[str]],
     *,
     seed: int,
 ) -> np.ndarray:
-    """WIN, TIE or LOSS of row A by the majority of `NUM_RATERS` raters, int [Q].
+    """WIN, TIE or LOSS of list A by the majority of `NUM_RATERS` raters, int [Q].
 
-    A rater's score of a row is the mean over its images of accurate x the beauty this rater sees, seen with
-    noise. Rows that hold the same images in any order are a tie, and so is an empty one.
+    A rater's score of a list is the mean over its images of accurate x the beauty that this rater sees, with
+    noise. Lists of the same images in any order are a tie, and so is an empty list.
     """
     rng = np.random.default_rng((seed, len(queries)))
     raters = sample_raters(rng, NUM_RATERS)
     found = np.full(len(queries), TIE)
-    for number, (query, a, b) in enumerate(zip(queries, rows_a, rows_b, strict=True)):
+    for index, (query, a, b) in enumerate(zip(queries, lists_a, lists_b, strict=True)):
         if a and b and sorted(a) != sorted(b):
             groups = ([latents[i] for i in a], [latents[i] for i in b])
             for_a, for_b = votes(lambda rater, x, query=query: _gated(rater, x, query), raters, groups, rng)
-            found[number] = np.sign(for_a - for_b)
+            found[index] = np.sign(for_a - for_b)
     return found
 
 
 def _gated(rater: Rater, latents: Latents, query: str) -> float:
     return rater.aesthetics(latents) if is_accurate(query, latents) else 0.0
+
+
+def outcomes_in(
+    found: EvaluationTables, challenger: str, latents: Mapping[str, Latents], *, seed: int
+) -> np.ndarray:
+    """`outcomes` of a challenger's results against the baseline's, int [Q], in the order of its rows."""
+    queries = found.rows.filter(compute.equal(found.rows["challenger"], challenger))["query"].to_pylist()
+    shown: dict[tuple[str, str], list[str]] = {}
+    for row in found.answers.to_pylist():
+        shown.setdefault((row["system"], row["query"]), []).append(row["image_id"])
+    lists = ([shown.get((system, query), []) for query in queries] for system in (challenger, "baseline"))
+    return outcomes(latents, queries, *lists, seed=seed)
+
+
+def win_rate(
+    found: EvaluationTables, latents: Mapping[str, Latents], *, num_resamples: int, seed: int
+) -> dict:
+    """{"people": their win rate of the aligned encoder, "judge_agrees_with_people": where both decided}."""
+    people = outcomes_in(found, "aligned", latents, seed=seed)
+    rows = compute.equal(found.rows["challenger"], "aligned").to_numpy(zero_copy_only=False)
+    judge = winrate.outcomes(found.margins("ranker")[rows])
+    decided = (people != TIE) & (judge != TIE)
+    return {
+        "people": winrate.summary(people, num_resamples=num_resamples, seed=seed),
+        "judge_agrees_with_people": float((people == judge)[decided].mean()) if decided.any() else None,
+    }

@@ -1,6 +1,6 @@
-"""The rephrasing styles compared: what the encoder before alignment finds with each (the paper's table 3).
+"""The rephrasing styles compared: what the baseline finds with each (table 3 of the paper).
 
-No judge and no alignment: this is the knowledge that an encoder holds and a plain query does not ask for.
+No judge and no alignment: the difference is what the encoder knows and a plain query does not ask for.
 """
 
 import numpy as np
@@ -11,16 +11,23 @@ from actors.rephraser import MODEL_STYLES, STYLES, compose, rephrase
 from cluster import command
 from cluster.profile import LanguageModel, Profile
 from jobs.evaluate import language_models
-from jobs.evaluate.asking import gather
 from jobs.evaluate.config import TOP_K, EvaluateConfig
-from jobs.evaluate.figures import metrics, per_query
+from jobs.evaluate.figures import per_query
+from jobs.evaluate.figures.per_query import QueryValues
+from jobs.evaluate.figures.registry import Metric
+from jobs.evaluate.inputs import read_inputs
 from jobs.evaluate.systems import EncoderSystem
 
-ACCURATE_BEAUTY = "aesthetics_of_accurate"
+ACCURATE_BEAUTY = Metric(
+    "aesthetics_of_accurate",
+    "beauty of accurate results",
+    f"mean beauty of the accurate images among the first {TOP_K} results",
+    "beauty, 0 to 1",
+)
 
 
 class RephraseInAllStyles:
-    """Ray Data actor: batch with `query`, `style` -> adds `rephrased` and `rephrase_error`; one engine."""
+    """Ray Data actor: batch with `query`, `style` -> adds `rephrased` and `rephrase_error`."""
 
     def __init__(self, *, language_model: LanguageModel) -> None:
         self.engine = make_engine(language_model)
@@ -41,22 +48,22 @@ class RephraseInAllStyles:
 
 
 def measure(config: EvaluateConfig) -> dict[str, dict]:
-    """style -> {"series": metric -> values by query, "num_failed", "num_words", "example"}.
+    """style -> {"values": metric -> values by query, "num_failed", "num_words", "example"}.
 
-    Metrics are precision@5, aesthetic@5 and the mean true aesthetics of what is accurate in the top five. A
-    query that a style could not rephrase stands for itself. Needs a truth.
+    A query that a style could not rephrase is searched as it is. The config must have a truth.
     """
     profile, store = command.settings(config)
     record = store.encoder(config.baseline)
-    asked = gather(config, store, [record])
+    inputs = read_inputs(config, store, [record])
+    assert inputs.truth is not None
     system = EncoderSystem(store, record, profile.encoder, where=config.where)
-    rephrased = _rephrase(profile, asked.queries)
+    rephrased = _rephrase(profile, inputs.queries)
     found = {}
     for style in STYLES:
         texts, num_failed = rephrased[style]
-        rows = [ids[:TOP_K] for ids in system.search(texts, TOP_K)]
+        marks = per_query.marks(inputs.queries, system.search(texts, TOP_K), inputs.truth)
         found[style] = {
-            "series": _series(*per_query.true_marks(asked.queries, rows, asked.truth)),
+            "values": per_query.marked_values(*marks) | {ACCURATE_BEAUTY.key: _beauty_of_accurate(*marks)},
             "num_failed": num_failed,
             "num_words": float(np.mean([len(text.split()) for text in texts])),
             "example": texts[0],
@@ -64,23 +71,19 @@ def measure(config: EvaluateConfig) -> dict[str, dict]:
     return found
 
 
-def _series(accurate: np.ndarray, aesthetics: np.ndarray) -> dict[str, per_query.Series]:
+def _beauty_of_accurate(accurate: np.ndarray, aesthetics: np.ndarray) -> QueryValues:
+    """Marks [Q, k] -> mean beauty of the accurate images; a query without any has no weight."""
     hits = accurate.sum(axis=1)
-    beauty = (accurate * aesthetics).sum(axis=1) / np.maximum(hits, 1)
-    return {
-        f"precision@{TOP_K}": per_query.Series.even(metrics.precision_at(accurate)),
-        f"aesthetic@{TOP_K}": per_query.Series.even(metrics.aesthetic_at(accurate, aesthetics)),
-        ACCURATE_BEAUTY: per_query.Series(beauty, (hits > 0).astype(float)),
-    }
+    beauty = np.where(accurate, aesthetics, 0.0).sum(axis=1) / np.maximum(hits, 1)
+    return QueryValues(beauty, (hits > 0).astype(float))
 
 
 def _rephrase(profile: Profile, queries: list[str]) -> dict[str, tuple[list[str], int]]:
     """style -> (texts in the order of the queries, how many could not be rephrased)."""
-    asked = pa.table({"query": queries * len(STYLES), "style": [s for s in STYLES for _ in queries]})
+    table = pa.table({"query": queries * len(STYLES), "style": [s for s in STYLES for _ in queries]})
     arguments = {"language_model": profile.rephraser}
-    done = language_models.through_pool(
-        profile, RephraseInAllStyles, asked, profile.rephraser.stage, arguments, "numpy"
-    )
+    stage = profile.rephraser.stage
+    done = language_models.map_table(profile, RephraseInAllStyles, table, stage, arguments, "numpy")
     found = {(row["style"], row["query"]): row for row in done.to_pylist()}
     texts = {}
     for style in STYLES:

@@ -1,4 +1,4 @@
-"""The suite's report.json: every figure over several studios, from what their evaluations left.
+"""The suite's report.json: every figure over several studios, from the files of their evaluations.
 
 A figure is {"value", "ci95", "num_queries", "seeds"}: the mean over seeds, its bootstrap interval over the
 queries of all seeds, and each seed's own value.
@@ -11,64 +11,70 @@ from pathlib import Path
 import numpy as np
 from pyarrow import parquet
 
-from jobs.evaluate.config import CHALLENGERS, SYSTEMS, TOP_K, EvaluateConfig
-from jobs.evaluate.figures import metrics, per_query, protocols, winrate
-from jobs.evaluate.output_files import Saved, read, read_document, series_in
+from jobs.evaluate.config import CHALLENGERS, PROTOCOLS, SYSTEMS
+from jobs.evaluate.figures import metrics, protocols, winrate
+from jobs.evaluate.figures.per_query import QueryValues
+from jobs.evaluate.figures.registry import AESTHETIC, METRICS, PRECISION, RECALL
+from jobs.evaluate.output_files import EvaluationTables, read, read_document, values_in
 from lab.machine import machine
+from lab.studio.truth import load_scenes
+from lab.suite import people
+from lab.suite.config import SuiteConfig
+from lab.suite.styles import ACCURATE_BEAUTY
 
-AESTHETIC = f"aesthetic@{TOP_K}"
-Worlds = Sequence[Mapping[str, per_query.Series]]  # one per seed: metric -> values by query
+Worlds = Sequence[Mapping[str, QueryValues]]  # one per seed: metric -> values by query
+Outcomes = Sequence[Mapping[str, np.ndarray]]  # one per seed: challenger -> WIN, TIE or LOSS, int [Q]
 
 
-def document(folder: Path, seeds: Sequence[int], config: EvaluateConfig, compared: Sequence[str]) -> dict:
-    """The content of report.json, without versions and times; `compared`: the tables of variants in it."""
+def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, compared: Sequence[str]) -> dict:
+    """The content of report.json, without targets, versions and times; `compared`: its tables of variants."""
     sampling = {"num_resamples": config.num_resamples, "seed": config.seed}
-    found = [read(folder / f"seed{seed}" / "evaluate") for seed in seeds]
-    documents = [read_document(folder / f"seed{seed}" / "evaluate") for seed in seeds]
-    worlds = [json.loads((folder / f"seed{seed}" / "world.json").read_text()) for seed in seeds]
-    of = {system: [saved.series_of(system) for saved in found] for system in SYSTEMS}
-    measured = {s: {m: mean(of[s], m, sampling) for m in per_query.HEADLINE} for s in SYSTEMS}
-    report = {
-        "suite": config.suite,
+    folders = [folder / f"seed{seed}" for seed in seeds]
+    found = [read(one / "evaluate") for one in folders]
+    documents = [read_document(one / "evaluate") for one in folders]
+    worlds = [json.loads((one / "world.json").read_text()) for one in folders]
+    by_people = [people_outcomes(*one) for one in zip(folders, found, seeds, strict=True)]
+    of = {system: [tables.values_of(system) for tables in found] for system in SYSTEMS}
+    return {
+        "suite": config.kind,
         "seeds": list(seeds),
         "num_images": documents[0]["num_images"],
         "num_queries": documents[0]["num_queries"],
         "num_preferences": [world["label"]["num_preferences"] for world in worlds],
         "wise_ft_alpha": worlds[0]["both"]["wise_ft_alpha"],
-        "metrics": measured,
+        "metrics": {s: {m: mean(of[s], m, sampling) for m in METRICS} for s in SYSTEMS},
         "difference": {
-            challenger: {
-                m: difference(of[challenger], of["baseline"], m, sampling) for m in per_query.HEADLINE
-            }
-            for challenger in CHALLENGERS
+            name: {m: difference(of[name], of["baseline"], m, sampling) for m in METRICS}
+            for name in CHALLENGERS
         },
         "gain": gains(of, sampling),
-        "win_rate": {c: win_rates(found, c, sampling) for c in CHALLENGERS},
-        "judge_table": judge_table(found, sampling),
+        "win_rate": {name: win_rates(found, by_people, name, sampling) for name in CHALLENGERS},
+        "judge_table": judge_table(found, by_people, sampling),
         "judged": [document["judged"] for document in documents],
-        "sweep": {
-            mode: table(folder, seeds, f"sweep_{mode}.parquet", per_query.HEADLINE, sampling)
-            for mode in ("both", "text")
-        },
+        "sweep": {m: table(folders, f"sweep_{m}", tuple(METRICS), sampling) for m in ("both", "text")},
         "epochs": {mode: [world[mode]["epochs"] for world in worlds] for mode in ("both", "text")},
         "training": {
-            mode: table(folder, seeds[:1], f"epochs_{mode}.parquet", per_query.HEADLINE, sampling)
-            for mode in ("both", "text")
+            mode: table(folders[:1], f"epochs_{mode}", tuple(METRICS), sampling) for mode in ("both", "text")
         },
-        "styles": styles(folder, seeds[0], sampling),
+        "styles": styles(folders[0], sampling),
         **{
-            name: ablations(folder, of_seeds, name, sampling) if name in compared else []
-            for name, of_seeds in (("ablations", seeds[:1]), ("objectives", seeds))
+            name: variants(of_seeds, name, sampling) if name in compared else []
+            for name, of_seeds in (("ablations", folders[:1]), ("objectives", folders))
         },
         "captions": documents[0]["captions"],
         "teacher": documents[0]["teacher"],
         "machine": machine(),
     }
-    return report | {"targets": targets(report)}
+
+
+def people_outcomes(folder: Path, found: EvaluationTables, seed: int) -> dict[str, np.ndarray]:
+    """challenger -> how simulated people compare its results with the baseline's."""
+    latents = load_scenes(folder / "studio")
+    return {name: people.outcomes_in(found, name, latents, seed=seed) for name in CHALLENGERS}
 
 
 def figure(groups: Sequence[tuple[np.ndarray, np.ndarray]], sampling: Mapping[str, int]) -> dict | None:
-    """A figure of (values, weights) per seed; None where a seed has not measured it."""
+    """A figure of (values, weights) per seed; None if it was not measured for each."""
     if not groups or any(not len(values) or not np.sum(weights) for values, weights in groups):
         return None
     own = [round(float(values @ weights / weights.sum()), 6) for values, weights in groups]
@@ -97,7 +103,7 @@ def difference(after: Worlds, before: Worlds, metric: str, sampling: Mapping[str
 
 
 def gains(of: Mapping[str, Worlds], sampling: Mapping[str, int]) -> dict:
-    """What the teacher gains on the baseline in aesthetic@k, relative, and each challenger's share of it."""
+    """The teacher's relative gain over the baseline in aesthetic@k, and each challenger's share of it."""
     drawn = {
         system: metrics.resampled_over_seeds(
             [(world[AESTHETIC].values, world[AESTHETIC].weights) for world in worlds], **sampling
@@ -121,103 +127,86 @@ def gains(of: Mapping[str, Worlds], sampling: Mapping[str, int]) -> dict:
     return found
 
 
-def _of_challenger(saved: Saved, challenger: str) -> np.ndarray:
-    return np.flatnonzero(np.array(saved.rows["challenger"].to_pylist()) == challenger)
+def _of_challenger(found: EvaluationTables, challenger: str) -> np.ndarray:
+    return np.flatnonzero(np.array(found.rows["challenger"].to_pylist()) == challenger)
 
 
-def win_rates(found: Sequence[Saved], challenger: str, sampling: Mapping[str, int]) -> dict:
+def win_rates(
+    found: Sequence[EvaluationTables], by_people: Outcomes, challenger: str, sampling: Mapping[str, int]
+) -> dict:
     """By the order-consistent judge and by simulated people, with wins, ties and losses of all seeds."""
-    outcomes: dict[str, list[np.ndarray]] = {"judge": [], "people": []}
-    for saved in found:
-        rows = _of_challenger(saved, challenger)
-        outcomes["judge"].append(winrate.outcomes(saved.margins("ranker")[rows]))
-        outcomes["people"].append(saved.rows["people"].to_numpy()[rows])
+    by_judge = [
+        winrate.outcomes(tables.margins("ranker")[_of_challenger(tables, challenger)]) for tables in found
+    ]
+    outcomes = {"judge": by_judge, "people": [of_seed[challenger] for of_seed in by_people]}
     return {
-        who: (figure([((o + 1) / 2, np.ones(len(o))) for o in seen], sampling) or {})
-        | {
-            name: int(sum((o == outcome).sum() for o in seen))
-            for name, outcome in {"wins": winrate.WIN, "ties": winrate.TIE, "losses": winrate.LOSS}.items()
-        }
-        for who, seen in outcomes.items()
+        who: (figure([((o + 1) / 2, np.ones(len(o))) for o in of_seeds], sampling) or {})
+        | winrate.counts(np.concatenate(of_seeds))
+        for who, of_seeds in outcomes.items()
     }
 
 
-def judge_table(found: Sequence[Saved], sampling: Mapping[str, int]) -> list[dict]:
-    """How each protocol judges the rows that differ, all seeds' and challengers' together."""
-    kept = [np.flatnonzero(saved.rows["differs"].to_numpy(zero_copy_only=False)) for saved in found]
-    people = np.concatenate([s.rows["people"].to_numpy()[rows] for s, rows in zip(found, kept, strict=True)])
+def judge_table(
+    found: Sequence[EvaluationTables], by_people: Outcomes, sampling: Mapping[str, int]
+) -> list[dict]:
+    """How each protocol judges the results that differ, over all seeds and challengers; and its agreement
+    with people where they decided, for which a tie of the judge counts half.
+    """
+    kept = [np.flatnonzero(tables.rows["differs"].to_numpy(zero_copy_only=False)) for tables in found]
     queries = [
-        f"{number} {query}"  # the same words in two studios are two queries
-        for number, (s, rows) in enumerate(zip(found, kept, strict=True))
-        for query in s.rows["query"].take(rows).to_pylist()
+        f"{index} {query}"  # the same words in two studios are two queries
+        for index, (tables, rows) in enumerate(zip(found, kept, strict=True))
+        for query in tables.rows["query"].take(rows).to_pylist()
     ]
     margins = {
-        protocol: np.concatenate([s.margins(protocol)[rows] for s, rows in zip(found, kept, strict=True)])
-        for protocol in protocols.PROTOCOLS
+        protocol: np.concatenate([t.margins(protocol)[rows] for t, rows in zip(found, kept, strict=True)])
+        for protocol in PROTOCOLS
     }
-    return protocols.table(queries, margins, people, **sampling)
+    votes = np.concatenate(
+        [
+            np.concatenate([of_seed[name] for name in _challengers(tables)])[rows]
+            for tables, of_seed, rows in zip(found, by_people, kept, strict=True)
+        ]
+    )
+    table = protocols.table(queries, margins, **sampling)
+    for row in table:
+        consistent, seed = row["order_consistency"], sampling["seed"]
+        judged = winrate.outcomes(margins[row["protocol"]], consistent=consistent, seed=seed)
+        decided = (votes != winrate.TIE).astype(float)
+        row["agreement"] = protocols.share(queries, 0.5 + 0.5 * judged * votes, decided, **sampling)
+    return table
+
+
+def _challengers(found: EvaluationTables) -> list[str]:
+    """The challengers in the order of their rows."""
+    return list(dict.fromkeys(found.rows["challenger"].to_pylist()))
 
 
 def table(
-    folder: Path, seeds: Sequence[int], name: str, names: Sequence[str], sampling: Mapping[str, int]
+    folders: Sequence[Path], name: str, names: Sequence[str], sampling: Mapping[str, int]
 ) -> list[dict]:
-    """Rows of a table of series in every seed's folder: {"name", metric: figure}; none where it lacks."""
-    paths = [folder / f"seed{seed}" / name for seed in seeds]
+    """Rows of `<name>.parquet` in every seed's folder: {"name", metric: figure}; none if one is missing."""
+    paths = [folder / f"{name}.parquet" for folder in folders]
     if not all(path.is_file() for path in paths):
         return []
     tables = [parquet.read_table(path) for path in paths]
-    systems = dict.fromkeys(tables[0]["system"].to_pylist())
     rows = []
-    for system in systems:
-        worlds = [series_in(one, system) for one in tables]
+    for row_name in dict.fromkeys(tables[0]["system"].to_pylist()):
+        worlds = [values_in(one, row_name) for one in tables]
         measured = {metric: mean(worlds, metric, sampling) for metric in names}
-        rows.append({"name": system, **{m: f for m, f in measured.items() if f is not None}})
+        rows.append({"name": row_name, **{m: f for m, f in measured.items() if f is not None}})
     return rows
 
 
-def styles(folder: Path, seed: int, sampling: Mapping[str, int]) -> list[dict]:
-    """The rephrasing styles, on the first studio."""
-    names = (f"precision@{TOP_K}", AESTHETIC, "aesthetics_of_accurate")
-    told = json.loads((folder / f"seed{seed}" / "styles.json").read_text())
-    return [
-        row | {k: v for k, v in told[row["name"]].items()}
-        for row in table(folder, [seed], "styles.parquet", names, sampling)
-    ]
+def styles(folder: Path, sampling: Mapping[str, int]) -> list[dict]:
+    """The rephrasing styles, on one studio."""
+    names = (PRECISION, AESTHETIC, ACCURATE_BEAUTY.key)
+    reports = json.loads((folder / "styles.json").read_text())
+    return [row | reports[row["name"]] for row in table([folder], "styles", names, sampling)]
 
 
-def ablations(folder: Path, seeds: Sequence[int], name: str, sampling: Mapping[str, int]) -> list[dict]:
-    """Text towers aligned one way and another."""
-    names = (AESTHETIC, f"precision@{TOP_K}", "recall@1", "recall@10", "hpir_aesthetic", "hpir_accuracy")
-    rows = table(folder, seeds, f"{name}.parquet", names, sampling)
-    told = json.loads((folder / f"seed{seeds[0]}" / f"{name}.json").read_text())
-    return [told[row["name"]] | row for row in rows]
-
-
-def targets(report: Mapping) -> list[dict]:
-    """What alignment has to reach on the studio, and what it reached: quantity, target, value, ci95, met."""
-    wanted: list[tuple[str, float, dict | None]] = [
-        ("win rate of aligned over baseline, judge", 0.70, report["win_rate"]["aligned"]["judge"]),
-        ("win rate of aligned over baseline, people", 0.70, report["win_rate"]["aligned"]["people"]),
-        ("teacher over baseline in aesthetic@5, relative", 0.25, report["gain"]["teacher_over_baseline"]),
-        ("share of that gain, mode both", 0.80, report["gain"]["share_aligned"]),
-        ("share of that gain, mode text", 0.60, report["gain"]["share_text"]),
-        ("HPIR aesthetics, aligned - baseline", 0.10, report["difference"]["aligned"]["hpir_aesthetic"]),
-        ("recall@1, aligned - baseline", -0.01, report["difference"]["aligned"]["recall@1"]),
-        ("recall@10, aligned - baseline", -0.01, report["difference"]["aligned"]["recall@10"]),
-        ("zero-shot accuracy, aligned - baseline", -0.01, report["difference"]["aligned"]["zero_shot"]),
-    ]
-    before, after = (report["metrics"][s]["vendi@10"] for s in ("baseline", "aligned"))
-    if before and after:
-        ratio = {"value": round(after["value"] / before["value"], 6), "ci95": None}
-        wanted.append(("Vendi score of the top ten, aligned / baseline", 0.90, ratio))
-    return [
-        {
-            "quantity": quantity,
-            "target": target,
-            "value": found["value"],
-            "ci95": found["ci95"],
-            "met": bool(found["value"] >= target),
-        }
-        for quantity, target, found in wanted
-        if found and found.get("value") is not None
-    ]
+def variants(folders: Sequence[Path], name: str, sampling: Mapping[str, int]) -> list[dict]:
+    """Text towers aligned with one variant each."""
+    names = (AESTHETIC, PRECISION, "recall@1", RECALL, "hpir_aesthetic", "hpir_accuracy")
+    reports = json.loads((folders[0] / f"{name}.json").read_text())
+    return [reports[row["name"]] | row for row in table(folders, name, names, sampling)]

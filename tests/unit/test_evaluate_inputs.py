@@ -1,5 +1,6 @@
-"""Votes as they are read for an evaluation."""
+"""Queries, captions, votes, truth and labels as an evaluation reads them."""
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +11,7 @@ from cluster.tables import SCHEMAS, EncoderRecord, Store, now
 from jobs.evaluate import trained_on
 from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.inputs import load_queries, load_votes, sample_captions
+from jobs.evaluate.truth import load_labels, load_truth
 
 IDS = ["a" * 64, "b" * 64]
 
@@ -50,19 +52,19 @@ def _empty(kind):
     return "" if pa.types.is_string(kind) else 0
 
 
-def test_votes_on_labelled_queries_are_left_out_and_counted(store, tmp_path):
+def test_votes_on_labelled_queries_are_skipped_and_counted(store, tmp_path):
     config = votes_on(["a dog", "a cat"], tmp_path)
     (table,), _ = load_votes(config, store, set(IDS), trained_on.queries(store))
     assert [row.query for row in table.rows] == ["a cat"]
     assert (table.num_left_out, table.num_learned) == (0, 1)
 
 
-def test_nothing_but_labelled_queries_is_refused(store, tmp_path):
+def test_vote_table_with_only_labelled_queries_is_refused(store, tmp_path):
     with pytest.raises(UserError, match="on a query that was labelled"):
         load_votes(votes_on(["a dog"], tmp_path), store, set(IDS), trained_on.queries(store))
 
 
-def test_queries_that_were_labelled_or_chosen_for_are_not_asked(store, tmp_path):
+def test_queries_used_in_training_are_excluded(store, tmp_path):
     schema = SCHEMAS["preferences"]
     chosen = {field.name: _empty(field.type) for field in schema} | {"query": "a cat", "source": HUMAN}
     key = ["run_id", "query", "winner", "loser"]
@@ -73,13 +75,13 @@ def test_queries_that_were_labelled_or_chosen_for_are_not_asked(store, tmp_path)
     path.write_text("a  dog\na cat\na boat\n")
     assert load_queries(EvaluateConfig(queries=str(path)), store, known) == (["a boat"], 2)
     path.write_text("a dog\n")
-    with pytest.raises(UserError, match=r"all 1 queries in .* were labelled or chosen for"):
+    with pytest.raises(UserError, match=r"all 1 queries in .* were labelled or people chose"):
         load_queries(EvaluateConfig(queries=str(path)), store, known)
 
 
 @pytest.fixture
 def aligned(store, tmp_path):
-    """An encoder that learned from the caption of the first image."""
+    """An encoder that was trained on the caption of the first image."""
     corpus = tmp_path / "training" / "corpus"
     corpus.mkdir(parents=True)
     pq.write_table(pa.table({"image_id": IDS}), corpus / "images.parquet")
@@ -89,14 +91,14 @@ def aligned(store, tmp_path):
     return EncoderRecord(encoder="child", parent="root", checkpoint="c", dim=2, metrics=training)
 
 
-def test_captions_of_images_that_alignment_learned_from_are_not_asked(store, aligned):
+def test_captions_of_images_used_in_training_are_excluded(store, aligned):
     known = trained_on.captioned_images(store, [aligned])
     assert known == {IDS[0]}
     found = sample_captions({IDS[0]: "red", IDS[1]: "blue"}, "caption", 0, 0, known)
     assert (found.texts, found.num_learned, found.owners) == (("blue",), 1, {IDS[0]: -1, IDS[1]: 0})
 
 
-def test_what_an_ancestor_learned_counts_and_what_nobody_knows_is_said(store, aligned):
+def test_training_data_of_ancestors_count_and_unknown_ones_are_reported(store, aligned):
     grandchild = EncoderRecord(encoder="grandchild", parent="child", checkpoint="g", dim=2)
     store.register_encoder(aligned)
     assert trained_on.captioned_images(store, [grandchild]) is None  # its own training is not known
@@ -108,7 +110,43 @@ def test_what_an_ancestor_learned_counts_and_what_nobody_knows_is_said(store, al
 
 
 @pytest.mark.parametrize("name", ["years.csv", "years.txt"])
-def test_queries_that_are_years_are_asked_as_text(store, tmp_path, name):
+def test_queries_that_look_like_numbers_stay_text(store, tmp_path, name):
     (tmp_path / name).write_text(("query\n" if name.endswith("csv") else "") + "1984\n 2024 \n1984\n")
     queries, _ = load_queries(EvaluateConfig(queries=str(tmp_path / name)), store)
     assert queries == ["1984", "2024"]
+
+
+TRUTH = "query,image_id,accurate,aesthetics\na dog,i1,true,0.5\na dog,i2,false,1\na cat,i1,false,0.25\n"
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def test_truth_table_answers_for_its_pairs_and_knows_no_others(tmp_path):
+    truth = load_truth(write(tmp_path / "truth.csv", TRUTH), ["a dog"])
+    assert truth.accurate("a dog", ["i2", "i1", "i3"]).tolist() == [False, True, False]
+    assert truth.aesthetics("a dog", ["i2", "i1"]).tolist() == [1.0, 0.5]
+    assert np.isnan(truth.aesthetics("a dog", ["i3"])).all()
+    assert truth.aesthetics("a cat", ["i1"]).tolist() == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TRUTH.replace("aesthetics", "beauty"), r"lacks the column\(s\) aesthetics"),
+        (TRUTH.replace("0.25", "2.5"), "has aesthetics 2.5: scale them"),
+        (TRUTH.replace("0.25", ""), "rows without aesthetics"),
+        (TRUTH.replace("a dog", "a fox"), "lacks 1 of the 2 queries, such as 'a dog'"),
+        (TRUTH.replace("true", "yes").replace("false", "no"), "needs true or false in accurate"),
+    ],
+)
+def test_malformed_truth_table_is_refused(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        load_truth(write(tmp_path / "truth.csv", text), ["a cat", "a dog"])
+
+
+def test_labels_are_read_as_text(tmp_path):
+    path = write(tmp_path / "labels.csv", "image_id,label\ni1,boat\ni2,2024\n")
+    assert load_labels(path) == {"i1": "boat", "i2": "2024"}

@@ -1,4 +1,4 @@
-"""People's votes: reading tables of three kinds, matching images, weighted agreement with ties."""
+"""People's votes: tables in three formats, matching of images, weighted agreement with ties."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def _csv_cell(value):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
-def test_every_kind_of_table_reads_to_the_same_rows(tmp_path, kind):
+def test_all_table_formats_give_the_same_rows(tmp_path, kind):
     rows = hpir.read_hpir(write(tmp_path, kind, RECORDS))
     assert rows == [
         Row("red boat", ("a", "b"), ("c",), {"accuracy": Votes(4, 1), "aesthetic": Votes(0, 5)}),
@@ -46,27 +46,27 @@ def test_every_kind_of_table_reads_to_the_same_rows(tmp_path, kind):
     ]
 
 
-def test_votes_for_neither_are_read_where_the_table_has_them(tmp_path):
+def test_tie_votes_are_read_if_the_table_has_them(tmp_path):
     records = [{**record, "votes_accuracy_tie": 3, "votes_aesthetic_tie": None} for record in RECORDS]
     (row, _) = hpir.read_hpir(write(tmp_path, "parquet", records))
     assert row.votes == {"accuracy": Votes(4, 1, 3), "aesthetic": Votes(0, 5)}
 
 
-def test_a_csv_group_may_be_a_json_list(tmp_path):
+def test_csv_group_may_be_a_json_list(tmp_path):
     path = tmp_path / "votes.csv"
     path.write_text(",".join(hpir.HPIR_COLUMNS) + '\nboat,"[""a b"", ""c""]",d,1,2,3,4\n')
     assert hpir.read_hpir(str(path))[0].group_a == ("a b", "c")
 
 
 @pytest.mark.parametrize("column", hpir.HPIR_COLUMNS)
-def test_a_missing_column_is_named(tmp_path, column):
+def test_missing_column_is_named(tmp_path, column):
     records = [{key: value for key, value in record.items() if key != column} for record in RECORDS]
     with pytest.raises(UserError, match=rf"lacks the column\(s\) {column};"):
         hpir.read_hpir(write(tmp_path, "parquet", records))
 
 
-def test_an_empty_group_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"row 0 \('red boat'\): a group holds no image"):
+def test_empty_group_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"row 0 \('red boat'\): a group has no image"):
         hpir.read_hpir(
             write(
                 tmp_path,
@@ -76,7 +76,7 @@ def test_an_empty_group_is_refused(tmp_path):
         )
 
 
-def test_a_pair_table_votes_on_aesthetics_alone(tmp_path):
+def test_pair_table_has_votes_on_aesthetics_only(tmp_path):
     (tmp_path / "pairs.csv").write_text(PAIRS)
     assert hpir.read_pairs(str(tmp_path / "pairs.csv")) == [
         Row("red boat", ("images/a.jpg",), ("images/b.jpg",), {"aesthetic": Votes(6, 2, 2)})
@@ -88,7 +88,7 @@ def test_a_pair_table_votes_on_aesthetics_alone(tmp_path):
         hpir.read_pairs(str(tmp_path / "pairs.csv"))
 
 
-def test_images_match_by_id_by_bytes_and_by_the_uris_end(tmp_path):
+def test_images_match_by_id_by_bytes_or_by_end_of_uri(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "copy.jpg").write_bytes(b"pixels")
     (tmp_path / "images" / "stranger.jpg").write_bytes(b"others")
@@ -116,12 +116,12 @@ def test_images_match_by_id_by_bytes_and_by_the_uris_end(tmp_path):
     }
 
 
-def test_rows_with_an_unknown_image_are_left_out():
+def test_rows_with_an_unknown_image_are_skipped():
     rows = [Row("q", ("x",), ("y",), {}), Row("r", ("x",), ("z",), {})]
     assert hpir.with_image_ids(rows, {"x": "1", "y": "2"}) == [Row("q", ("1",), ("2",), {})]
 
 
-def test_agreement_with_ties_on_either_side():
+def test_agreement_with_ties_in_votes_and_in_scores():
     votes = [Votes(4, 1), Votes(1, 4), Votes(2, 2), Votes(4, 1), Votes(6, 2, 2), Votes(0, 0)]
     scores = np.array([[2, 1], [2, 1], [2, 1], [1, 1], [1, 2], [1, 2]], float)
     agrees, confidence = hpir.agreement(scores, votes)
@@ -142,7 +142,7 @@ def test_weighted_agreement_equals_a_naive_loop():
     assert agrees @ confidence / confidence.sum() == pytest.approx(hits / total)
 
 
-def test_group_means_average_the_groups_images():
+def test_group_score_is_the_mean_over_its_images():
     rows = [Row("q", ("a", "b"), ("c",), {})]
     score = {("q", "a"): 1.0, ("q", "b"): 0.0, ("q", "c"): 0.7}
     assert hpir.group_means(rows, score).tolist() == [[0.5, 0.7]]

@@ -1,4 +1,4 @@
-"""The evaluation's figures against naive oracles, closed forms and tied scores."""
+"""The metrics of an evaluation against naive oracles and closed forms."""
 
 import numpy as np
 import pytest
@@ -8,21 +8,22 @@ from jobs.evaluate import teacher
 from jobs.evaluate.figures import metrics, winrate
 
 
-def test_rank_in_lists_counts_from_one_and_misses_are_beyond_any_k():
+def test_ranks_start_at_one_and_a_missing_image_is_beyond_any_k():
     lists = [["a", "b", "c"], ["a", "b"], []]
     ranks = metrics.rank_in_lists(lists, [frozenset("c"), frozenset("xb"), frozenset("a")])
     assert ranks[:2].tolist() == [3, 2]
     assert metrics.recall_at(ranks, 1_000_000).tolist() == [1, 1, 0]
 
 
-def test_an_inaccurate_image_counts_nothing_however_beautiful():
+def test_inaccurate_image_counts_zero_in_aesthetic_at_k():
     accurate = np.array([[True, False], [False, False], [True, True]])
     aesthetics = np.array([[0.5, 1.0], [1.0, 1.0], [0.25, 0.75]])
     assert metrics.aesthetic_at(accurate, aesthetics).tolist() == [0.25, 0.0, 0.5]
+    assert metrics.aesthetic_at(accurate[:1], np.array([[0.5, np.nan]])).tolist() == [0.25]
     assert metrics.precision_at(accurate).tolist() == [0.5, 0.0, 1.0]
 
 
-def test_estimate_is_the_mean_and_its_interval_the_normal_one():
+def test_estimate_is_the_mean_with_a_normal_interval():
     values = np.random.default_rng(1).normal(3, 2, 400)
     figure = metrics.estimate(values, num_resamples=4000, seed=0)
     half_width = 1.96 * values.std() / 20
@@ -42,25 +43,25 @@ def test_estimate_agrees_with_scipys_bootstrap():
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
-def test_weights_weigh_and_queries_without_weight_are_left_out():
+def test_queries_are_weighted_and_those_of_weight_zero_excluded():
     figure = metrics.estimate(np.array([1.0, 0.0, 9.0]), np.array([3.0, 1.0, 0.0]), num_resamples=200, seed=0)
     assert figure.value == pytest.approx(0.75)
     assert figure.num_queries == 2
     assert (figure.low, figure.high) == (0, 1)
 
 
-def test_no_queries_is_null_not_nan():
+def test_estimate_without_queries_is_null():
     figure = metrics.estimate(np.array([]), num_resamples=200, seed=0)
     assert figure.as_dict() == {"value": None, "ci95": None, "num_queries": 0}
 
 
-def test_a_paired_difference_is_tighter_than_two_intervals():
+def test_paired_difference_of_a_constant_shift_has_no_width():
     before = np.random.default_rng(3).normal(0, 1, 100)
     figure = metrics.paired_difference(before + 0.1, before, num_resamples=500, seed=0)
     assert (figure.value, figure.low, figure.high) == pytest.approx((0.1, 0.1, 0.1))
 
 
-def test_rows_of_one_query_are_one_observation():
+def test_rows_of_one_query_become_one_observation():
     values, weights = metrics.by_query(
         ["q", "r", "q", "s"], np.array([1.0, 0.5, 0.0, 1.0]), np.array([3, 1, 1, 0])
     )
@@ -68,15 +69,15 @@ def test_rows_of_one_query_are_one_observation():
     assert weights.tolist() == [4, 1, 0]
 
 
-def test_the_cascade_drops_the_inaccurate_then_orders_by_beauty_then_fills_by_accuracy():
+def test_cascade_orders_accurate_images_by_beauty_then_the_rest_by_accuracy():
     accuracy = np.array([4.0, 2.0, 5.0, 2.9, np.nan, 3.0])
     aesthetics = np.array([2.0, 5.0, 3.0, 5.0, 5.0, 3.0])
     order = cascade_order(accuracy, aesthetics, threshold=3.0)
-    # 2 and 5 tie in beauty and stay in retrieval order; 3 is more accurate than 1; unanswered is last.
+    # 2 and 5 tie in beauty and keep their retrieval order; 3 is more accurate than 1; 4 has no rating.
     assert order.tolist() == [2, 5, 0, 3, 1, 4]
 
 
-def test_the_teachers_score_of_an_inaccurate_image_is_zero():
+def test_teacher_scores_an_inaccurate_image_zero():
     scores = teacher.pair_scores(
         [("q", "a"), ("q", "b"), ("r", "a")],
         {("q", "a"): 3.0, ("q", "b"): 2.9, ("r", "a"): np.nan},
@@ -86,7 +87,7 @@ def test_the_teachers_score_of_an_inaccurate_image_is_zero():
     assert scores == {("q", "a"): 4.0, ("q", "b"): 0.0, ("r", "a"): 0.0}
 
 
-def test_a_row_is_won_only_if_both_orders_agree():
+def test_query_is_won_only_if_both_orders_agree():
     p_ab = np.array([0.9, 0.9, 0.1, 0.5, 0.6])
     p_ba = np.array([0.8, 0.2, 0.3, 0.5, 0.5])
     margins = np.stack([p_ab, p_ba], axis=1) - 0.5
@@ -100,7 +101,7 @@ def test_a_row_is_won_only_if_both_orders_agree():
     assert winrate.order_consistency(margins, np.zeros(5, bool)) is None
 
 
-def test_one_order_alone_is_chosen_by_a_coin():
+def test_without_order_consistency_a_coin_chooses_the_order():
     margins = np.tile([[0.4, -0.4]], (200, 1))
     assert not winrate.outcomes(margins).any()  # the two orders contradict each other
     alone = winrate.outcomes(margins, consistent=False, seed=0)
@@ -108,7 +109,7 @@ def test_one_order_alone_is_chosen_by_a_coin():
     assert (alone == winrate.outcomes(margins, consistent=False, seed=0)).all()
 
 
-def test_only_pairs_that_differ_are_judged():
+def test_only_pairs_of_different_images_are_judged():
     rows_a, rows_b = [["a", "b", "c"], ["a"]], [["a", "x", "y"], ["a"]]
     pairs = winrate.pairs_to_judge(rows_a, rows_b)
     assert pairs == [(0, 1, "b", "x"), (0, 2, "c", "y")]
@@ -123,23 +124,23 @@ def test_swapping_the_systems_mirrors_the_win_rate():
     assert (forward["wins"], forward["losses"]) == (backward["losses"], backward["wins"])
 
 
-def test_the_paired_test_in_closed_form():
-    """Five equal differences: only the two of 32 sign patterns that agree throughout reach their sum."""
+def test_sign_flip_p_value_in_closed_form():
+    """Five equal differences: only two of the 32 sign patterns reach their sum."""
     p = metrics.sign_flip_p(np.full(5, 0.3), num_resamples=20_000, seed=0)
     assert p == pytest.approx(2 / 32, abs=0.01)
     assert metrics.sign_flip_p(np.array([0.5, -0.5]), num_resamples=100, seed=0) == 1.0
     assert metrics.sign_flip_p(np.zeros(4), num_resamples=100, seed=0) is None
-    weights = np.array([1.0, 0.0])  # what carries no weight is not tested
+    weights = np.array([1.0, 0.0])  # a difference of weight 0 is not tested
     assert metrics.sign_flip_p(np.array([0.0, 9.0]), weights, num_resamples=100, seed=0) is None
 
 
 @pytest.mark.parametrize("num_copies", [1, 2, 3])
-def test_vendi_counts_distinct_directions_whatever_their_copies(num_copies):
+def test_vendi_score_counts_directions_regardless_of_copies(num_copies):
     vectors = np.repeat(np.eye(4, 7), num_copies, axis=0)
     assert metrics.vendi_score(vectors) == pytest.approx(4.0)
 
 
-def test_vendi_of_two_vectors_in_closed_form():
+def test_vendi_score_of_two_vectors_in_closed_form():
     """Eigenvalues (1 + c) / 2 and (1 - c) / 2 for a cosine of c."""
     c = 0.6
     expected = np.exp(-(0.8 * np.log(0.8) + 0.2 * np.log(0.2)))

@@ -1,4 +1,4 @@
-"""render.json and report.html of a made-up evaluation whose figures are known in advance."""
+"""report.json and report.html of a made-up evaluation whose figures are known in advance."""
 
 import json
 import re
@@ -11,9 +11,10 @@ from made_evaluation import IDS, KnownTruth, evaluation, ids, image_row, jpeg
 from cluster.errors import UserError
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table
 from jobs.evaluate import inputs, language_models, output_files, summary
-from jobs.evaluate.asking import common_gallery
-from jobs.evaluate.config import TOP_K, EvaluateConfig
+from jobs.evaluate.config import PROTOCOLS, TOP_K, EvaluateConfig
 from jobs.evaluate.figures import per_query, protocols, winrate
+from jobs.evaluate.figures.registry import METRICS
+from jobs.evaluate.gallery import common_gallery
 from jobs.evaluate.job import run
 from jobs.evaluate.page import render
 from jobs.evaluate.systems import EncoderSystem
@@ -32,11 +33,11 @@ def store(tmp_path_factory):
 def page(store, truth, config=CONFIG):
     made = evaluation(truth)
     document = summary.document(made, config) | {"versions": {"ray": "1.2.3"}, "created_at": "today"}
-    shown = render.sheets(document, output_files.of(made, config), store, config)
+    shown = render.sheets(output_files.tables_of(made, config), store, config, config.seed)
     return render.render(document, *shown, config)
 
 
-def test_the_documents_figures_are_those_worked_out_by_hand():
+def test_figures_equal_those_worked_out_by_hand():
     found = summary.document(evaluation(KnownTruth()), CONFIG)
     before = found["metrics"]["baseline"]
     assert list(found["metrics"]) == ["baseline", "teacher", "aligned"]
@@ -50,80 +51,77 @@ def test_the_documents_figures_are_those_worked_out_by_hand():
     assert found["share_of_teacher_gain"]["aligned"]["hpir_aesthetic"] is None  # the teacher gained nothing
 
 
-def test_the_win_rate_counts_consistent_rows_only():
+def test_win_rate_counts_only_queries_on_which_both_orders_agree():
     rate = summary.document(evaluation(KnownTruth()), CONFIG)["win_rate"]["aligned_vs_baseline"]
-    # Query 0: five wins; query 1: four wins against an equal image; query 2: the same row.
+    # Query 0: five wins; query 1: four wins and one equal image; query 2: the same results.
     assert (rate["wins"], rate["ties"], rate["losses"]) == (2, 1, 0)
     assert rate["value"] == pytest.approx(2.5 / 3, abs=1e-6)
     assert (rate["order_consistency"], rate["num_identical_rows"]) == (1.0, 1)
-    # To people query 1 lost: its beautiful images show no boat.
-    assert (rate["people"]["wins"], rate["people"]["ties"], rate["people"]["losses"]) == (1, 1, 1)
-    assert rate["judge_agrees_with_people"] == 0.5
 
 
-def test_what_is_saved_comes_back_and_gives_the_same_figures(store, tmp_path):
+def test_written_tables_give_the_same_figures(store, tmp_path):
     made = evaluation(KnownTruth())
     document = summary.document(made, CONFIG)
-    output_files.write(output_files.of(made, CONFIG), tmp_path)
+    output_files.write(output_files.tables_of(made, CONFIG), document, tmp_path)
     found = output_files.read(tmp_path)
+    assert output_files.read_document(tmp_path) == json.loads(json.dumps(document))
     assert found.answers.num_rows == 3 * 3 * TOP_K
-    again = per_query.estimates(found.series_of("aligned"), ["aesthetic@5", "hpir_aesthetic"],
+    again = per_query.estimates(found.values_of("aligned"), ["aesthetic@5", "hpir_aesthetic"],
                               num_resamples=CONFIG.num_resamples, seed=CONFIG.seed)  # fmt: skip
     for metric, estimated in again.items():
         assert estimated["value"] == document["metrics"]["aligned"][metric]
         assert estimated["ci95"] == document["ci95"]["aligned"][metric]
     assert winrate.outcomes(found.margins("ranker")).tolist() == [1, 1, 0]
-    assert found.rows["people"].to_pylist() == [1, -1, 0]
-    assert found.series_of("nobody") == {}
+    assert found.values_of("absent") == {}
     with pytest.raises(UserError, match=r"no evaluation in .*absent.*answers.parquet"):
         output_files.read(tmp_path / "absent")
 
 
-def test_protocols_by_hand():
-    """One query, two ranks: A is beautiful and wrong at the first, fair and right at the second."""
-    duels, nan = [(0, 0, "a", "b"), (0, 1, "c", "d")], np.nan
+def test_protocols_worked_out_by_hand():
+    """One query, two ranks: A is beautiful but inaccurate at the first, fair and accurate at the second."""
+    pairs, nan = [(0, 0, "a", "b"), (0, 1, "c", "d")], np.nan
     together = {
         ("accuracy", "q", "a", "b"): np.array([[1.0, 5.0], [1.0, 5.0]]),
         ("aesthetics", "q", "a", "b"): np.array([[5.0, 3.0], [5.0, 3.0]]),
         ("accuracy", "q", "c", "d"): np.array([[5.0, 5.0], [5.0, 5.0]]),
         ("aesthetics", "q", "c", "d"): np.array([[5.0, 1.0], [1.0, 1.0]]),
     }
-    verdicts = language_models.Verdicts(
+    judgements = language_models.Judgements(
         aesthetics={"a": 5.0, "b": 3.0, "c": 4.0, "d": 2.0},
         accuracy={("q", "a"): 1.0, ("q", "b"): 5.0, ("q", "c"): 5.0, ("q", "d"): 3.0},
         overall={("q", "a", "b"): (0.9, 0.2), ("q", "c", "d"): (nan, 0.9)},
         together=together,
     )
-    found = {name: protocols.margins(name, ["q"], duels, verdicts, 3.0) for name in protocols.PROTOCOLS}
+    found = {name: protocols.margins(name, ["q"], pairs, judgements, 3.0) for name in PROTOCOLS}
     assert found["ranker"][0] == pytest.approx(np.array([0.4, -0.3]) / TOP_K)
     assert found["scorer"][0] == pytest.approx(np.array([-0.5 + 0.5, -0.5 + 0.5]) / TOP_K)
     assert found["cp_scorer"][0] == pytest.approx(np.array([-0.5 + 1.0, -0.5 + 0.0]) / TOP_K)
-    rows = protocols.table(["a dog"], found, np.array([1]), num_resamples=100, seed=0)
+    rows = protocols.table(["a dog"], found, num_resamples=100, seed=0)
     assert [(row["protocol"], row["order_consistency"]) for row in rows][:2] == [
         ("ranker", True),
         ("ranker", False),
     ]
-    assert rows[0]["agreement"]["value"] == 0.5 and rows[0]["decided"]["value"] == 0.0  # a tie
+    assert rows[0]["win_rate"]["value"] == 0.5 and rows[0]["decided"]["value"] == 0.0  # a tie
 
 
-def test_the_judge_stands_in_for_a_truth_and_is_checked_against_one():
+def test_judge_ratings_replace_a_missing_truth_and_are_compared_with_a_known_one():
     with_truth = summary.document(evaluation(KnownTruth()), CONFIG)
     without = summary.document(evaluation(None), CONFIG)
     assert with_truth["judged"]["accuracy_gate_right"] == 1.0
     assert with_truth["judged"]["judge_accuracy_right"] == 1.0
     assert with_truth["judged"]["aesthetics_spearman"] == pytest.approx(1.0)
     assert without["metrics"]["aligned"]["aesthetic@5"] is None
-    # This judge's ratings are the truth moved to 1..5, so the figures agree.
+    # This judge's ratings are the truth scaled to 1..5, so the figures agree.
     judged = without["judged"]["aligned"]["aesthetic@5"]["value"]
     assert judged == pytest.approx(with_truth["metrics"]["aligned"]["aesthetic@5"], abs=1e-6)
 
 
-def test_the_document_is_strict_json():
+def test_report_is_strict_json():
     json.dumps(summary.document(evaluation(None), CONFIG), allow_nan=False)
 
 
 @pytest.mark.parametrize("truth", [KnownTruth(), None])
-def test_the_page_needs_nothing_from_elsewhere(store, truth):
+def test_page_is_self_contained(store, truth):
     html = page(store, truth)
     sources = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert len(sources) >= 3 * TOP_K
@@ -133,7 +131,7 @@ def test_the_page_needs_nothing_from_elsewhere(store, truth):
     assert "url(" not in html
 
 
-def test_what_comes_from_data_is_escaped(store):
+def test_page_escapes_data(store):
     html = page(store, KnownTruth())
     assert "<b>&" not in html
     assert "<i>picture" not in html
@@ -141,39 +139,32 @@ def test_what_comes_from_data_is_escaped(store):
     assert "&lt;i&gt;picture&lt;/i&gt; 10" in html
 
 
-def test_the_worst_losses_come_first_and_gains_never():
+def test_losses_are_sorted_and_gains_excluded():
     assert render.lost_most(np.array([0.1, -0.2, 0.0, -0.5]), 3) == [3, 1]
     assert render.lost_most(np.zeros(4), 2) == []
 
 
-def test_the_lost_query_is_shown_with_its_marks(store):
+def test_lost_query_is_shown_with_its_marks(store):
     html = page(store, KnownTruth())
-    lost = html[html.index("Where alignment lost the most") :]
+    lost = html[html.index("Largest losses") :]
     assert lost.count("<article>") == 1
     assert "&lt;b&gt;" in lost[: lost.index("</h3>")]
     assert lost.count("✕") >= 4
 
 
-def test_without_a_truth_the_marks_are_said_to_be_the_judges(store):
-    assert "✓ and ✕ are ratings by the" in page(store, None)
-    config = CONFIG.model_copy(update={"truth": "studio"})
-    assert "✓ and ✕ are ratings by the" not in page(store, KnownTruth(), config)
+def test_page_says_whether_marks_are_from_the_truth_or_the_judge(store):
+    assert "whether the judge rates an image accurate" in page(store, None)
+    config = CONFIG.model_copy(update={"truth": "truth.parquet"})
+    assert "whether the judge rates an image accurate" not in page(store, KnownTruth(), config)
 
 
-def test_a_change_is_called_one_only_if_its_interval_leaves_out_zero():
-    assert render.verdict_on({"ci95": [0.01, 0.2]}) == "better"
-    assert render.verdict_on({"ci95": [-0.2, -0.01]}) == "worse"
-    assert render.verdict_on({"ci95": [-0.1, 0.2]}) == "same"
-    assert render.verdict_on(None) == "same"
-
-
-def test_the_page_says_what_was_found_in_words(store):
+def test_page_describes_every_measured_metric_from_the_registry(store):
     html = page(store, KnownTruth())
-    assert "the judge preferred the results after for 2 queries, those before for 0" in html
-    assert "aesthetic@5 did not clearly change: 0.320 before, 0.287 after (−0.033" in html
+    for metric in METRICS.values():
+        assert metric.title in html and metric.unit in html
 
 
-def test_thumbnails_are_small_jpegs_of_the_asked_height(store):
+def test_thumbnails_are_small_jpegs(store):
     uri = render.thumbnail(jpeg(3), 60)
     assert uri.startswith("data:image/jpeg;base64,")
     assert len(uri) < 4000
@@ -197,10 +188,10 @@ def test_different_galleries_are_refused_with_both_sizes(tmp_path):
     first = encoder_tables(store, "1" * 16, [0, 1, 2], np.eye(3, dtype=np.float32))
     second = encoder_tables(store, "2" * 16, [0, 1], np.eye(3, dtype=np.float32)[:2])
     with pytest.raises(UserError, match=r"3 and 2 images.*kallos index --encoder 2222222222222222"):
-        common_gallery(store, [first, second], "")
+        common_gallery(store, [first, second], None)
     where = f"image_id < '{IDS[2]}'"
     assert common_gallery(store, [first, second], where) == set(ids(0, 1))
-    with pytest.raises(UserError, match=r"--where 'nothing = 1' is no filter.*nothing"):
+    with pytest.raises(UserError, match=r"--where 'nothing = 1' is no valid filter.*nothing"):
         common_gallery(store, [first, second], "nothing = 1")
     with pytest.raises(UserError, match="has no images with --where"):
         common_gallery(store, [first, second], "caption = 'absent'")
@@ -211,7 +202,7 @@ def test_caption_ranks_and_similarities_read_from_the_table(tmp_path):
     vectors = np.array([[1, 0, 0], [0, 1, 0], [0.6, 0.8, 0]], np.float32)
     encoder_tables(store, "1" * 16, [0, 1, 2], vectors)
     system = object.__new__(EncoderSystem)  # without a checkpoint: texts are looked up
-    system.store, system.where, system.table = store, "", embeddings_table("1" * 16)
+    system.store, system.where, system.table = store, None, embeddings_table("1" * 16)
     system.encoder = LookedUp()
     captions = inputs.Captions(("x", "y"), {IDS[0]: 0, IDS[1]: 0, IDS[2]: 1}, "caption", 3, 2)
     assert system.caption_ranks(captions).tolist() == [1, 2]
@@ -226,7 +217,7 @@ class LookedUp:
         return np.array([{"x": [1, 0, 0], "y": [0, 1, 0]}[text] for text in texts], np.float32)
 
 
-def test_an_unknown_alias_and_missing_queries_are_the_users_to_mend(tmp_path):
+def test_unknown_alias_and_missing_queries_are_refused(tmp_path):
     empty = EvaluateConfig(store=str(tmp_path / "store"), out=str(tmp_path / "out"))
     with pytest.raises(UserError, match="no encoder 'baseline'"):
         run(empty)
@@ -241,7 +232,7 @@ def test_an_unknown_alias_and_missing_queries_are_the_users_to_mend(tmp_path):
         inputs.load_queries(EvaluateConfig(queries=str(tmp_path / "wrong.csv")), Store(str(tmp_path)))
 
 
-def test_queries_are_drawn_by_seed_and_fall_back_to_captions(store, tmp_path):
+def test_queries_are_drawn_by_seed_and_default_to_captions(store, tmp_path):
     path = tmp_path / "queries.txt"
     path.write_text("\n".join(f"q{i}" for i in range(30)) + "\nq0\n")
     drawn = [
@@ -253,7 +244,7 @@ def test_queries_are_drawn_by_seed_and_fall_back_to_captions(store, tmp_path):
     assert "<i>picture</i> 7" in inputs.load_queries(EvaluateConfig(num_queries=100), store)[0]
 
 
-def test_captions_that_several_images_share_are_one_query():
+def test_shared_caption_is_one_query():
     captions = {"a": "red", "b": "red", "c": "blue", "d": "green"}
     found = inputs.sample_captions(captions, "caption", 0, 0)
     assert sorted(found.texts) == ["blue", "green", "red"]
@@ -265,13 +256,13 @@ def test_captions_that_several_images_share_are_one_query():
     )
 
 
-def test_questions_are_asked_once_each():
+def test_duplicate_questions_are_asked_once():
     pairs = [("q", "a"), ("q", "a"), ("r", "a")]
-    asked = language_models.Questions(["a", "b", "a"], pairs, [("q", "a", "b")] * 2)
-    tasks = asked.tasks()
+    questions = language_models.JudgeQuestions(["a", "b", "a"], pairs, [("q", "a", "b")] * 2)
+    tasks = questions.tasks()
     assert tasks["kind"].to_pylist() == ["aesthetics"] * 2 + ["accuracy"] * 2 + ["overall"]
     answers = [[3.0], [np.nan], [4.0], [2.0], [0.7, 0.6]]
-    found = language_models.verdicts(tasks.append_column("answer", pa.array(answers)))
+    found = language_models.judgements_from(tasks.append_column("answer", pa.array(answers)))
     assert found.accuracy == {("q", "a"): 4.0, ("r", "a"): 2.0}
     assert found.overall == {("q", "a", "b"): (0.7, 0.6)}
     assert found.num_unanswered == 1

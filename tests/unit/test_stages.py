@@ -41,6 +41,6 @@ def test_evaluation_raises_the_user_error_inside_an_actor(monkeypatch, mini_prof
     monkeypatch.setattr(language_models.session, "require", lambda stages: None)
     monkeypatch.setattr(language_models.ray.data, "from_arrow", lambda table, **options: rows)
     with pytest.raises(raised) as caught:
-        language_models.through_pool(mini_profile, object, pa.table({"query": ["a"]}), Stage(), {}, "numpy")
+        language_models.map_table(mini_profile, object, pa.table({"query": ["a"]}), Stage(), {}, "numpy")
     if raised is UserError:
         assert str(caught.value) == "no such model"

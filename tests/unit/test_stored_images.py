@@ -136,9 +136,9 @@ def test_labels_and_evaluations_show_the_judge_the_same_pictures(filled, monkeyp
             shown.extend(image for request in requests for image in request.images)
             return [Reply(choice_probs=dict.fromkeys("12345", 0.2)) for _ in requests]
 
-    monkeypatch.setattr(language_models, "make_engine", lambda model: Engine())
+    monkeypatch.setattr(judge, "make_engine", lambda model: Engine())
     model = LanguageModel(model="none/none", max_tokens=1, image_px=448, stage=Stage())
-    tasks = language_models.Questions(images=[row["image_id"] for row in rows]).tasks()
+    tasks = language_models.JudgeQuestions(images=[row["image_id"] for row in rows]).tasks()
     language_models.AnswerTasks(store=store, model=model)(tasks)
     labelled = judge.ImageCache(store, 448).load([row["image_id"] for row in rows])
     assert [image.size for image in shown] == [(448, 299)] * 2

@@ -1,1 +1,1 @@
-"""The figures of an evaluation, as pure functions and the registry that describes each metric."""
+"""The figures of an evaluation: pure functions of arrays, and the registry that describes every metric."""

@@ -1,6 +1,6 @@
-"""The figures as pure functions of arrays: ranks, recall, precision, aesthetics, bootstrap intervals.
+"""Metrics as pure functions of arrays: ranks, recall, precision, aesthetics, bootstrap intervals.
 
-Nothing here knows of Ray, files or encoders. Shapes: Q queries, D dimensions, k results.
+Shapes: Q queries, R resamples, D dimensions, k results.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Estimate:
     num_queries: int
 
     def as_dict(self) -> dict:
-        """{"value", "ci95", "num_queries"}; a figure without queries is null, not NaN."""
+        """{"value", "ci95", "num_queries"}; the value without queries is null, not NaN."""
         if not np.isfinite(self.value):
             return {"value": None, "ci95": None, "num_queries": self.num_queries}
         ci95 = [round(self.low, 6), round(self.high, 6)]
@@ -27,29 +27,31 @@ class Estimate:
 
 
 def recall_at(ranks: np.ndarray, k: int) -> np.ndarray:
-    """1.0 where the wanted image stands among the first k, float [Q]."""
+    """1.0 where the wanted image is among the first k, float [Q]."""
     return (np.asarray(ranks) <= k).astype(float)
 
 
 def rank_in_lists(lists: Sequence[Sequence[str]], wanted: Sequence[frozenset[str]]) -> np.ndarray:
-    """Rank (1 = first) of the first wanted id in each list, int [Q]; a list without one gives 2**31."""
+    """Rank (1 = first) of the first wanted id in each list, int [Q]; 2**31 for a list without one."""
     missing = 2**31
     pairs = zip(lists, wanted, strict=True)
-    return np.array([next((i for i, x in enumerate(ids, 1) if x in want), missing) for ids, want in pairs])
+    return np.array(
+        [next((rank for rank, x in enumerate(ids, 1) if x in want), missing) for ids, want in pairs]
+    )
 
 
 def precision_at(accurate: np.ndarray) -> np.ndarray:
-    """Share of accurate images in each row; bool [Q, k] -> float [Q]; a missing image is False."""
+    """Share of accurate images; bool [Q, k] -> float [Q]; a missing image is False."""
     return np.asarray(accurate, float).mean(axis=1)
 
 
 def aesthetic_at(accurate: np.ndarray, aesthetics: np.ndarray) -> np.ndarray:
-    """Mean true aesthetics of each row where an inaccurate image counts 0; [Q, k] in [0, 1] -> [Q]."""
-    return (np.asarray(accurate, float) * np.asarray(aesthetics, float)).mean(axis=1)
+    """Mean aesthetics of each query's results where an inaccurate image counts 0; [Q, k] in [0, 1] -> [Q]."""
+    return np.where(accurate, aesthetics, 0.0).mean(axis=1)
 
 
 def vendi_score(vectors: np.ndarray) -> float:
-    """How many different images there seem to be, from 1 (all alike) to k (arXiv 2210.02410).
+    """Effective number of different images, from 1 (all alike) to k (arXiv 2210.02410).
 
     `vectors` float [k, D], L2-normalised, k >= 1: the exponential of the entropy of the eigenvalues of their
     cosine similarities over k. It is 1 for copies of one vector and k for orthogonal ones.
@@ -75,8 +77,8 @@ def estimate(
 ) -> Estimate:
     """Weighted mean of per-query values with its percentile bootstrap 95 % interval over queries.
 
-    `values` float [Q] are per-query means, `weights` float [Q] >= 0 (all 1 if None); a query without any
-    weight carries no evidence and is left out. Empty input gives NaN. Same seed, same interval.
+    `values` float [Q] are per-query means, `weights` float [Q] >= 0 (all 1 if None); a query of weight 0 is
+    excluded. Empty input gives NaN. The same seed gives the same interval.
     """
     values = np.asarray(values, float)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, float)
@@ -92,7 +94,7 @@ def resampled_means(
     values: np.ndarray, weights: np.ndarray | None = None, *, num_resamples: int, seed: int | Sequence[int]
 ) -> np.ndarray:
     """Weighted means of `num_resamples` resamples of the queries, float [R]; the same seed draws the same
-    queries, so that systems can be compared resample by resample.
+    queries, so systems can be compared resample by resample.
     """
     values = np.asarray(values, float)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, float)
@@ -109,10 +111,10 @@ def interval_of(value: float, resamples: np.ndarray, num_queries: int) -> Estima
 def resampled_over_seeds(
     groups: Sequence[tuple[np.ndarray, np.ndarray]], *, num_resamples: int, seed: int
 ) -> np.ndarray:
-    """Mean over seeds of the resampled weighted means of each, float [R]; each seed is drawn on its own."""
+    """Mean over seeds of the resampled weighted means, float [R]; seeds are resampled independently."""
     drawn = [
-        resampled_means(values, weights, num_resamples=num_resamples, seed=(seed, place))
-        for place, (values, weights) in enumerate(groups)
+        resampled_means(values, weights, num_resamples=num_resamples, seed=(seed, index))
+        for index, (values, weights) in enumerate(groups)
     ]
     return np.mean(drawn, axis=0)
 
@@ -121,7 +123,7 @@ def over_seeds(groups: Sequence[tuple[np.ndarray, np.ndarray]], *, num_resamples
     """Mean over seeds of each seed's weighted mean, with its bootstrap interval over the seeds' queries.
 
     `groups`: (values, weights), float [Q] each, one per seed. Queries are resampled within their seed, so the
-    interval tells how sure these worlds are, not how far another world could lie.
+    interval shows the uncertainty on these worlds, not the spread between worlds.
     """
     means = [float(np.asarray(values) @ weights / np.sum(weights)) for values, weights in groups]
     resamples = resampled_over_seeds(groups, num_resamples=num_resamples, seed=seed)
@@ -136,7 +138,7 @@ def paired_difference(
     num_resamples: int,
     seed: int,
 ) -> Estimate:
-    """Mean of after - before over the same queries, with its interval; the weights are shared by both."""
+    """Mean of after - before over the same queries, with its interval; both share the weights."""
     differences = np.asarray(after, float) - np.asarray(before, float)
     return estimate(differences, weights, num_resamples=num_resamples, seed=seed)
 
@@ -144,10 +146,10 @@ def paired_difference(
 def sign_flip_p(
     differences: np.ndarray, weights: np.ndarray | None = None, *, num_resamples: int, seed: int
 ) -> float | None:
-    """Two-sided p-value of a paired test: how often the weighted mean of the differences, float [Q], is at
-    least as far from 0 when each one's sign is a coin's.
+    """Two-sided p-value of a paired test of differences, float [Q]: how often their weighted mean is at least
+    as far from 0 when the sign of each is random.
 
-    In (0, 1], at least 1 / (num_resamples + 1); None without any difference to test.
+    In (0, 1], at least 1 / (num_resamples + 1); None if all differences are 0.
     """
     weighed = np.asarray(differences, float) * (1.0 if weights is None else np.asarray(weights, float))
     if not np.any(weighed):
@@ -164,8 +166,8 @@ def by_query(
 
     Rows of one query are not independent, so the bootstrap must draw queries, not rows.
     """
-    place = {query: i for i, query in enumerate(dict.fromkeys(queries))}
-    rows = np.array([place[query] for query in queries], np.int64)
-    weight = np.bincount(rows, weights, minlength=len(place))
-    total = np.bincount(rows, np.asarray(values, float) * weights, minlength=len(place))
+    index = {query: i for i, query in enumerate(dict.fromkeys(queries))}
+    rows = np.array([index[query] for query in queries], np.int64)
+    weight = np.bincount(rows, weights, minlength=len(index))
+    total = np.bincount(rows, np.asarray(values, float) * weights, minlength=len(index))
     return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0), weight

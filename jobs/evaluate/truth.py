@@ -1,0 +1,101 @@
+"""Known accuracy and beauty of images for a query: from a table that the user gives, or from ratings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from cluster.errors import UserError
+from cluster.table_files import read_table
+
+TRUTH_COLUMNS = ("query", "image_id", "accurate", "aesthetics")
+
+
+class Truth(Protocol):
+    """Who is accurate and who is beautiful, for the queries of an evaluation."""
+
+    def accurate(self, query: str, image_ids: Sequence[str]) -> np.ndarray:
+        """Whether each image shows everything that the query names, bool [N]; False where it is unknown."""
+        ...
+
+    def aesthetics(self, query: str, image_ids: Sequence[str]) -> np.ndarray:
+        """How beautiful each image is for the query, float [N] in [0, 1]; NaN where it is unknown."""
+        ...
+
+
+@dataclass(frozen=True)
+class TruthTable:
+    """Rows of a truth table: query -> image_id -> (accurate, aesthetics)."""
+
+    marks: Mapping[str, Mapping[str, tuple[bool, float]]]
+
+    def accurate(self, query: str, image_ids: Sequence[str]) -> np.ndarray:
+        """See `Truth`."""
+        known = self.marks[query]
+        return np.array([image_id in known and known[image_id][0] for image_id in image_ids], bool)
+
+    def aesthetics(self, query: str, image_ids: Sequence[str]) -> np.ndarray:
+        """See `Truth`."""
+        known = self.marks[query]
+        return np.array([known[i][1] if i in known else np.nan for i in image_ids], float)
+
+
+class RatedTruth:
+    """Ratings in place of a truth, for images whose accuracy and beauty nobody knows.
+
+    accuracy: (query, image_id) -> [1, 5], by the judge, or by the teacher's gate where the judge did not rate
+    it. aesthetics: image_id -> [1, 5], by the judge.
+    """
+
+    def __init__(
+        self, accuracy: Mapping[tuple[str, str], float], aesthetics: Mapping[str, float], threshold: float
+    ) -> None:
+        self.rated_accuracy, self.rated_aesthetics, self.threshold = accuracy, aesthetics, threshold
+
+    def accurate(self, query: str, image_ids: Sequence[str]) -> np.ndarray:
+        """Rated accuracy is at least the threshold, bool [N]; an image without a rating is inaccurate."""
+        return np.array([self.rated_accuracy[query, i] >= self.threshold for i in image_ids], bool)
+
+    def aesthetics(self, query: str, image_ids: Sequence[str]) -> np.ndarray:
+        """Rated aesthetics scaled from [1, 5] to [0, 1], float [N]; 0 without a rating."""
+        return np.nan_to_num((np.array([self.rated_aesthetics[i] for i in image_ids]) - 1) / 4)
+
+
+def load_truth(path: str, queries: Sequence[str]) -> TruthTable:
+    """The truth table in a file.
+
+    Raises UserError for an unreadable file, a missing value, aesthetics outside [0, 1], or a query that the
+    table lacks.
+    """
+    table = read_table(path, TRUTH_COLUMNS).select(list(TRUTH_COLUMNS))
+    empty = [name for name in TRUTH_COLUMNS if table[name].null_count]
+    if empty:
+        raise UserError(f"the truth table {path!r} has rows without {', '.join(empty)}: fill or remove them")
+    try:
+        accurate = table["accurate"].cast(pa.bool_()).to_pylist()
+        aesthetics = table["aesthetics"].cast(pa.float64()).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise UserError(f"the truth table {path!r} needs true or false in accurate, and numbers in "
+                        f"aesthetics: {error}") from None  # fmt: skip
+    outside = [value for value in aesthetics if not 0 <= value <= 1]
+    if outside:
+        raise UserError(f"the truth table {path!r} has aesthetics {outside[0]}: scale them to 0..1")
+    marks: dict[str, dict[str, tuple[bool, float]]] = {}
+    rows = zip(table["query"].to_pylist(), table["image_id"].to_pylist(), accurate, aesthetics, strict=True)
+    for query, image_id, *mark in rows:
+        marks.setdefault(query.strip(), {})[image_id] = (mark[0], mark[1])
+    missing = [query for query in queries if query not in marks]
+    if missing:
+        raise UserError(
+            f"the truth table {path!r} lacks {len(missing)} of the {len(queries)} queries, such as "
+            f"{missing[0]!r}: give --queries those that it knows"
+        )
+    return TruthTable(marks)
+
+
+def load_labels(path: str) -> dict[str, str]:
+    """image_id -> what the image shows, from a table. Raises UserError for an unreadable one."""
+    table = read_table(path, ("image_id", "label"))
+    return dict(zip(table["image_id"].to_pylist(), table["label"].cast(pa.string()).to_pylist(), strict=True))

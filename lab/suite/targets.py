@@ -1,0 +1,79 @@
+"""Targets: the figures that a suite is asked to reach, read from a YAML file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.command import Options, validated
+from cluster.errors import UserError
+
+DEFAULT = Path(__file__).with_name("targets.yaml")
+
+
+class Target(Options):
+    """The figure of report.json at a path, divided by that of `relative_to`, has to be `at_least` this."""
+
+    quantity: str
+    figure: str
+    at_least: float
+    relative_to: str | None = None
+
+
+class Targets(Options):
+    """The content of a targets file."""
+
+    targets: tuple[Target, ...]
+
+
+def load_targets(path: str | None) -> tuple[Target, ...]:
+    """The targets of a file, default: those beside this module.
+
+    Raises UserError if the file is missing or malformed.
+    """
+    file = Path(path) if path else DEFAULT
+    try:
+        return validated(Targets, yaml.safe_load(file.read_text(encoding="utf-8"))).targets
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"the targets {str(file)!r} cannot be read: {error}") from None
+    except UserError as error:
+        raise UserError(f"the targets {str(file)!r} are malformed: {error}") from None
+
+
+def compare(targets: Sequence[Target], report: Mapping) -> list[dict]:
+    """{"quantity", "target", "value", "ci95", "met"} of each target whose figure was measured.
+
+    Raises UserError for a path that report.json lacks.
+    """
+    rows = []
+    for target in targets:
+        figure = _figure(report, target.figure)
+        if target.relative_to:
+            figure = _ratio(figure, _figure(report, target.relative_to))
+        if figure and figure.get("value") is not None:
+            rows.append(
+                {
+                    "quantity": target.quantity,
+                    "target": target.at_least,
+                    "value": figure["value"],
+                    "ci95": figure["ci95"],
+                    "met": bool(figure["value"] >= target.at_least),
+                }
+            )
+    return rows
+
+
+def _figure(report: Mapping, path: str) -> dict | None:
+    found: Any = report
+    for key in path.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            raise UserError(f"the target {path!r} is no figure of report.json: it has no {key!r} there")
+        found = found[key]
+    return found
+
+
+def _ratio(figure: dict | None, other: dict | None) -> dict | None:
+    if not figure or not other:
+        return None
+    return {"value": round(figure["value"] / other["value"], 6), "ci95": None}
