@@ -1,4 +1,4 @@
-"""Where a trained checkpoint goes: a folder that holds none."""
+"""Protects finished checkpoints from being overwritten."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ def check_free(out: str) -> None:
     """Raises UserError when the folder `out` holds weights: those of `models/mini` took hours to train."""
     if any(Path(out).glob("*.safetensors")):
         raise UserError(
-            f"the folder {out!r} already holds a checkpoint: name another with --out, or move that one away."
+            f"The folder {out!r} already holds a checkpoint: name another with --out, or move that one away."
         )

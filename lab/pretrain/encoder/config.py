@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from cluster.command import JobConfig
+from cluster.command import Options
 
 
-class PretrainEncoderConfig(JobConfig):
+class PretrainEncoderConfig(Options):
     """Train the mini encoder."""
 
     out: str = Field(default="runs/pretrain/encoder", description="folder for the checkpoint, must hold none")
