@@ -1,6 +1,6 @@
-"""Captions and their images: the loss that brings them together, and where a caption's own image stands.
+"""Captions and their images: the contrastive loss, and the rank of a caption's own image.
 
-Pure functions, shared by the verbs that train encoders and the one that measures them.
+Pure functions, shared by the verbs that train encoders and those that measure them.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,8 +19,8 @@ def contrastive_loss(
     """CLIP's symmetric InfoNCE over caption pairs, one loss per pair (arXiv 2103.00020, figure 3).
 
     Features are L2-normalised float [C, D]; row i of both is a pair, every other row a negative. `same`
-    (bool [C, C]) marks pairs of rows with the same image or the same caption: they are no negatives of each
-    other. Returns losses [C]; their mean is open_clip's `ClipLoss` when no two rows are the same.
+    (bool [C, C]) marks rows with the same image or the same caption, which are not negatives of each other.
+    Returns losses [C]; their mean is open_clip's `ClipLoss` when no two rows are the same.
     """
     similarity = image_features @ text_features.T / temperature
     if same is not None:
@@ -33,16 +33,16 @@ def contrastive_loss(
 
 
 def text_to_image_ranks(texts: np.ndarray, blocks: Blocks) -> np.ndarray:
-    """Rank (1 = first) of each text's best own image among all images that are not its own.
+    """Rank (1 = first) of each text's best own image among all images that are not its own, int [Q].
 
-    `texts` float32 [Q, D]; each call of `blocks` yields the gallery anew as (owners int [N], vectors float32
-    [N, D]), where owners[i] is the text that image i belongs to, or -1. Two passes, so a gallery larger than
-    memory can be ranked block by block. Whatever is not strictly farther than the wanted image stands before
-    it: ties count against the encoder, and so do the NaNs of one that training blew up. One that gives every
-    image the same score gets the last rank.
+    `texts` float32 [Q, D]. Each call of `blocks` yields the whole gallery as (owners int [N], vectors float32
+    [N, D]), where owners[i] is the text that image i belongs to, or -1. It is called twice, so that a gallery
+    larger than memory can be ranked block by block. Every image that is not strictly farther than the own
+    image ranks before it: ties and NaNs count against the encoder, and equal scores everywhere give the last
+    rank.
     """
     best = np.full(len(texts), -np.inf, np.float32)
-    # Of the same products as the others' scores: taken apart, an own image would round to its own rival.
+    # From the same matrix product as the other scores: computed alone, an own score could round differently.
     for owners, vectors in blocks():
         scores, own = _scores(texts, owners, vectors)
         best = np.maximum(best, np.where(own, scores, -np.inf).max(axis=1, initial=-np.inf))

@@ -1,6 +1,6 @@
-"""Bytes of an image file -> checked, upright RGB pixels, a preview, an identity. Imports no torch.
+"""Bytes of an image file -> checked, upright RGB pixels, a preview, an id. Imports no torch.
 
-The same functions serve the batch job and the search endpoint, so that both see the same pixels.
+Batch jobs and the search endpoint use the same functions, so that both see the same pixels.
 """
 
 import hashlib
@@ -14,26 +14,27 @@ import pyarrow as pa
 from PIL import Image, ImageOps
 from pyarrow import fs
 
-# Only formats whose decoders are plain libraries: Pillow would start Ghostscript for an EPS file.
+# Only formats that are decoded in this process: Pillow would start Ghostscript for an EPS file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 MAX_PIXELS = 100_000_000
-# A strip of 1 x 60,000 px is small as a file and huge once its shorter side is scaled up to the encoder's.
+# A strip of 1 x 60,000 px is a small file, but huge once its shorter side is scaled to the encoder's size.
 MAX_ASPECT = 50
 PREVIEW_QUALITY = 85
-# A JPEG may be decoded smaller while its shorter side stays this long, and this many times what is needed.
+# A JPEG may be decoded at a smaller scale as long as its shorter side keeps this length, and exceeds the
+# needed one by this factor.
 LEAST_SIDE_PX, OVERSAMPLING = 512, 2
-# The columns of `images` that `read_stored` looks at.
+# The columns of `images` that `read_stored` reads.
 STORED = ("image_id", "uri", "preview", "width_px", "height_px")
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 class UnusableImage(ValueError):
-    """An input that cannot be read as an image; the message is the reason, one clear sentence."""
+    """The input cannot be read as an image; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright RGB image; `width_px`, `height_px` are the file's own, also when decoded smaller."""
+    """An upright RGB image; `width_px`, `height_px` are the file's, even if decoded at a smaller scale."""
 
     image: Image.Image
     width_px: int
@@ -42,7 +43,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Fit:
-    """How an encoder wants its input: open_clip's preprocessing without the normalisation."""
+    """The size and shape of an encoder's input: open_clip's preprocessing without the normalisation."""
 
     height_px: int
     width_px: int
@@ -52,25 +53,25 @@ class Fit:
 
 
 def image_id(data: bytes) -> str:
-    """The identity of an image: sha256 of the file's bytes, 64 hex characters."""
+    """The id of an image: sha256 of the file's bytes, 64 hex characters."""
     return hashlib.sha256(data).hexdigest()
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Bytes of an image file -> upright RGB image at full size. Raises UnusableImage with the reason."""
+    """Bytes of an image file -> upright RGB image at full size. Raises UnusableImage."""
     return read(data, max_pixels=max_pixels).image
 
 
 def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> Decoded:
     """Decode once: EXIF-oriented RGB on white, the first frame of an animation, 16 bits scaled to 8.
 
-    With `min_side_px` above 0 a JPEG may be decoded at 1/2, 1/4 or 1/8, never below that shorter side.
-    Raises UnusableImage with the reason.
+    With `min_side_px` above 0 a JPEG may be decoded at 1/2, 1/4 or 1/8, its shorter side never below that.
+    Raises UnusableImage.
     """
     if not data:
         raise UnusableImage("the file is empty (0 bytes)")
     try:
-        Image.init()  # every plugin: a format whose plugin is not loaded yet would be a KeyError
+        Image.init()  # loads every plugin: a format without its plugin would raise KeyError
         image = Image.open(BytesIO(data), formats=FORMATS)
         _check_size(image.size, max_pixels)
         return _upright_rgb(image, min_side_px)
@@ -85,7 +86,7 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> 
 
 
 def read_for(data: bytes, fit: "Fit", *, max_pixels: int = MAX_PIXELS, preview_px: int = 0) -> Decoded:
-    """Decode for an encoder and a preview: a large JPEG no larger than scaling down well needs."""
+    """Decode for an encoder and a preview; a large JPEG only as large as good downscaling needs."""
     needed_px = max(fit.height_px, fit.width_px, preview_px)
     return read(data, max_pixels=max_pixels, min_side_px=_least_side_px(needed_px))
 
@@ -95,11 +96,11 @@ def _least_side_px(needed_px: int) -> int:
 
 
 def read_stored(row: Mapping[str, Any], *, shorter_px: int = 0, longer_px: int = 0) -> Image.Image:
-    """An image of the store whose sides are that long, where the file's own are; `row`: columns `STORED`.
+    """An image of the store, with at least these side lengths if the file has them; `row`: columns `STORED`.
 
-    The preview where it is large enough or as large as the file, else the file. Where that is gone, has
-    changed or cannot be decoded, the preview all the same, as in the index. Raises UnusableImage when the
-    preview cannot be read.
+    The preview if it is large enough or as large as the file, else the file. If the file is gone, has changed
+    or cannot be decoded, the preview all the same, as in the index. Raises UnusableImage when the preview
+    cannot be read.
     """
     preview = decode(row["preview"])
     large_enough = min(preview.size) >= shorter_px and max(preview.size) >= longer_px
@@ -112,7 +113,7 @@ def read_stored(row: Mapping[str, Any], *, shorter_px: int = 0, longer_px: int =
 
 
 def read_original(row: Mapping[str, Any]) -> bytes:
-    """The file of a row of `images` (`image_id`, `uri`). Raises UnusableImage when it is gone or changed."""
+    """The file of a row of `images` (`image_id`, `uri`). Raises UnusableImage if it is gone or changed."""
     data = read_uri(row["uri"])
     if image_id(data) != row["image_id"]:
         raise UnusableImage("the file is no longer the one that was ingested")
@@ -120,7 +121,7 @@ def read_original(row: Mapping[str, Any]) -> bytes:
 
 
 def read_uri(uri: str) -> bytes:
-    """The bytes at a path or filesystem URI. Raises UnusableImage with the reason."""
+    """The bytes at a path or filesystem URI. Raises UnusableImage."""
     try:
         filesystem, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
         with filesystem.open_input_stream(path) as stream:
@@ -166,7 +167,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(grey: np.ndarray) -> np.ndarray:
-    """Grey values of 16 or 32 bits or floats in [0, 1] -> uint8; Pillow's own way would clip at 255."""
+    """Grey values of 16 or 32 bits, or floats in [0, 1], -> uint8; Pillow itself would clip at 255."""
     if grey.dtype.kind == "f":
         scale = 255.0 if grey.max(initial=0) <= 1 else 1.0
     else:
@@ -175,14 +176,16 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
 
 
 def preview_jpeg(image: Image.Image, longer_side_px: int = 256) -> bytes:
-    """A JPEG without metadata, its longer side at most `longer_side_px`; a smaller image keeps its size."""
+    """A JPEG without metadata, its longer side at most `longer_side_px`; never enlarged."""
     preview = image
     if max(image.size) > longer_side_px:
         scale = longer_side_px / max(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
         preview = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = BytesIO()
-    preview.save(buffer, "JPEG", quality=PREVIEW_QUALITY, comment=b"")  # else Pillow keeps the file's own
+    preview.save(
+        buffer, "JPEG", quality=PREVIEW_QUALITY, comment=b""
+    )  # otherwise Pillow keeps the file's comment
     return buffer.getvalue()
 
 
@@ -210,7 +213,7 @@ def _resized(size: tuple[int, int], fit: Fit) -> tuple[int, int]:
 
 
 def _centre(image: Image.Image, fit: Fit) -> Image.Image:
-    """Crop to the middle, pad where the image is too small."""
+    """Crop to the centre, and pad where the image is too small."""
     width, height = image.size
     if (width, height) == (fit.width_px, fit.height_px):
         return image

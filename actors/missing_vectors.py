@@ -1,6 +1,6 @@
-"""Vectors for the images that an encoder's table lacks: taken over from its parent's, else embedded.
+"""Adds the vectors that an encoder's table lacks: copies those of its parent, or embeds the images.
 
-`kallos index` gives them to one encoder, `kallos ingest` to the others that answer.
+`kallos index` does so for one encoder, `kallos ingest` for the other encoders in use.
 """
 
 import sys
@@ -24,13 +24,13 @@ COPY_ROWS = 10_000
 
 
 def missing_images(store: Store, fingerprint: str, where: str | None = None) -> pa.Table:
-    """`image_id`, `added_at` of the images, of those that `where` (SQL) keeps, without a vector."""
+    """`image_id`, `added_at` of the images without a vector; `where`: SQL filter on the images."""
     try:
         wanted = store.read("images", columns=["image_id", "added_at"], where=where)
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"where '{where}' is not a valid filter on the images: {error}") from error
+        raise UserError(f"The filter --where {where!r} cannot be used: {error}") from error
     return without_vector(store, fingerprint, wanted)
 
 
@@ -39,16 +39,16 @@ def without_vector(store: Store, fingerprint: str, images: pa.Table) -> pa.Table
     name = embeddings_table(fingerprint)
     if not store.exists(name):
         return images
-    there = store.read(name, columns=["image_id"])["image_id"].combine_chunks()
-    return images.filter(pc.invert(pc.is_in(images["image_id"], value_set=there)))
+    present = store.read(name, columns=["image_id"])["image_id"].combine_chunks()
+    return images.filter(pc.invert(pc.is_in(images["image_id"], value_set=present)))
 
 
 def add_vectors(
     vectors: VectorTable, profile: Profile, record: EncoderRecord, encoder: Encoder, missing: pa.Table
 ) -> dict[str, int]:
-    """Give the images `missing` their vectors; returns num_copied, num_embedded, num_from_preview.
+    """Add the vectors of the images `missing`, a result of `missing_images`.
 
-    missing: of `missing_images`.
+    Returns num_copied, num_embedded and, of those, num_from_preview.
     """
     num_copied = copy_from_parent(vectors, record, encoder, missing)
     if num_copied:
@@ -57,11 +57,11 @@ def add_vectors(
 
 
 def copy_from_parent(vectors: VectorTable, record: EncoderRecord, encoder: Encoder, missing: pa.Table) -> int:
-    """Take over the parent's vectors when both encoders see every image alike; returns how many."""
+    """Copy the parent's vectors if both encoders have the same image tower; returns their number."""
     store = vectors.store
     if not len(missing) or not record.parent or not store.exists(embeddings_table(record.parent)):
         return 0
-    if not _same_image_side(store, record.parent, encoder):
+    if not _same_image_tower(store, record.parent, encoder):
         return 0
     table, ids = store.open(embeddings_table(record.parent)).to_lance(), _ids(missing)
     batches = table.to_batches(batch_size=COPY_ROWS, filter=_not_older(missing))
@@ -69,18 +69,18 @@ def copy_from_parent(vectors: VectorTable, record: EncoderRecord, encoder: Encod
     return sum(vectors.merge(rows.filter(pc.is_in(rows["image_id"], value_set=ids))) for rows in tables)
 
 
-def _same_image_side(store: Store, parent: str, encoder: Encoder) -> bool:
+def _same_image_tower(store: Store, parent: str, encoder: Encoder) -> bool:
     try:
         checkpoint = store.encoder(parent).checkpoint
         return Encoder.load(checkpoint).image_fingerprint == encoder.image_fingerprint
     except UserError:
-        return False  # the parent's folder is gone: embedding again gives the same vectors
+        return False  # the parent's folder is gone; embedding gives the same vectors
 
 
 def embed_missing(
     vectors: VectorTable, profile: Profile, record: EncoderRecord, encoder: Encoder, missing: pa.Table
 ) -> dict[str, int]:
-    """Embed the images `missing` with a pool of actors; merges their vectors as they come."""
+    """Embed the images `missing` with a pool of actors, and merge each batch of vectors as it arrives."""
     counts = {"num_embedded": 0, "num_from_preview": 0}
     if not len(missing):
         return counts
@@ -89,18 +89,18 @@ def embed_missing(
     session.require({"decode": model.decode, "encode": model.stage})
     with streaming_context():
         prepare = partial(prepare_stored, fit=encoder.fit, missing=_ids(missing))
-        dataset = embed(stored_pixels(vectors.store, model, prepare, _not_older(missing)), model)
+        dataset = embed(pixel_rows(vectors.store, model, prepare, _not_older(missing)), model)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             counts["num_embedded"] += vectors.merge(batch)
             counts["num_from_preview"] += pc.sum(batch["from_preview"]).as_py() or 0
-            told = f"{counts['num_embedded']} of {len(missing)} embedded"
-            print(f"encoder {record.encoder}: {told}", file=sys.stderr)
+            progress = f"{counts['num_embedded']} of {len(missing)} images embedded"
+            print(f"encoder {record.encoder}: {progress}", file=sys.stderr)
     return counts
 
 
-def stored_pixels(store: Store, model: EncoderModel, prepare: partial, where: str) -> ray.data.Dataset:
-    """A Ray dataset over the rows of `images` that `where` (SQL) keeps, with `pixels`."""
+def pixel_rows(store: Store, model: EncoderModel, prepare: partial, where: str) -> ray.data.Dataset:
+    """A Ray dataset over the rows of `images`, with `pixels`; `where`: SQL filter on the images."""
     uri, decode = store.open("images").to_lance().uri, model.decode
     rows = read_lance(uri, COLUMNS, where, num_cpus=decode.num_cpus, num_tasks=decode.max_actors)
     return rows.map_batches(
@@ -117,8 +117,8 @@ def _ids(images: pa.Table) -> pa.Array:
 
 
 def _not_older(missing: pa.Table) -> str:
-    """SQL for what was added no earlier than the first of `missing`.
+    """SQL condition for images added no earlier than the first of `missing`.
 
-    Of a large store with a few new images Lance then reads these alone, not every preview and vector.
+    In a large store with a few new images, Lance then reads only those, not every preview and vector.
     """
     return f"added_at >= timestamp '{pc.min(missing['added_at']).as_py():%Y-%m-%d %H:%M:%S.%f}'"

@@ -1,10 +1,10 @@
-"""Aesthetic scores from stored embeddings: no image is opened, a million images are one matrix product.
+"""Aesthetic scores from stored vectors: no image is opened, a million images are one matrix product.
 
-Three scorers with one method, `score(vectors) -> one number an image, higher is more beautiful`:
+Three scorers with one method, `score(vectors) -> one number per image, higher is more beautiful`:
 - `PromptPairs`: how much nearer an image is to "good photo" than to "bad photo" (CLIP-IQA, arXiv 2207.12396);
 - `RankAxis`: the direction from a few ugly images to a few beautiful ones;
 - `LinearHead`: ridge regression on rated images.
-Each speaks only about vectors of the encoder it was made with.
+Each is valid only for vectors of the encoder it was made with.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ PROMPT_PAIRS: tuple[tuple[str, str], ...] = (
 
 
 class Scorer(Protocol):
-    """Anything that tells from an image's embedding how beautiful it is."""
+    """Scores the aesthetics of images from their vectors."""
 
     def score(self, vectors: np.ndarray) -> np.ndarray:
         """Float32 [N, D], L2-normalised -> float64 [N], higher is more beautiful."""

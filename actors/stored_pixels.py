@@ -1,4 +1,4 @@
-"""The CPU stage of embedding what is stored: rows of `images` -> the encoder's pixels.
+"""The CPU stage of embedding stored images: rows of `images` -> the encoder's pixels.
 
 Runs in Ray tasks, without torch or LanceDB.
 """
@@ -15,7 +15,7 @@ COLUMNS = (*META, "uri", "preview")
 
 
 def prepare_stored(batch: pa.Table, *, fit: Fit, missing: pa.Array) -> pa.Table:
-    """Rows of `images` -> those in `missing`, with `pixels`, `from_preview` for `uri`, `preview`."""
+    """Rows of `images` -> those in `missing`; `pixels`, `from_preview` replace `uri`, `preview`."""
     batch = batch.filter(pc.is_in(batch["image_id"], value_set=missing))
     prepared = list(_pixels_of(batch.select(["image_id", "uri", "preview"]).to_pylist(), fit))
     raw = pa.array([data for data, _ in prepared], pa.binary(3 * fit.height_px * fit.width_px))
@@ -25,7 +25,7 @@ def prepare_stored(batch: pa.Table, *, fit: Fit, missing: pa.Array) -> pa.Table:
 
 
 def _pixels_of(rows: list[dict], fit: Fit) -> Iterator[tuple[bytes, bool]]:
-    """The pixels of each file where it still is what was ingested, else of the preview."""
+    """(pixels, whether they are the preview's): of the file, if it is unchanged, else of the preview."""
     for row in rows:
         data = _original(row)
         decoded = read_for(data or row["preview"], fit)
@@ -33,7 +33,7 @@ def _pixels_of(rows: list[dict], fit: Fit) -> Iterator[tuple[bytes, bool]]:
 
 
 def _original(row: dict) -> bytes:
-    """The file's bytes, empty when it is gone or has changed."""
+    """The file's bytes, empty if it is gone or has changed."""
     try:
         return read_original(row)
     except UnusableImage:

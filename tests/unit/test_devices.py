@@ -11,7 +11,7 @@ import torch
 
 from actors import encoder as encoder_module
 from actors.encoder import Encoder, load_registered, vector_array
-from actors.missing_vectors import _same_image_side
+from actors.missing_vectors import _same_image_tower
 from actors.stages import embed
 from cluster.errors import UserError
 from cluster.profile import Profile, load_profile
@@ -185,7 +185,7 @@ def test_drivers_load_encoders_on_the_cpu(monkeypatch, gpu_profile, store, recor
         index.run(IndexConfig(encoder="baseline"))
     promote.run(PromoteConfig(encoder=record.encoder, dry_run=True))
     EncoderSystem(store, record, gpu_profile.encoder, where=None)
-    assert _same_image_side(store, record.encoder, encoder)
+    assert _same_image_tower(store, record.encoder, encoder)
     assert loads == [0] * 6
 
 
