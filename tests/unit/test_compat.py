@@ -4,11 +4,13 @@ A failure here after an upgrade means that the library has changed: adapt the fu
 that the message names.
 """
 
+import ast
 import datetime
 import inspect
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import lance
@@ -146,3 +148,48 @@ def test_vllm_knows_every_environment_variable_that_we_set():
 
     unknown = VLLM_ENVIRONMENT.keys() - envs.environment_variables.keys()
     assert not unknown, f"actors.engine.VLLM_ENVIRONMENT: vLLM has no {', '.join(unknown)}"
+
+
+# --- the rest of the code
+
+COMPAT = ROOT / "cluster" / "compat"
+SOURCES = [
+    path
+    for package in ("cluster", "actors", "jobs", "serve_app", "lab")
+    for path in (ROOT / package).rglob("*.py")
+    if not path.is_relative_to(COMPAT)
+]
+DOCUMENTED = {"_exit", "_asdict", "_replace"}  # of `os` and of named tuples
+
+
+def private_uses(tree: ast.AST) -> Iterator[str]:
+    """Private names of other modules, and errors recognised by their text."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+            yield from (name for name in names if name.startswith("_") and not name.startswith("__"))
+        elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            if owner not in ("self", "cls") and node.attr not in DOCUMENTED:
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Compare) and ast.unparse(node.comparators[0]) in ("str(error)", "str(e)"):
+            yield ast.unparse(node)
+
+
+def test_only_compat_uses_private_parts_of_libraries():
+    assert len(SOURCES) > 100
+    uses = {path: list(private_uses(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
+    assert {str(path.relative_to(ROOT)): found for path, found in uses.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from ray._private import node",
+        "from ray.serve.context import _get_global_client",
+        "serve.context._get_global_client()",
+        "'was not found' in str(error)",
+    ],
+)
+def test_private_uses_are_found(code):
+    assert list(private_uses(ast.parse(code)))
