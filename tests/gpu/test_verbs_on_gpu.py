@@ -1,6 +1,6 @@
 """Every verb with stages that reserve parts of one GPU: it ends, and its encoders run on CUDA."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,24 @@ def gpu_profile(folder: Path) -> str:
     return str(path)
 
 
-def record_devices(path: Path) -> None:
-    """Write the device of every encoder that this process loads into the file."""
-    from actors.encoder import Encoder
+def device_recorder(path: Path) -> Callable[[], None]:
+    """A hook for worker processes: it writes the device of every encoder that they load into the file."""
 
-    load = Encoder.load
+    # Nested, because Ray sends a function of a test module by its name, which workers cannot import.
+    def record() -> None:
+        from actors.encoder import Encoder
 
-    def recording(*args: Any, **options: Any) -> Encoder:
-        encoder = load(*args, **options)
-        with path.open("a") as file:
-            file.write(f"{encoder.device}\n")
-        return encoder
+        load = Encoder.load
 
-    Encoder.load = recording
+        def recording(*args: Any, **options: Any) -> Encoder:
+            encoder = load(*args, **options)
+            with path.open("a") as file:
+                file.write(f"{encoder.device}\n")
+            return encoder
+
+        Encoder.load = recording
+
+    return record
 
 
 class World:
@@ -81,8 +86,7 @@ def world(tmp_path_factory) -> Iterator[World]:
     sizes = {"num_images": 400, "num_train_queries": 8, "num_heldout_queries": 8, "num_hpir": 0}
     studio.run(StudioConfig(out=str(folder / "studio"), **sizes, **world.common))
     ray.shutdown()
-    devices, init = folder / DEVICES, ray.init
-    hook = {"worker_process_setup_hook": lambda: record_devices(devices)}
+    init, hook = ray.init, {"worker_process_setup_hook": device_recorder(folder / DEVICES)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray, "init", lambda **options: init(**options, runtime_env=hook))
         connect(load_profile(world.common["profile"]))
