@@ -56,7 +56,9 @@ class EncoderRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     encoder: str = Field(description="fingerprint, 16 hex characters")
-    parent: str = Field("", description='fingerprint of the encoder it was aligned from, "" for a root')
+    parent: str = Field(
+        default="", description='fingerprint of the encoder it was aligned from, "" for a root'
+    )
     checkpoint: str = Field(description="open_clip folder or hub name")
     dim: int = Field(ge=1, description="length of its vectors")
     metrics: dict[str, Any] = Field(default_factory=dict, description="metrics of its training")
