@@ -1,4 +1,4 @@
-"""Image files for tests: plain photographs, and every hostile kind that a folder in the wild may hold."""
+"""Image files for tests: plain photographs, and every unusual or hostile kind of file."""
 
 import struct
 import zlib
@@ -12,7 +12,7 @@ ORIENTATION_TAG = 0x0112
 
 
 def gradient(width: int = 120, height: int = 90, seed: int = 0) -> Image.Image:
-    """A smooth RGB image, another for each seed."""
+    """A smooth RGB image that depends on the seed."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 255, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
@@ -26,7 +26,7 @@ def encoded(image: Image.Image, form: str = "JPEG", **options) -> bytes:
 
 
 def rotated_by_exif() -> bytes:
-    """A 120 x 60 JPEG, left half red, to be shown turned by 90 degrees: 60 x 120, upper half red."""
+    """A 120 x 60 JPEG with a red left half and EXIF rotation: shown as 60 x 120 with a red upper half."""
     image = Image.new("RGB", (120, 60), "blue")
     image.paste((255, 0, 0), (0, 0, 60, 60))
     exif = Image.Exif()
@@ -35,7 +35,7 @@ def rotated_by_exif() -> bytes:
 
 
 def deep_grey() -> bytes:
-    """A 16-bit grey PNG of middle grey: clipped at 255 it would be white."""
+    """A 16-bit PNG in middle grey; clipped at 255 it would be white."""
     return encoded(Image.fromarray(np.full((40, 50), 32768, np.uint16)), "PNG")
 
 
@@ -46,12 +46,12 @@ def animated() -> bytes:
 
 
 def commented_gif() -> bytes:
-    """A GIF whose comment is longer than any that a JPEG can hold."""
+    """A GIF whose comment is too long for a JPEG."""
     return encoded(gradient(), "GIF", comment=b"palm tree" * 8_000)
 
 
 def bomb(width: int = 20_000, height: int = 20_000) -> bytes:
-    """A tiny PNG that claims width x height px: 1.2 GB once decoded."""
+    """A tiny PNG with width x height px in its header: 1.2 GB once decoded."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     rows = zlib.compress(b"\0" * 1000)
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -61,7 +61,7 @@ def bomb(width: int = 20_000, height: int = 20_000) -> bytes:
 
 
 def readable() -> dict[str, bytes]:
-    """Odd files that must be read."""
+    """Unusual files that must be readable."""
     image = gradient()
     see_through = image.convert("RGBA")
     see_through.putalpha(0)
@@ -80,7 +80,7 @@ def readable() -> dict[str, bytes]:
 
 
 def unreadable() -> dict[str, tuple[bytes, str]]:
-    """Files that must be rejected, with words of the reason."""
+    """name -> (bytes, pattern of the reason) of files that must be rejected."""
     return {
         "truncated.jpg": (encoded(gradient())[:600], "(?i)truncated"),
         "empty.jpg": (b"", "0 bytes"),
@@ -94,7 +94,7 @@ def unreadable() -> dict[str, tuple[bytes, str]]:
 def write_photos(folder: Path, count: int, *, seed: int = 0, width: int = 120, height: int = 90) -> list[str]:
     """Write `count` different JPEGs into the folder; returns their names."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [f"photo_{number:04d}.jpg" for number in range(count)]
-    for number, name in enumerate(names):
-        (folder / name).write_bytes(encoded(gradient(width, height, seed=seed * 100_000 + number)))
+    names = [f"photo_{index:04d}.jpg" for index in range(count)]
+    for index, name in enumerate(names):
+        (folder / name).write_bytes(encoded(gradient(width, height, seed=seed * 100_000 + index)))
     return names

@@ -1,4 +1,4 @@
-"""The whole label job on a tiny world: Ray Data, vLLM with a random judge, LanceDB, a random encoder."""
+"""The whole label job on a tiny store: Ray Data, vLLM with a random judge, LanceDB, a random encoder."""
 
 import io
 
@@ -25,7 +25,7 @@ PAIRS_PER_QUERY = 12
 
 @pytest.fixture(scope="module")
 def world(ray_cluster, tiny_encoder_folder, tmp_path_factory) -> LabelConfig:
-    """A store of coloured noise, seen by the tiny encoder, and a profile whose judge is random."""
+    """A store of coloured noise, embedded by the tiny encoder, and a profile with a random judge."""
     folder = tmp_path_factory.mktemp("label")
     store = Store(str(folder / "store"))
     fill(store, tiny_encoder_folder)
@@ -105,19 +105,19 @@ def first(world) -> dict:
 
 @pytest.fixture(scope="module")
 def resumed(world, first) -> dict:
-    """The same over all six, after a death between the preferences and the ranking of the second query."""
+    """The same over all six queries, as if killed between the preferences and the ranking of the second."""
     store = store_of(world)
     store.open("rankings").delete(f"run_id = '{first['run_id']}' AND query = '{QUERIES[1]}'")
     return run(world)
 
 
-def test_counts_of_the_first_run(first):
+def test_first_run_counts_its_queries_and_preferences(first):
     assert first["num_queries"] == first["num_queries_labelled"] == 3
     assert first["num_preferences"] == first["num_new_preferences"] == 3 * PAIRS_PER_QUERY
     assert first["num_errors"] == first["num_failed_answers"] == 0
 
 
-def test_a_resumed_run_ends_as_if_never_killed(world, first, resumed):
+def test_resumed_run_ends_as_if_never_killed(world, first, resumed):
     assert resumed["run_id"] == first["run_id"]
     assert resumed["num_queries_before"] == 2 and resumed["num_queries_labelled"] == 4
     stored = preferences_of(world, first["run_id"])
@@ -127,15 +127,15 @@ def test_a_resumed_run_ends_as_if_never_killed(world, first, resumed):
     assert sorted(row["query"] for row in rankings) == sorted(QUERIES)
 
 
-def test_the_same_command_again_adds_nothing(world, resumed):
+def test_repeated_command_adds_nothing(world, resumed):
     again = run(world)
     assert again["num_queries_before"] == len(QUERIES) and again["num_new_preferences"] == 0
     assert again["num_preferences"] == resumed["num_preferences"] == len(QUERIES) * PAIRS_PER_QUERY
     assert len(preferences_of(world, resumed["run_id"])) == len(QUERIES) * PAIRS_PER_QUERY
 
 
-def test_preferences_follow_from_the_rankings(world, resumed):
-    """Cells name images of the query's ranking; inside a row the winner's rating is not the lower one."""
+def test_preferences_agree_with_the_rankings(world, resumed):
+    """Winners have no lower rating inside a row, and no lower accuracy in another row."""
     rankings = store_of(world).read("rankings", where=f"run_id = '{resumed['run_id']}'").to_pylist()
     beauty = {r["query"]: dict(zip(r["image_ids"], r["aesthetic_scores"], strict=True)) for r in rankings}
     accuracy = {r["query"]: dict(zip(r["image_ids"], r["semantic_scores"], strict=True)) for r in rankings}
@@ -152,7 +152,7 @@ def test_preferences_follow_from_the_rankings(world, resumed):
         assert row["judge"].startswith("judge@") and row["rephrased"].startswith(row["query"])
 
 
-def test_the_judge_compares_pairs(world):
+def test_judge_compares_pairs_of_images(world):
     report = run(world.model_copy(update={"source": "lmm_pair", "semantic": "encoder", "num_queries": 2}))
     stored = preferences_of(world, report["run_id"])
     assert len(stored) == 2 * PAIRS_PER_QUERY == report["num_preferences"]
@@ -160,18 +160,18 @@ def test_the_judge_compares_pairs(world):
     assert {row["source"] for row in stored} == {"lmm_pair"}
 
 
-def test_a_scorer_fitted_on_ratings_orders_alone(world, tmp_path):
+def test_scorer_fitted_on_ratings_replaces_the_judge(world, tmp_path):
     ratings = tmp_path / "ratings.csv"
     lines = [f"{number:064x},{number % 7}" for number in range(NUM_IMAGES)]
     ratings.write_text("image_id,rating\n" + "\n".join(lines), encoding="utf-8")
-    told = {"source": "scorer", "semantic": None, "scorer": "head", "ratings": str(ratings)}
-    report = run(world.model_copy(update={**told, "num_queries": 2}))
+    options = {"source": "scorer", "semantic": None, "scorer": "head", "ratings": str(ratings)}
+    report = run(world.model_copy(update={**options, "num_queries": 2}))
     assert report["num_preferences"] == 2 * PAIRS_PER_QUERY
     assert {row["judge"] for row in preferences_of(world, report["run_id"])} == {"scorer:head"}
 
 
-def test_queries_drawn_from_captions_whose_images_a_scorer_and_the_judge_order(world):
-    """The scorer tells beauty, the judge accuracy, and each preference names both."""
+def test_scorer_and_judge_rank_the_images_of_drawn_queries(world):
+    """The scorer rates aesthetics, the judge accuracy, and each preference names both."""
     drawn = {"queries": "", "source": "scorer", "where": "source = 'noise'", "num_queries": 2}
     report = run(world.model_copy(update=drawn))
     stored = preferences_of(world, report["run_id"])
@@ -190,6 +190,6 @@ def test_queries_drawn_from_captions_whose_images_a_scorer_and_the_judge_order(w
         ({"queries": "absent.txt"}, "does not exist"),
     ],
 )
-def test_mistakes_are_told_before_any_work(world, change, words):
+def test_mistakes_are_refused_before_any_work(world, change, words):
     with pytest.raises(UserError, match=words):
         run(world.model_copy(update=change))

@@ -1,4 +1,4 @@
-"""The engine and the shipped rephraser for real: answers, errors as values, and a pool that loses nothing."""
+"""The real engine with the shipped rephraser: answers, errors as values, a pool that loses no row."""
 
 import os
 
@@ -37,8 +37,8 @@ def engine(model):
 
 
 @pytest.mark.parametrize("style", MODEL_STYLES)
-def test_the_shipped_model_rephrases_queries_of_every_kind(engine, style):
-    """The targets of the model card, on few queries: what is measured there has narrow intervals."""
+def test_shipped_model_rephrases_queries_of_every_kind(engine, style):
+    """The targets of the model card, on few queries; the card reports narrow intervals."""
     queries = [EvaluationQuery(query, (query,), "unknown") for query in QUERIES]
     queries += [query for kind in KINDS for query in untrained_queries(kind, 10, seed=11)]
     results = rephrase(engine, [query.text for query in queries], style)
@@ -52,8 +52,8 @@ def test_the_shipped_model_rephrases_queries_of_every_kind(engine, style):
 
 
 @pytest.mark.parametrize("style", MODEL_STYLES)
-def test_the_strict_grammar_always_ends_in_an_answer_that_parses(engine, style):
-    """Asked something it was never trained on, the grammar alone makes it answer in form."""
+def test_strict_grammar_always_gives_an_answer_that_parses(engine, style):
+    """For prompts that the model was never trained on, the grammar alone enforces the form."""
     chats = [[{"role": "user", "content": f"{word} {word}?"}] for word in ("why", "0", "größe", "{}")]
     replies = engine.generate(
         [Request(chat, schema=schema(style, strict=True), max_tokens=320) for chat in chats]
@@ -64,7 +64,7 @@ def test_the_strict_grammar_always_ends_in_an_answer_that_parses(engine, style):
         parse(reply.text, style)
 
 
-def test_choice_probabilities_are_the_model_s_own(engine, model):
+def test_choice_probabilities_equal_those_of_transformers(engine, model):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     chat = prompt("red boat", "kw_dict")
@@ -80,7 +80,7 @@ def test_choice_probabilities_are_the_model_s_own(engine, model):
     assert reply.text == max(reply.choice_probs, key=reply.choice_probs.get)
 
 
-def test_what_is_wrong_with_a_request_is_a_value_and_its_neighbours_are_answered(engine):
+def test_faulty_request_gets_an_error_and_the_others_are_answered(engine):
     good = Request(prompt("a lighthouse", "kw_dict"), schema=schema("kw_dict"))
     too_long = Request([{"role": "user", "content": "boat " * 5000}])
     not_one_token = Request(prompt("a", "kw_dict"), choices=("A", "quite impossible"))
@@ -96,11 +96,11 @@ def test_what_is_wrong_with_a_request_is_a_value_and_its_neighbours_are_answered
 
 
 @pytest.mark.parametrize("how", ["the engine raises", "the process is killed"])
-def test_no_row_is_lost_or_doubled_when_an_engine_dies(ray_cluster, tmp_path, how):
+def test_no_row_is_lost_or_duplicated_when_an_engine_dies(ray_cluster, tmp_path, how):
     marker = tmp_path / "died"
 
     class MortalEngine:
-        """Dies once, in the middle of its work; answers afterwards."""
+        """Dies once, in the middle of its work, and answers after the restart."""
 
         def generate(self, requests):
             if (

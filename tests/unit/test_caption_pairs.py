@@ -16,7 +16,7 @@ def unit(*shape: int, seed: int) -> torch.Tensor:
     return functional.normalize(torch.randn(*shape, generator=generator), dim=-1)
 
 
-def test_contrastive_loss_is_that_of_open_clip():
+def test_contrastive_loss_equals_open_clip():
     images, texts = unit(7, 5, seed=1), unit(7, 5, seed=2)
     losses = contrastive_loss(images, texts, temperature=0.05)
     assert losses.shape == (7,)
@@ -30,7 +30,7 @@ def test_contrastive_loss_of_orthogonal_pairs_in_closed_form():
     assert losses.tolist() == pytest.approx([math.log(math.exp(2) + 3) - 2] * 4)
 
 
-def test_rows_of_the_same_caption_are_no_negatives_of_each_other():
+def test_rows_with_the_same_caption_are_not_negatives():
     images, texts = unit(4, 6, seed=3), unit(4, 6, seed=4)
     same = torch.eye(4, dtype=torch.bool)
     same[0, 1] = same[1, 0] = True
@@ -40,7 +40,7 @@ def test_rows_of_the_same_caption_are_no_negatives_of_each_other():
     assert losses[2].item() > without_row_1[1].item()  # row 1 is still a negative of row 2
 
 
-def test_a_learned_temperature_gets_the_gradient_of_clips_scale():
+def test_learned_temperature_gets_the_gradient_of_clips_scale():
     images, texts = unit(7, 5, seed=1), unit(7, 5, seed=2)
     ours, theirs = (torch.tensor(3.0, requires_grad=True) for _ in range(2))
     contrastive_loss(images, texts, temperature=torch.exp(-ours)).mean().backward()
@@ -49,7 +49,7 @@ def test_a_learned_temperature_gets_the_gradient_of_clips_scale():
 
 
 def naive_ranks(texts, owners, vectors):
-    """One text at a time over the full list: place of the best own image, ties before it."""
+    """One text at a time over the full list: rank of the best own image, ties before it."""
     ranks = []
     for text, vector in enumerate(texts):
         scores = [float(vector @ image) for image in vectors]
@@ -74,7 +74,7 @@ def test_ranks_equal_a_naive_oracle_with_ties(num_texts, num_images, block_rows)
     np.testing.assert_array_equal(ranks, naive_ranks(texts, owners, vectors))
 
 
-def test_a_collapsed_encoder_gets_the_last_rank_and_no_recall():
+def test_collapsed_encoder_gets_the_last_rank_and_no_recall():
     texts, vectors = np.ones((2, 4), np.float32), np.ones((6, 4), np.float32)
     owners = np.array([0, 1, -1, -1, 0, -1])
     ranks = text_to_image_ranks(texts, blocks_of(owners, vectors, 4))
@@ -95,25 +95,25 @@ NAN = float("nan")
     ],
 )
 @pytest.mark.parametrize("block_rows", [1, 3])
-def test_what_is_no_number_counts_against_the_encoder(gallery, rank, block_rows):
+def test_nan_counts_against_the_encoder(gallery, rank, block_rows):
     vectors = np.array(gallery, np.float32)[:, None]
     blocks = blocks_of(np.array([0, -1, -1]), vectors, block_rows)
     assert text_to_image_ranks(np.ones((1, 1), np.float32), blocks).tolist() == [rank]
 
 
-def test_a_text_without_an_image_stands_behind_all():
+def test_text_without_an_image_gets_the_last_rank():
     blocks = blocks_of(np.array([1, -1]), np.ones((2, 3), np.float32), 2)
     assert text_to_image_ranks(np.ones((2, 3), np.float32), blocks).tolist() == [3, 2]
 
 
-def test_ranks_of_pairs_are_those_of_a_loop():
+def test_ranks_of_pairs_equal_a_plain_loop():
     rng = np.random.default_rng(0)
     texts, images = rng.integers(-3, 4, (2, 37, 5)).astype(np.float32)
     assert pair_ranks(texts, images).tolist() == naive_ranks(texts, np.arange(37), images).tolist()
     assert pair_ranks(np.full((3, 2), np.nan), np.ones((3, 2))).tolist() == [3, 3, 3]
 
 
-def test_an_own_image_is_never_its_own_rival():
+def test_own_image_never_competes_with_itself():
     vectors = np.random.default_rng(1).normal(size=(500, 128)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     assert (pair_ranks(vectors, vectors) == 1).all()

@@ -1,4 +1,4 @@
-"""The encoder: open_clip's own numbers, a stable identity, folders that load again."""
+"""The encoder: the vectors of open_clip, a stable fingerprint, folders that load again."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def test_vectors_equal_plain_open_clip(encoder, tiny_encoder_folder):
 
 
 @pytest.mark.parametrize("pool_type", ["eos", "argmax", "last"])
-def test_texts_without_their_padding_are_what_open_clip_gives(pool_type):
+def test_text_vectors_without_padding_equal_open_clip(pool_type):
     torch.manual_seed(0)
     text = {"context_length": 12, "vocab_size": 20, "width": 16, "heads": 2, "layers": 2}
     vision = {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
@@ -61,7 +61,7 @@ def test_vectors_have_length_one(encoder, pixels):
     assert encoder.encode_texts([]).shape == (0, encoder.dim)
 
 
-def test_a_batch_equals_single_calls(encoder, pixels):
+def test_batch_equals_single_calls(encoder, pixels):
     alone = np.concatenate([encoder.encode_images(one[None]) for one in pixels])
     np.testing.assert_allclose(encoder.encode_images(pixels), alone, atol=1e-5)
 
@@ -77,7 +77,7 @@ def test_temperature_is_the_inverse_of_the_logit_scale(encoder):
     assert encoder.temperature == pytest.approx(0.07, rel=1e-4)
 
 
-def test_bf16_is_near_fp32_and_has_the_same_identity(encoder, pixels, tiny_encoder_folder):
+def test_bf16_is_close_to_fp32_and_has_the_same_fingerprint(encoder, pixels, tiny_encoder_folder):
     half = Encoder.load(tiny_encoder_folder, precision="bf16")
     cosines = (half.encode_images(pixels) * encoder.encode_images(pixels)).sum(axis=1)
     assert cosines.min() > 0.99
@@ -85,7 +85,7 @@ def test_bf16_is_near_fp32_and_has_the_same_identity(encoder, pixels, tiny_encod
     assert half.fingerprint == encoder.fingerprint
 
 
-def test_fingerprint_is_the_same_wherever_the_folder_lies(encoder, tiny_encoder_folder, tmp_path):
+def test_fingerprint_does_not_depend_on_the_folder(encoder, tiny_encoder_folder, tmp_path):
     moved = shutil.copytree(tiny_encoder_folder, tmp_path / "elsewhere")
     again = Encoder.load(str(moved))
     again.encode_texts(["a padded call must not change it"])
@@ -96,7 +96,7 @@ def test_fingerprint_is_the_same_wherever_the_folder_lies(encoder, tiny_encoder_
 @pytest.mark.parametrize(
     ("name", "value"), [("mean", [0.4] * 3), ("interpolation", "bilinear"), ("resize_mode", "squash")]
 )
-def test_fingerprint_knows_the_preprocessing(encoder, tiny_encoder_folder, tmp_path, name, value):
+def test_fingerprint_depends_on_the_preprocessing(encoder, tiny_encoder_folder, tmp_path, name, value):
     folder = shutil.copytree(tiny_encoder_folder, tmp_path / "other")
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["preprocess_cfg"][name] = value
@@ -104,7 +104,7 @@ def test_fingerprint_knows_the_preprocessing(encoder, tiny_encoder_folder, tmp_p
     assert Encoder.load(str(folder)).fingerprint != encoder.fingerprint
 
 
-def test_fingerprint_knows_weights_and_tokenizer(encoder, tiny_encoder_folder, tmp_path):
+def test_fingerprint_depends_on_weights_and_tokenizer(encoder, tiny_encoder_folder, tmp_path):
     folder = shutil.copytree(tiny_encoder_folder, tmp_path / "other")
     description = json.loads((folder / "tokenizer.json").read_text())
     description["model"]["merges"] = description["model"]["merges"][:-1]
@@ -154,7 +154,7 @@ def test_mistakes_are_explained(model, precision, words, tmp_path, monkeypatch):
         Encoder.load(model, precision=precision)
 
 
-def test_the_actor_embeds_what_has_pixels_and_leaves_the_rest_empty(encoder, pixels, tiny_encoder_folder):
+def test_actor_embeds_rows_with_pixels_and_leaves_the_others_null(encoder, pixels, tiny_encoder_folder):
     size = 3 * 96 * 96
     raw = [pixels[0].tobytes(), None, pixels[1].tobytes()]
     batch = pa.table({"name": ["a", "b", "c"], "pixels": pa.array(raw, pa.binary(size))})

@@ -34,7 +34,7 @@ def test_folder_without_a_model_is_named(tmp_path):
         make_engine(settings(model=str(tmp_path)))
 
 
-def test_hub_names_and_model_folders_pass(tmp_path):
+def test_hub_names_and_model_folders_are_accepted(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert model_path("Qwen/Qwen2.5-7B-Instruct") == "Qwen/Qwen2.5-7B-Instruct"
     assert model_path(str(tmp_path)) == str(tmp_path)
@@ -51,7 +51,7 @@ def test_normalised_is_a_softmax_over_the_given_keys():
     assert probs == pytest.approx({"A": 0.25, "B": 0.75})
 
 
-def test_conversation_puts_images_where_their_placeholders_stand():
+def test_conversation_puts_images_at_their_placeholders():
     red, blue = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
     parts = [{"type": "image"}, {"type": "text", "text": "or"}, {"type": "image"}]
     messages = [{"role": "system", "content": "Judge."}, {"role": "user", "content": parts}]
@@ -69,7 +69,7 @@ def test_conversation_refuses_images_that_do_not_match(num_images):
         conversation(request)
 
 
-def test_a_broken_engine_raises_outside_an_actor():
+def test_broken_engine_raises_outside_an_actor():
     class Broken:
         def generate(self, requests):
             raise RuntimeError("engine is dead")
@@ -78,6 +78,6 @@ def test_a_broken_engine_raises_outside_an_actor():
         generate_or_exit(Broken(), [])
 
 
-def test_every_engine_a_profile_may_name_exists():
+def test_every_engine_that_a_profile_accepts_exists():
     named = LanguageModel.model_fields["engine"].annotation.__args__
     assert set(named) == set(engine.ENGINES)

@@ -1,4 +1,4 @@
-"""The image decoder: upright, RGB, or a reason."""
+"""The image decoder: an upright RGB image, or a reason."""
 
 import hashlib
 from io import BytesIO
@@ -23,7 +23,7 @@ from actors.images import Fit, UnusableImage
 
 
 @pytest.mark.parametrize("name", readable())
-def test_odd_files_become_rgb(name):
+def test_unusual_files_become_rgb(name):
     image = images.decode(readable()[name])
     assert image.mode == "RGB"
     assert min(image.size) >= 40
@@ -44,7 +44,7 @@ def test_exif_orientation_is_applied():
     assert lower[2] > 200 > 60 > lower[0]
 
 
-def test_transparent_is_white_not_black():
+def test_transparency_becomes_white():
     see_through = Image.new("RGBA", (50, 50), (255, 0, 0, 0))
     assert images.decode(encoded(see_through, "PNG")).getpixel((25, 25)) == (255, 255, 255)
 
@@ -53,22 +53,22 @@ def test_sixteen_bits_are_scaled_not_clipped():
     assert images.decode(deep_grey()).getpixel((10, 10)) == (128, 128, 128)
 
 
-def test_the_first_frame_of_an_animation_is_taken():
+def test_animation_gives_its_first_frame():
     assert images.decode(animated()).getpixel((10, 10)) == (255, 0, 0)
 
 
-def test_the_limit_of_pixels_is_the_callers():
+def test_caller_sets_the_limit_of_pixels():
     assert images.decode(encoded(gradient(100, 100)), max_pixels=10_000).size == (100, 100)
     with pytest.raises(UnusableImage, match="9,999 pixels"):
         images.decode(encoded(gradient(100, 100)), max_pixels=9_999)
 
 
-def test_a_bomb_is_refused_before_it_is_decoded():
+def test_decompression_bomb_is_refused_before_decoding():
     with pytest.raises(UnusableImage, match=r"20000 x 20000|400000000"):
         images.decode(bomb())
 
 
-def test_a_large_jpeg_may_be_decoded_smaller_but_keeps_its_size():
+def test_large_jpeg_is_decoded_at_a_smaller_scale_and_keeps_its_recorded_size():
     photo = encoded(gradient(1600, 1200))
     decoded = images.read(photo, min_side_px=300)
     assert decoded.image.size == (400, 300)
@@ -76,7 +76,7 @@ def test_a_large_jpeg_may_be_decoded_smaller_but_keeps_its_size():
     assert images.read(photo, min_side_px=700).image.size == (1600, 1200)
 
 
-def test_decoded_smaller_gives_nearly_the_same_pixels():
+def test_smaller_scale_gives_nearly_the_same_pixels():
     fit, photo = Fit(96, 96), encoded(gradient(2400, 1800))
     full = images.pixels(images.decode(photo), fit)
     small = images.read_for(photo, fit)
@@ -84,7 +84,7 @@ def test_decoded_smaller_gives_nearly_the_same_pixels():
     assert np.abs(full.astype(int) - images.pixels(small.image, fit)).mean() < 1
 
 
-def test_preview_keeps_shape_and_never_grows():
+def test_preview_keeps_the_aspect_ratio_and_is_never_enlarged():
     large = Image.open(BytesIO(images.preview_jpeg(gradient(800, 400))))
     small = Image.open(BytesIO(images.preview_jpeg(gradient(100, 50))))
     assert (large.format, large.size, small.size) == ("JPEG", (256, 128), (100, 50))
@@ -95,29 +95,29 @@ def described_jpeg() -> bytes:
     exif = Image.Exif()
     exif[0x010E] = "palm tree"  # ImageDescription
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    told = {"comment": b"palm tree", "xmp": b"<x>palm tree</x>", "dpi": (300, 300)}
-    return encoded(gradient(), exif=exif, icc_profile=profile, **told)
+    metadata = {"comment": b"palm tree", "xmp": b"<x>palm tree</x>", "dpi": (300, 300)}
+    return encoded(gradient(), exif=exif, icc_profile=profile, **metadata)
 
 
 @pytest.mark.parametrize("longer_side_px", [64, 256])
 @pytest.mark.parametrize("data", [described_jpeg(), commented_gif()], ids=["jpeg", "gif"])
-def test_a_preview_keeps_nothing_but_the_picture(data, longer_side_px):
+def test_preview_has_no_metadata(data, longer_side_px):
     assert b"palm tree" in data
     preview = images.preview_jpeg(images.decode(data), longer_side_px)
     assert b"palm" not in preview
-    told = Image.open(BytesIO(preview)).info
-    assert set(told) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-    assert told["jfif_density"] == (1, 1)
+    info = Image.open(BytesIO(preview)).info
+    assert set(info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+    assert info["jfif_density"] == (1, 1)
 
 
-def test_identity_is_sha256_of_the_bytes():
+def test_image_id_is_sha256_of_the_bytes():
     assert images.image_id(b"abc") == hashlib.sha256(b"abc").hexdigest()
 
 
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("target", [(96, 96), (64, 80)])
 @pytest.mark.parametrize("size", [(120, 90), (33, 97), (96, 96), (500, 101), (40, 30)])
-def test_pixels_equal_open_clips_own_transform(size, target, mode):
+def test_pixels_equal_the_transform_of_open_clip(size, target, mode):
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     image = gradient(*size, seed=3)

@@ -1,4 +1,4 @@
-"""The judge's questions, and how answers become numbers; the engine is a stand-in that knows its answers."""
+"""The judge's prompts, and how answers become numbers, with a fake engine."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,15 +10,15 @@ from actors.engine import Reply, Request, conversation
 from actors.judge import COMPARE, CRITERIA, DIGITS, Judge, comparison, expected_digit, plain, shrink
 
 
-class Stand:
-    """An engine that answers by a function of the request, and remembers the requests."""
+class FakeEngine:
+    """Answers by a function of the request, and records the requests."""
 
     def __init__(self, answer: Callable[[Request], Reply]):
         self.answer = answer
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        self.asked += requests
+        self.requests += requests
         return [self.answer(request) for request in requests]
 
 
@@ -31,7 +31,7 @@ def level(image: Image.Image) -> int:
 
 
 def prefers_bright(request: Request) -> Reply:
-    """P(A) is the share of A in the brightness of both, and a little more for what stands first."""
+    """P(A) is the share of A in the brightness of both, plus a little for the first image."""
     a, b = (level(image) for image in request.images)
     p = min(1.0, a / (a + b) + 0.1)
     return Reply(text="A", choice_probs={"A": p, "B": 1 - p})
@@ -43,7 +43,7 @@ def prefers_bright(request: Request) -> Reply:
         (Reply(choice_probs={"1": 0.0, "2": 0.0, "3": 0.3, "4": 0.7, "5": 0.0}), 3.7),
         (Reply(choice_probs=dict.fromkeys(DIGITS, 0.2)), 3.0),
         (Reply(choice_probs={"1": 1.0, "2": 0.0, "3": 0.0, "4": 0.0, "5": 0.0}), 1.0),
-        (Reply(text="5"), float("nan")),  # no probabilities: the sampled digit is not taken for an answer
+        (Reply(text="5"), float("nan")),  # no probabilities: the sampled digit does not count
         (Reply(error="too long"), float("nan")),
     ],
 )
@@ -51,52 +51,54 @@ def test_rating_is_the_expectation_over_digits(reply, expected):
     assert expected_digit(reply) == pytest.approx(expected, nan_ok=True)
 
 
-def test_comparison_asks_both_orders_and_takes_the_mean():
-    engine = Stand(prefers_bright)
+def test_comparison_is_the_mean_of_both_orders():
+    engine = FakeEngine(prefers_bright)
     result = Judge(engine).compare("overall", ["x", "x"], [grey(60), grey(50)], [grey(20), grey(50)])
     assert result.p_ab == pytest.approx([0.85, 0.6])
     assert result.p_ba == pytest.approx([1 - 0.35, 1 - 0.6])
     assert result.p == pytest.approx([0.75, 0.5])
     assert result.consistent.tolist() == [True, False]
-    assert [tuple(map(level, request.images)) for request in engine.asked[:2]] == [(60, 20), (20, 60)]
+    assert [tuple(map(level, request.images)) for request in engine.requests[:2]] == [(60, 20), (20, 60)]
 
 
-def test_two_pictures_are_rated_together_in_both_orders():
+def test_two_images_are_rated_together_in_both_orders():
     def rates_the_first_high(request):
         words = " ".join(part.get("text", "") for part in request.messages[-1]["content"])
         high = "picture A" in words
         return Reply(choice_probs={**dict.fromkeys(DIGITS, 0.0), ("5" if high else "2"): 1.0})
 
-    engine = Stand(rates_the_first_high)
+    engine = FakeEngine(rates_the_first_high)
     ratings = Judge(engine).rate_together("accuracy", ["x"], [grey(60)], [grey(20)])
     assert ratings.tolist() == [[[5.0, 2.0], [2.0, 5.0]]]
-    shown = [tuple(map(level, request.images)) for request in engine.asked]
+    shown = [tuple(map(level, request.images)) for request in engine.requests]
     assert shown == [(60, 20), (60, 20), (20, 60), (20, 60)]
 
 
-def test_no_answer_in_one_order_is_no_answer():
+def test_comparison_without_an_answer_in_one_order_is_nan():
     result = comparison(p_ab=np.array([0.9, 0.9]), p_ba=np.array([np.nan, 0.8]))
     assert np.isnan(result.p[0]) and result.p[1] == pytest.approx(0.85)
     assert result.consistent.tolist() == [False, True]
 
 
-def test_accuracy_asks_for_the_query_of_each_image():
-    engine = Stand(lambda request: Reply(choice_probs=dict.fromkeys(DIGITS, 0.2)))
+def test_accuracy_prompt_contains_the_query_of_its_image():
+    engine = FakeEngine(lambda request: Reply(choice_probs=dict.fromkeys(DIGITS, 0.2)))
     ratings = Judge(engine).accuracy(["a red boat", 'say "cheese"\n now'], [grey(1), grey(2)])
-    asked = ["".join(part.get("text", "") for part in r.messages[-1]["content"]) for r in engine.asked]
-    assert '"a red boat"' in asked[0] and "\"say 'cheese' now\"" in asked[1]
+    prompts = ["".join(part.get("text", "") for part in r.messages[-1]["content"]) for r in engine.requests]
+    assert '"a red boat"' in prompts[0] and "\"say 'cheese' now\"" in prompts[1]
     assert ratings.tolist() == pytest.approx([3.0, 3.0])
 
 
 def test_every_prompt_has_as_many_placeholders_as_images():
-    engine = Stand(lambda request: Reply(choice_probs={**dict.fromkeys(DIGITS, 0.2), "A": 0.5, "B": 0.5}))
+    engine = FakeEngine(
+        lambda request: Reply(choice_probs={**dict.fromkeys(DIGITS, 0.2), "A": 0.5, "B": 0.5})
+    )
     judge = Judge(engine)
     judge.aesthetics([grey(1)])
     judge.accuracy(["x"], [grey(1)])
     for criterion in CRITERIA:
         judge.compare(criterion, ["x"], [grey(1)], [grey(2)])
-    assert len(engine.asked) == 2 + 2 * len(CRITERIA)
-    for request in engine.asked:
+    assert len(engine.requests) == 2 + 2 * len(CRITERIA)
+    for request in engine.requests:
         conversation(request)  # raises when they differ
         words = " ".join(part.get("text", "") for part in request.messages[-1]["content"])
         assert len(words.split()) <= 40
@@ -116,5 +118,5 @@ def test_shrink_never_enlarges(size, longer_px, expected):
     assert shrink(grey(3, size), longer_px).size == expected
 
 
-def test_plain_takes_quotes_and_lines_away():
+def test_plain_removes_double_quotes_and_line_breaks():
     assert plain('a\n"b"  c') == "a 'b' c"

@@ -1,4 +1,4 @@
-"""The partial order against arrays laid out by hand."""
+"""The partial order, against arrays worked out by hand."""
 
 import math
 
@@ -25,27 +25,27 @@ def test_thin_takes_every_stride_th_of_the_semantic_order():
     assert thin(scores, Grid(rows=1, columns=2, stride=3)) == [1, 6]
 
 
-def test_thin_keeps_the_order_of_the_list_among_equal_scores():
+def test_thin_keeps_the_list_order_of_equal_scores():
     assert thin([0.5, 0.9, 0.5, 0.5], Grid(rows=2, columns=2, stride=1)) == [1, 0, 2, 3]
 
 
-def test_thin_lowers_the_stride_when_images_are_few():
+def test_thin_lowers_the_stride_when_there_are_few_images():
     falling = [-i for i in range(10)]
     assert thin(falling, Grid(rows=2, columns=2, stride=4)) == [0, 3, 6, 9]
     assert thin(falling[:3], Grid(rows=2, columns=2, stride=4)) == [0, 1, 2]
     assert thin([], Grid(rows=2, columns=2, stride=4)) == []
 
 
-def test_cut_leaves_the_last_row_short():
+def test_cut_may_leave_a_short_last_row():
     assert cut(5, columns=2) == [[0, 1], [2, 3], [4]]
     assert cut(0, columns=2) == []
 
 
-def test_rows_are_ordered_by_aesthetics_and_ties_stay():
+def test_rows_are_ordered_by_aesthetics_and_ties_keep_their_order():
     assert order_rows([[0, 1, 2], [3, 4]], [1.0, 3.0, 3.0, 2.0, 5.0]) == [[1, 2, 0], [4, 3]]
 
 
-def test_dominance_of_two_by_two_by_hand():
+def test_dominance_of_two_by_two():
     assert set(dominance([2, 2])) == {
         ((0, 0), (0, 1)),
         ((0, 0), (1, 0)),
@@ -60,11 +60,11 @@ def test_dominance_of_a_short_last_row():
 
 
 @pytest.mark.parametrize(("u", "v", "count"), [(5, 5, 200), (1, 2, 1), (3, 4, 48), (2, 2, 5)])
-def test_number_of_pairs(u, v, count):
+def test_number_of_pairs_follows_the_formula(u, v, count):
     assert len(dominance([v] * u)) == count == u * (u + 1) // 2 * v * (v + 1) // 2 - u * v
 
 
-def test_p_is_bradley_terry_with_a_floor():
+def test_probability_is_bradley_terry_with_a_floor_of_one_half():
     assert p_dominance(0.0, 0.0) == 0.5
     assert p_dominance(1.0, 1.0) == pytest.approx(1 / (1 + math.exp(-2.0)))
     assert p_dominance(-3.0, 1.0) == 0.5
@@ -74,7 +74,7 @@ def by_images(pairs: list[Preference]) -> dict[tuple[int, int], Preference]:
     return {(pair.winner, pair.loser): pair for pair in pairs}
 
 
-def test_preferences_of_two_rows_by_hand():
+def test_preferences_of_two_rows():
     semantic, aesthetic = [9.0, 8.0, 2.0, 1.0], [1.0, 3.0, 2.0, 2.0]
     rows = order_rows(cut(4, 2), aesthetic)  # [[1, 0], [2, 3]]
     pairs = by_images(preferences(rows, semantic, aesthetic, semantic_unit=6.0, aesthetic_unit=1.0))
@@ -89,7 +89,7 @@ def test_preferences_of_two_rows_by_hand():
     assert near_ties(np.array([pair.p_winner for pair in pairs.values()])).sum() == 1
 
 
-def test_the_judges_own_comparison_is_taken_and_no_answer_is_no_pair():
+def test_comparison_replaces_scores_and_a_missing_one_gives_no_pair():
     judged = {(0, 1): (0.8, False), (1, 2): (float("nan"), False)}
     pairs = by_images(
         preferences([[0, 1, 2]], [0.0] * 3, [3.0, 2.0, 1.0], semantic_unit=1, aesthetic_unit=1, judged=judged)
@@ -99,13 +99,13 @@ def test_the_judges_own_comparison_is_taken_and_no_answer_is_no_pair():
     assert pairs[0, 2].consistent
 
 
-def test_a_beautiful_wrong_picture_is_not_preferred_inside_a_row():
-    """The less accurate image of a row wins its place by beauty, and the pair weighs nothing."""
+def test_inaccurate_image_ties_with_a_less_beautiful_accurate_one_in_its_row():
+    """The less accurate image comes first in the row by beauty, and the pair is a tie."""
     (pair,) = preferences([[1, 0]], [5.0, 1.5], [3.0, 4.0], semantic_unit=0.5, aesthetic_unit=0.5)
     assert (pair.winner, pair.p_winner) == (1, 0.5)
 
 
-def test_every_preference_is_at_least_a_half_and_names_two_images():
+def test_every_preference_has_two_images_and_a_probability_of_at_least_one_half():
     rng = np.random.default_rng(0)
     semantic, aesthetic = np.sort(rng.normal(size=25))[::-1], rng.normal(size=25)
     pairs = preferences(

@@ -1,4 +1,4 @@
-"""The rephraser around its model: prompts, grammar, parser, composition, retry."""
+"""The rephraser without its model: prompts, grammar, parser, composition, retry."""
 
 import json
 
@@ -38,14 +38,14 @@ VALID = {
 
 
 class ScriptedEngine:
-    """Gives the scripted replies in turn and remembers what it was asked."""
+    """Returns the scripted replies in turn and records the requests."""
 
     def __init__(self, *batches: list[Reply]):
         self.batches = list(batches)
-        self.asked = []
+        self.requests = []
 
     def generate(self, requests):
-        self.asked.append(list(requests))
+        self.requests.append(list(requests))
         return self.batches.pop(0)
 
 
@@ -55,15 +55,15 @@ def said(content: dict) -> Reply:
 
 @pytest.mark.parametrize("style", MODEL_STYLES)
 @pytest.mark.parametrize(
-    "dress",
+    "surrounding",
     ["{}", "```json\n{}\n```", "Sure! Here it is:\n{}\nEnjoy.", "  {}\n\n"],
     ids=["bare", "fenced", "with words around", "with whitespace"],
 )
-def test_parse_reads_a_valid_answer_however_it_is_dressed(style, dress):
-    assert parse(dress.replace("{}", json.dumps(VALID[style], indent=1)), style) == VALID[style]
+def test_parse_reads_a_valid_answer_inside_other_text(style, surrounding):
+    assert parse(surrounding.replace("{}", json.dumps(VALID[style], indent=1)), style) == VALID[style]
 
 
-UGLY = {
+MALFORMED = {
     "empty": ("kw_dict", ""),
     "no json": ("kw_dict", "soft light, rule of thirds"),
     "truncated": ("kw_dict", json.dumps(KEYWORDS)[:-20]),
@@ -87,8 +87,8 @@ UGLY = {
 }
 
 
-@pytest.mark.parametrize("style, text", UGLY.values(), ids=UGLY.keys())
-def test_parse_refuses_an_ugly_answer(style, text):
+@pytest.mark.parametrize("style, text", MALFORMED.values(), ids=MALFORMED.keys())
+def test_parse_refuses_a_malformed_answer(style, text):
     with pytest.raises(UnparsableAnswer):
         parse(text, style)
 
@@ -100,7 +100,7 @@ def test_parse_cleans_values_and_keeps_accents():
     assert answer["mood"] == "café, naïve"
 
 
-def test_parse_takes_the_first_qualities_of_too_many():
+def test_parse_keeps_the_first_qualities_of_too_many():
     assert parse(json.dumps({"qualities": list("abcdefgh")}), "k_list") == {"qualities": list("abcd")}
 
 
@@ -115,7 +115,7 @@ def test_parse_takes_the_first_qualities_of_too_many():
         ("reorg", {"sentence": "A vessel at dusk"}, "red boat, A vessel at dusk"),
     ],
 )
-def test_compose(style, answer, expected):
+def test_compose_puts_the_query_first(style, answer, expected):
     assert compose(" red  boat ", style, answer) == expected
 
 
@@ -154,11 +154,11 @@ def test_composed_text_is_short_and_begins_with_the_query(style):
         "other words",
     ],
 )
-def test_a_sentence_that_lost_the_query_gives_only_what_it_adds(query, sentence, expected):
+def test_sentence_without_the_query_contributes_only_its_addition(query, sentence, expected):
     assert compose(query, "reorg", {"sentence": sentence}) == expected
 
 
-def test_a_sentence_that_names_the_query_too_late_is_put_behind_it():
+def test_sentence_with_the_query_too_late_is_appended_to_it():
     late = "shining " * MAX_WORDS + "red boat"
     text = compose("red boat", "detail", {"description": late})
     assert text == "red boat, " + " ".join(["shining"] * (MAX_WORDS - 2))
@@ -166,13 +166,13 @@ def test_a_sentence_that_names_the_query_too_late_is_put_behind_it():
     assert compose("red boat", "detail", {"description": just}).endswith("shining red boat")
 
 
-def test_a_long_query_is_never_cut():
+def test_long_query_is_never_cut():
     query = " ".join(f"word{i}" for i in range(MAX_WORDS + 5))
     assert compose(query, "kw_dict", KEYWORDS) == query
     assert compose(query, "detail", {"description": query + " in soft light"}) == query
 
 
-def test_prompt_quotes_the_query_and_asks_for_the_schema_s_keys():
+def test_prompt_quotes_the_query_and_names_the_keys_of_the_schema():
     for style in MODEL_STYLES:
         text = prompt('a "red" boat', style)[-1]["content"]
         assert 'Query: "a \\"red\\" boat"' in text
@@ -185,12 +185,12 @@ def test_prompts_are_short():
 
 
 @pytest.mark.parametrize("style", ["original", "repeat", "haiku"])
-def test_prompt_refuses_styles_that_ask_no_model(style):
+def test_prompt_refuses_styles_without_a_model(style):
     with pytest.raises(UserError, match=style):
         prompt("red boat", style)
 
 
-def test_rephrase_asks_again_with_the_strict_grammar_only_for_what_failed():
+def test_rephrase_retries_only_failures_with_the_strict_grammar():
     engine = ScriptedEngine(
         [said(KEYWORDS), Reply(text='{"light":"so', finish_reason="length"), said(KEYWORDS)],
         [said({**KEYWORDS, "mood": "bright"})],
@@ -199,12 +199,12 @@ def test_rephrase_asks_again_with_the_strict_grammar_only_for_what_failed():
     assert [text.split(",")[0] for text, _ in results] == ["cat", "dog", "owl"]
     assert results[1][0].endswith("bright")
     assert all(error == "" for _, error in results)
-    assert [request.schema for request in engine.asked[0]] == [schema("kw_dict")] * 3
-    assert [request.schema for request in engine.asked[1]] == [schema("kw_dict", strict=True)]
-    assert "dog" in engine.asked[1][0].messages[-1]["content"]
+    assert [request.schema for request in engine.requests[0]] == [schema("kw_dict")] * 3
+    assert [request.schema for request in engine.requests[1]] == [schema("kw_dict", strict=True)]
+    assert "dog" in engine.requests[1][0].messages[-1]["content"]
 
 
-def test_rephrase_gives_an_error_after_the_second_failure_and_never_a_made_up_text():
+def test_rephrase_returns_an_error_after_the_second_failure():
     cut = Reply(text='{"light":"so', finish_reason="length")
     refused = Reply(error="too long")
     engine = ScriptedEngine([cut, refused], [cut, refused])
@@ -233,7 +233,7 @@ def test_actor_adds_its_columns_and_keeps_the_others():
 
 
 @pytest.mark.parametrize("style, expected", [("original", "cat"), ("repeat", "cat, cat")])
-def test_styles_without_a_model_load_none(style, expected, monkeypatch):
+def test_styles_without_a_model_load_no_engine(style, expected, monkeypatch):
     monkeypatch.setattr(rephraser, "make_engine", lambda settings: pytest.fail("an engine was loaded"))
     rows = Rephrase(language_model=None, style=style)({"query": np.array(["cat"], dtype=object)})
     assert list(rows["rephrased"]) == [expected]

@@ -1,4 +1,4 @@
-"""The rerank stage on stored previews, with an engine that likes bright pictures."""
+"""The rerank stage on stored previews, with a fake engine that prefers bright images."""
 
 import io
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ LEVELS = (200, 20, 160, 60, 120, 100)
 MODEL = LanguageModel(model="none/none", max_tokens=1, image_px=16, stage=Stage())
 
 
-class LikesBright:
-    """Rates by brightness; says nothing to pictures darker than `blind_below`. Counts what it is asked."""
+class BrightnessEngine:
+    """Rates by brightness, fails for images darker than `blind_below`, and counts the requests."""
 
     def __init__(self, blind_below: int = 0):
         self.blind_below = blind_below
-        self.num_asked = 0
+        self.num_requests = 0
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        self.num_asked += len(requests)
+        self.num_requests += len(requests)
         return [self._reply(request) for request in requests]
 
     def _reply(self, request: Request) -> Reply:
@@ -44,7 +44,7 @@ class LikesBright:
 
 @pytest.fixture
 def gallery(store):
-    """Images i0 to i5, grey of the `LEVELS`."""
+    """Images i0 to i5, in the grey of `LEVELS`."""
     rows = []
     for number, level in enumerate(LEVELS):
         file = io.BytesIO()
@@ -91,42 +91,42 @@ BY_BRIGHTNESS = {"i0": (0, 0), "i2": (0, 1), "i1": (0, 2), "i4": (1, 0), "i5": (
 
 @pytest.mark.parametrize("source", ["lmm_score", "lmm_pair"])
 def test_rows_are_ordered_by_the_judge(gallery, monkeypatch, source):
-    rows = stage(gallery, LikesBright(), source, monkeypatch=monkeypatch)(batch("")).to_pylist()
+    rows = stage(gallery, BrightnessEngine(), source, monkeypatch=monkeypatch)(batch("")).to_pylist()
     assert cells(rows[0]) == BY_BRIGHTNESS
     assert len(rows[0]["pairs"]) == 3 * 6 - 6 and rows[0]["error"] == ""
 
 
-def test_an_image_is_rated_once_however_many_queries_retrieve_it(gallery, monkeypatch):
-    engine = LikesBright()
+def test_image_is_rated_once_for_all_queries(gallery, monkeypatch):
+    engine = BrightnessEngine()
     reranker = stage(gallery, engine, "lmm_score", monkeypatch=monkeypatch)
     first = reranker(batch("", "")).to_pylist()
     again = reranker(batch("")).to_pylist()
-    assert engine.num_asked == len(LEVELS)
+    assert engine.num_requests == len(LEVELS)
     assert first[0]["pairs"] == again[0]["pairs"]
 
 
-def test_pairs_carry_the_judges_own_probability(gallery, monkeypatch):
-    engine = LikesBright()
+def test_pairs_combine_the_probability_of_the_judge_with_the_cosines(gallery, monkeypatch):
+    engine = BrightnessEngine()
     row = stage(gallery, engine, "lmm_pair", monkeypatch=monkeypatch)(batch("")).to_pylist()[0]
-    assert engine.num_asked == 2 * (3 + 3)  # both orders of the pairs inside two rows
+    assert engine.num_requests == 2 * (3 + 3)  # both orders of the pairs inside two rows
     p = {(pair["winner"], pair["loser"]): pair["p_winner"] for pair in row["pairs"]}
-    # The odds that the judge sees, times those of the cosines: 0.9 and 0.7 of six with a spread of 0.171.
+    # The odds of the judge times those of the cosines: 0.9 and 0.7 of six with a spread of 0.171.
     assert p["i0", "i2"] == pytest.approx(1 / (1 + (160 / 200) * np.exp(-0.2 / 0.1708)), abs=0.01)
     assert all(pair["consistent"] for pair in row["pairs"])
 
 
-def test_semantics_of_the_judge_take_the_place_of_the_cosine(gallery, monkeypatch):
-    reranker = stage(gallery, LikesBright(), "lmm_score", semantic="judge", monkeypatch=monkeypatch)
+def test_accuracy_of_the_judge_replaces_the_cosine(gallery, monkeypatch):
+    reranker = stage(gallery, BrightnessEngine(), "lmm_score", semantic="judge", monkeypatch=monkeypatch)
     row = reranker(batch("")).to_pylist()[0]
     assert row["image_ids"] == ["i0", "i2", "i4", "i5", "i3", "i1"]
     assert np.all(np.diff(row["semantic_scores"]) < 0) and max(row["semantic_scores"]) > 1
 
 
 @pytest.mark.parametrize("source", ["lmm_score", "lmm_pair"])
-def test_no_answer_is_no_label(gallery, monkeypatch, source):
-    row = stage(gallery, LikesBright(blind_below=40), source, monkeypatch=monkeypatch)(batch("")).to_pylist()[
-        0
-    ]
+def test_missing_answer_gives_no_label(gallery, monkeypatch, source):
+    row = stage(gallery, BrightnessEngine(blind_below=40), source, monkeypatch=monkeypatch)(
+        batch("")
+    ).to_pylist()[0]
     pairs = {frozenset((pair["winner"], pair["loser"])) for pair in row["pairs"]}
     if source == "lmm_score":
         assert row["num_failed_answers"] == 1 and "i1" not in row["image_ids"]
@@ -135,14 +135,14 @@ def test_no_answer_is_no_label(gallery, monkeypatch, source):
         assert not pairs & {frozenset(("i0", "i1")), frozenset(("i1", "i2"))}
 
 
-def test_a_blind_judge_makes_errors_and_no_rows(gallery, monkeypatch):
-    reranker = stage(gallery, LikesBright(blind_below=256), "lmm_score", monkeypatch=monkeypatch)
+def test_query_without_any_answer_carries_an_error(gallery, monkeypatch):
+    reranker = stage(gallery, BrightnessEngine(blind_below=256), "lmm_score", monkeypatch=monkeypatch)
     rows = reranker(batch("", "no rephrasing")).to_pylist()
     assert "no answer 6 times" in rows[0]["error"] and rows[1]["error"] == "no rephrasing"
     assert rows[0]["pairs"] == rows[1]["pairs"] == []
 
 
-def test_the_scorer_needs_no_judge_and_no_picture(store, monkeypatch):
+def test_scorer_needs_no_judge_and_no_image(store, monkeypatch):
     class FirstNumber:
         def score(self, vectors):
             return np.asarray(vectors)[:, 0]

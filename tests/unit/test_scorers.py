@@ -1,4 +1,4 @@
-"""Aesthetic scores from embeddings, on vectors whose truth is known."""
+"""Aesthetic scores from vectors with known ratings."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ def rated() -> tuple[np.ndarray, np.ndarray]:
     return vectors.astype(np.float32), 3.0 + 2.0 * vectors[:, 0]
 
 
-def test_prompt_pairs_by_hand():
+def test_prompt_pairs_equal_values_worked_out_by_hand():
     good, bad = np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32)[::-1]
     scorer = PromptPairs(good=good[:1], bad=bad[:1], temperature=0.5)
     scores = scorer.score(np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.6]]))
     assert scores == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(2)), 0.5])
 
 
-def test_prompt_pairs_take_the_mean_over_pairs():
+def test_prompt_pairs_average_over_pairs():
     texts = {"a": [1.0, 0.0], "b": [0.0, 1.0]}
     scorer = PromptPairs.of(lambda words: np.array([texts[w] for w in words]), 1.0, (("a", "b"), ("b", "a")))
     assert scorer.score(np.array([[0.9, 0.1]])) == pytest.approx([0.5])
@@ -35,14 +35,14 @@ def test_rank_axis_finds_the_direction(rated):
     assert np.corrcoef(axis.score(vectors), ratings)[0, 1] > 0.9
 
 
-def test_linear_head_learns_the_rating(rated):
+def test_linear_head_predicts_the_rating(rated):
     vectors, ratings = rated
     head = LinearHead.fit(vectors[:150], ratings[:150])
     assert head.score(vectors[150:]) == pytest.approx(ratings[150:], abs=0.05)
 
 
 @pytest.mark.parametrize("scorer", [RankAxis, LinearHead])
-def test_ratings_that_say_nothing_are_refused(scorer):
+def test_equal_or_too_few_ratings_are_refused(scorer):
     with pytest.raises(ValueError, match="equal"):
         scorer.fit(np.eye(3), np.array([2.0, 2.0, 2.0]))
     with pytest.raises(ValueError, match="at least two"):

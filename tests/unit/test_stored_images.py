@@ -1,4 +1,4 @@
-"""What is looked at for an image of the store: its preview where that is large enough, else its file."""
+"""Reading an image of the store: its preview if that is large enough, else its file."""
 
 import numpy as np
 import pyarrow as pa
@@ -45,22 +45,22 @@ def row(tmp_path) -> dict:
         ({"longer_px": 5000}, (WIDTH, HEIGHT)),
     ],
 )
-def test_the_file_is_read_where_the_preview_is_too_small(row, wanted, size):
+def test_file_is_read_if_the_preview_is_too_small(row, wanted, size):
     assert read_stored(row, **wanted).size == size
 
 
-def test_a_smaller_preview_is_told_by_its_own_size(tmp_path):
+def test_preview_is_measured_by_its_own_size(tmp_path):
     row = row_of(tmp_path, 0, preview_px=128)
     assert read_stored(row, longer_px=129).size == (WIDTH, HEIGHT)
     assert read_stored(row, longer_px=128).size == (128, 85)
 
 
-def test_a_preview_as_large_as_the_file_needs_no_file(tmp_path):
+def test_preview_as_large_as_the_file_needs_no_file(tmp_path):
     row = {**row_of(tmp_path, 0, size=(200, 100)), "uri": "/none"}
     assert read_stored(row, shorter_px=224, longer_px=448).size == (200, 100)
 
 
-def test_what_mini_looks_at_is_the_preview(tmp_path):
+def test_mini_profile_reads_previews_only(tmp_path):
     mini = load_profile("mini")
     row = {**row_of(tmp_path, 0, size=(160, 160)), "uri": "/none"}  # a scene of the studio
     preview = decode(row["preview"])
@@ -70,7 +70,7 @@ def test_what_mini_looks_at_is_the_preview(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["gone", "changed", "no file"])
-def test_without_the_file_that_was_ingested_the_preview_stands_for_it(row, tmp_path, harm):
+def test_preview_is_read_if_the_file_is_gone_or_changed(row, tmp_path, harm):
     if harm == "gone":
         (tmp_path / "0.jpg").unlink()
     elif harm == "changed":
@@ -80,17 +80,17 @@ def test_without_the_file_that_was_ingested_the_preview_stands_for_it(row, tmp_p
     assert read_stored(row, shorter_px=224).size == (256, 171)
 
 
-def test_a_preview_that_is_no_image_is_refused(row):
+def test_unreadable_preview_is_refused(row):
     with pytest.raises(UnusableImage):
         read_stored({**row, "preview": b"no image"})
 
 
-def test_a_file_may_lie_at_any_address_that_arrow_knows(row, tmp_path):
+def test_file_may_have_any_uri_that_arrow_supports(row, tmp_path):
     assert read_stored({**row, "uri": f"file://{tmp_path}/0.jpg"}, shorter_px=224).size == (WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize(("image_px", "size"), [(None, (WIDTH, HEIGHT)), (448, (448, 299)), (112, (112, 75))])
-def test_the_judge_sees_as_many_pixels_as_it_asks_for(row, image_px, size):
+def test_judge_sees_images_of_its_size(row, image_px, size):
     assert judge.stored_images([row], image_px)[row["image_id"]].size == size
 
 
@@ -109,7 +109,7 @@ def stored(store, rows: list[dict], fit: Fit) -> StoredImages:
     return StoredImages(store, store.open("images").to_lance().version, places, fit)
 
 
-def test_training_sees_what_the_index_embedded_where_previews_are_too_small(filled, tmp_path):
+def test_training_reads_files_if_previews_are_too_small(filled, tmp_path):
     store, rows = filled
     fit = Fit(224, 224)
     seen = stored(store, rows, fit).take(np.array([1, 0]))
@@ -120,14 +120,14 @@ def test_training_sees_what_the_index_embedded_where_previews_are_too_small(fill
     assert np.array_equal(stored(store, rows, small).take(np.array([0, 1])), previews)
 
 
-def test_training_names_an_image_that_cannot_be_read(filled):
+def test_training_names_an_unreadable_image(filled):
     store, rows = filled
     store.open("images").update(values={"preview": b"no image"})
     with pytest.raises(UserError, match=f"Image {rows[0]['image_id']} cannot be read for training: not an"):
         stored(store, rows, Fit(96, 96)).take(np.array([0]))
 
 
-def test_labels_and_evaluations_show_the_judge_the_same_pictures(filled, monkeypatch):
+def test_label_and_evaluate_show_the_judge_the_same_images(filled, monkeypatch):
     store, rows = filled
     shown: list[Image.Image] = []
 
@@ -145,7 +145,7 @@ def test_labels_and_evaluations_show_the_judge_the_same_pictures(filled, monkeyp
     assert all(np.array_equal(*pair) for pair in zip(shown, labelled.values(), strict=True))
 
 
-def test_pictures_that_are_not_kept_are_read_again(filled, monkeypatch):
+def test_images_dropped_from_the_cache_are_read_again(filled, monkeypatch):
     store, rows = filled
     ids = [row["image_id"] for row in rows]
     monkeypatch.setattr("actors.judge.MAX_CACHED_PIXELS", 112 * 75)
@@ -155,5 +155,5 @@ def test_pictures_that_are_not_kept_are_read_again(filled, monkeypatch):
     assert list(pictures.load(ids)) == ids and pictures.num_pixels == 112 * 75
 
 
-def test_every_column_that_is_looked_at_is_one_of_the_table():
+def test_every_column_that_is_read_is_in_the_table():
     assert set(STORED) <= set(SCHEMAS["images"].names)
