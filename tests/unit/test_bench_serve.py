@@ -1,4 +1,4 @@
-"""What `kallos bench serve` reports of the soak, over answers that are made up."""
+"""The soak report of `kallos bench serve`, for given responses."""
 
 from types import SimpleNamespace
 
@@ -6,22 +6,22 @@ import numpy as np
 import pyarrow as pa
 
 from lab.bench.serve import job as serve
-from lab.bench.serve.load import Answer
+from lab.bench.serve.load import Response
 
 
-def test_failures_of_searches_and_of_feedback_are_told_apart(monkeypatch):
-    searched = [Answer(status, 100.0 + place, 0.5, None) for place, status in enumerate((200, 503, 503, 0))]
-    told = [
-        Answer(200, 100.0, 0.1, {"event_id": "kept"}),
-        Answer(200, 101.0, 0.1, {"event_id": "lost"}),
-        Answer(429, 102.0, 0.1, None),
-        Answer(500, 106.0, 0.1, None),
+def test_failures_of_searches_and_of_feedback_are_reported_separately(monkeypatch):
+    searches = [Response(status, 100.0 + i, 0.5, None) for i, status in enumerate((200, 503, 503, 0))]
+    clicks = [
+        Response(200, 100.0, 0.1, {"event_id": "kept"}),
+        Response(200, 101.0, 0.1, {"event_id": "lost"}),
+        Response(429, 102.0, 0.1, None),
+        Response(500, 106.0, 0.1, None),
     ]
 
-    async def search_and_tell(*args):
-        return searched, told
+    async def search_and_click(*args):
+        return searches, clicks
 
-    monkeypatch.setattr(serve, "_search_and_tell", search_and_tell)
+    monkeypatch.setattr(serve, "_search_and_click", search_and_click)
     store = SimpleNamespace(read=lambda *args: pa.table({"event_id": ["kept"]}))
     report = serve.soak(
         serve.BenchServeConfig(soak_s=0.0),
@@ -32,4 +32,4 @@ def test_failures_of_searches_and_of_feedback_are_told_apart(monkeypatch):
     assert report["searches"] == 4 and report["searches_failed_by_status"] == {"503": 2, "no answer": 1}
     assert report["feedback_failed_by_status"] == {"500": 1}
     assert (report["feedback_answered"], report["feedback_lost"]) == (2, 1)
-    assert report["longest_outage_s"] == 4.6, "of both"
+    assert report["longest_outage_s"] == 4.6, "of searches and clicks together"

@@ -1,8 +1,4 @@
-"""Measures a step of alignment against a naive DPO loop, in turns, in one process with the same threads.
+"""Compares a training step with a plain DPO loop.
 
-Ours encodes each distinct image and query of a batch once and gathers the pairs' scores; the reference's
-scores are read, not computed. The naive loop encodes query, winner and loser of every pair, with the policy
-and with the reference. Same model, same optimiser, random pixels, no contrastive loss on either side.
-
-    kallos bench align --profile mini
+kallos bench align --profile mini
 """

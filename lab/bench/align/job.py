@@ -1,8 +1,9 @@
-"""Measures a step of alignment against a naive DPO loop, in turns, in one process with the same threads.
+"""Compares a training step of alignment with a plain DPO loop, in turns, in one process.
 
-Ours encodes each distinct image and query of a batch once and gathers the pairs' scores; the reference's
-scores are read, not computed. The naive loop encodes query, winner and loser of every pair, with the policy
-and with the reference. Same model, same optimiser, random pixels, no contrastive loss on either side.
+The product encodes each distinct image and query of a batch once and gathers the scores of the pairs; the
+scores of the reference are stored, not computed. The plain loop encodes query, winner and loser of every
+pair, with the policy and with the reference. Both sides have the same model, optimiser, threads and random
+pixels, and no contrastive loss.
 
     kallos bench align --profile mini
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from actors.encoder import Encoder
 from cluster import command
@@ -21,50 +23,49 @@ from cluster.profile import Align, Profile
 from jobs.align.learner import Learner
 from jobs.align.objectives import dpo_loss
 from lab.bench.align.config import BenchAlignConfig
-from lab.bench.report import comparison
-from lab.machine import machine
+from lab.bench.report import comparison, report
+from lab.training import local_learner, preference_batch
 
 WORDS = ("sailboat", "teapot", "lighthouse", "guitar", "forest", "bridge", "lantern", "violin")
+NUM_SCHEDULE_STEPS = 1000  # more than a turn runs, so that the learning rate stays positive
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """The partial order of some queries' images: which image of which query beats which."""
+class RandomPairs:
+    """The pairs of some queries' partial orders, over random pixels. Q queries, N images of each, P pairs."""
 
-    texts: list[str]
-    pixels: np.ndarray  # uint8 [Q * N, 3, H, W], N images a query
-    query: np.ndarray  # int64 [P]
+    texts: list[str]  # [Q]
+    pixels: np.ndarray  # uint8 [Q * N, 3, H, W]
+    query: np.ndarray  # int64 [P], rows of `texts`
     winner: np.ndarray  # int64 [P], rows of `pixels`
-    loser: np.ndarray
+    loser: np.ndarray  # int64 [P], rows of `pixels`
 
 
 def run(config: BenchAlignConfig) -> dict[str, Any]:
-    """Both modes, both sides; ratios of pairs per second."""
+    """Measure both modes; the ratios are of pairs per second."""
     profile, _ = command.settings(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    ratios, figures = (
-        {},
-        {"num_threads": torch.get_num_threads(), "u": profile.label.rows, "v": profile.label.columns},
-    )
+    num_threads = torch.get_num_threads()
+    figures = {"num_threads": num_threads, "u": profile.label.rows, "v": profile.label.columns}
+    ratios = {}
     for mode in ("both", "text"):
         speeds = measure(config, profile, mode)
         ratios[f"align_pairs_over_naive_{mode}"] = comparison(speeds["ours"], speeds["naive"])
         for side, values in speeds.items():
             figures[f"{side}_pairs_per_s_{mode}"] = float(np.median(values))
-    return {"bench": "align", "ratios": ratios, "figures": figures, "machine": machine()}
+    return report("align", ratios, figures)
 
 
 def measure(config: BenchAlignConfig, profile: Profile, mode: str) -> dict[str, list[float]]:
-    """Pairs per second of both sides, one figure a turn."""
-    subject = make_learner(profile, mode, config.num_threads)
-    pairs = make_pairs(config.num_queries, profile.label.rows, profile.label.columns, subject.encoder)
+    """Pairs per second of both sides, one value for each turn."""
+    ours, naive = (make_learner(profile, mode, config.num_threads) for _ in range(2))
+    pairs = make_pairs(config.num_queries, profile.label.rows, profile.label.columns, ours.encoder)
     reference = Encoder.load(profile.encoder.model, precision=profile.encoder.precision)
-    batch = make_batch(pairs, reference, subject.temperature, mode)
-    naive = make_learner(profile, mode, config.num_threads)
-    naive_batches = endless(len(pairs.query), config.pairs_per_batch)
+    batch = make_batch(pairs, reference, mode)
+    naive_batches = random_batches(len(pairs.query), config.pairs_per_batch)
     sides: dict[str, Callable[[], int]] = {
-        "ours": lambda: len(subject.step([batch])) and len(pairs.query),
+        "ours": lambda: our_step(ours, batch),
         "naive": lambda: naive_step(naive, reference, pairs, next(naive_batches)),
     }
     for step in sides.values():
@@ -77,7 +78,7 @@ def measure(config: BenchAlignConfig, profile: Profile, mode: str) -> dict[str, 
 
 
 def pairs_per_s(step: Callable[[], int], seconds: float) -> float:
-    """Call `step`, which gives the number of its pairs, for at least that long."""
+    """Call `step`, which returns the number of its pairs, for at least `seconds`."""
     started, num_pairs = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - started) < seconds or not num_pairs:
         num_pairs += step()
@@ -90,18 +91,18 @@ def make_learner(profile: Profile, mode: str, num_threads: int | None) -> Learne
         profile.encoder.model, precision=profile.encoder.precision, num_threads=num_threads
     )
     settings = profile.align.model_copy(update={"mode": mode, "pretrain_weight": 0.0})
-    return Learner(encoder, settings, num_steps=1000)
+    return local_learner(encoder, settings, num_steps=NUM_SCHEDULE_STEPS)
 
 
-def make_pairs(num_queries: int, rows: int, columns: int, encoder: Encoder) -> Pairs:
-    """A grid of random pixels per query; cell (i, j) beats (k, l) when i <= k, j <= l and they differ."""
+def make_pairs(num_queries: int, rows: int, columns: int, encoder: Encoder) -> RandomPairs:
+    """A grid of random images per query; cell (i, j) beats (k, l) if i <= k, j <= l and they differ."""
     cells = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
-    before = (cells[:, None] <= cells[None]).all(-1) & ~np.eye(len(cells), dtype=bool)
-    winner, loser = np.nonzero(before)
+    is_better = (cells[:, None] <= cells[None]).all(-1) & ~np.eye(len(cells), dtype=bool)
+    winner, loser = np.nonzero(is_better)
     offsets = np.arange(num_queries)[:, None] * len(cells)
     size = (num_queries * len(cells), 3, encoder.fit.height_px, encoder.fit.width_px)
-    return Pairs(
-        texts=[f"a {WORDS[place % len(WORDS)]} number {place}" for place in range(num_queries)],
+    return RandomPairs(
+        texts=[f"a {WORDS[index % len(WORDS)]} number {index}" for index in range(num_queries)],
         pixels=np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8),
         query=np.repeat(np.arange(num_queries), len(winner)),
         winner=(offsets + winner).ravel(),
@@ -109,37 +110,36 @@ def make_pairs(num_queries: int, rows: int, columns: int, encoder: Encoder) -> P
     )
 
 
-def make_batch(pairs: Pairs, reference: Encoder, temperature: float, mode: str) -> dict[str, Any]:
-    """A batch of ours, as the feeding tasks make it; the reference's scores are stored ones."""
+def make_batch(pairs: RandomPairs, reference: Encoder, mode: str) -> dict[str, Any]:
+    """The pairs as one batch of the product, with the stored scores of the reference."""
     vectors, texts = reference.encode_images(pairs.pixels), reference.encode_texts(pairs.texts)
-    scores = vectors @ texts.T / temperature
-    count = len(pairs.query)
-    nothing = np.zeros(0, np.int64)
-    return {
-        "images": pairs.pixels if mode == "both" else vectors,
-        "texts": pairs.texts,
-        "pair_query": pairs.query,
-        "pair_winner": pairs.winner,
-        "pair_loser": pairs.loser,
-        "p_winner": np.ones(count, np.float32),
-        "winner_reference": scores[pairs.winner, pairs.query],
-        "loser_reference": scores[pairs.loser, pairs.query],
-        "pair_weight": np.full(count, 1 / count, np.float32),
-        "caption_image": nothing,
-        "caption_text": nothing,
-    }
+    return preference_batch(
+        pairs.pixels if mode == "both" else vectors,
+        pairs.texts,
+        query=pairs.query,
+        winner=pairs.winner,
+        loser=pairs.loser,
+        p_winner=np.ones(len(pairs.query), np.float32),
+        reference_scores=vectors @ texts.T / reference.temperature,
+    )
 
 
-def endless(count: int, size: int) -> Iterator[np.ndarray]:
-    """Shuffled batches of row numbers below `count`, without end."""
+def our_step(learner: Learner, batch: dict[str, Any]) -> int:
+    """One step of the product; returns its number of pairs."""
+    learner.step([batch])
+    return len(batch["pair_query"])
+
+
+def random_batches(count: int, size: int) -> Iterator[np.ndarray]:
+    """Endless batches of distinct random row numbers below `count`."""
     rng = np.random.default_rng(0)
     while True:
         yield rng.choice(count, min(size, count), replace=False)
 
 
-def naive_step(policy: Learner, reference: Encoder, pairs: Pairs, rows: np.ndarray) -> int:
-    """One step on those pairs, each encoded for itself by policy and reference; returns their number."""
-    settings: Align = policy.settings
+def naive_step(policy: Learner, reference: Encoder, pairs: RandomPairs, rows: np.ndarray) -> int:
+    """One step of the plain loop, which encodes each pair separately; returns its number of pairs."""
+    settings: Align = policy.plan.settings
     tokens = policy.encoder.tokenize([pairs.texts[query] for query in pairs.query[rows]])
     images = [torch.from_numpy(pairs.pixels[side[rows]]) for side in (pairs.winner, pairs.loser)]
     policy_scores = naive_scores(policy.encoder, tokens, images, policy.temperature, settings.mode == "both")
@@ -154,13 +154,10 @@ def naive_step(policy: Learner, reference: Encoder, pairs: Pairs, rows: np.ndarr
 
 
 def naive_scores(
-    encoder: Encoder, tokens: torch.Tensor, images: list[torch.Tensor], temperature: float, learns: bool
-) -> list[torch.Tensor]:
-    """Scores of chosen and rejected images, [P] each; an image tower that does not learn keeps no graph."""
+    encoder: Encoder, tokens: Tensor, images: list[Tensor], temperature: float, trains_images: bool
+) -> tuple[Tensor, Tensor]:
+    """Scores of winners and losers, [P] each; an image tower that is not trained builds no graph."""
     texts = encoder.text_features(tokens)
-    scores = []
-    for pixels in images:
-        with torch.set_grad_enabled(learns):
-            features = encoder.image_features(pixels)
-        scores.append((texts * features).sum(-1) / temperature)
-    return scores
+    with torch.set_grad_enabled(trains_images):
+        winners, losers = (encoder.image_features(pixels) for pixels in images)
+    return (texts * winners).sum(-1) / temperature, (texts * losers).sum(-1) / temperature

@@ -1,11 +1,11 @@
-"""Measures the ANN index: how much of the exact answer it finds, how fast, on as many vectors as one likes.
+"""Measures the approximate index: its recall of the exact results, and its speed.
 
     kallos bench index
     kallos bench index --num-rows 1000000 --dim 512
 
-Vectors and queries are drawn from one mixture of Gaussians, whose variances fall off as 1 / axis: clustered
-and of few effective dimensions, as the embeddings of images are. The index is built and its settings are
-chosen as `kallos index` does it; recall is then measured on queries that had no part in the choice.
+Vectors and queries come from one mixture of Gaussians whose variances decrease as 1 / axis: like embeddings
+of images, they are clustered and have few effective dimensions. The index is built and its search effort
+chosen as in `kallos index`; recall is then measured on other queries.
 """
 
 import resource
@@ -25,25 +25,24 @@ from cluster import command
 from cluster.tables import Store, embeddings_schema, embeddings_table, now
 from jobs.index import ann, tuning
 from lab.bench.index.config import BenchIndexConfig
-from lab.machine import machine
+from lab.bench.report import report, spread
 
 FINGERPRINT = "0" * 16
 BATCH_ROWS = 10_000
 ROWS_PER_CLUSTER = 1000
-# Length of a vector's way from its cluster's centre, whose own length is 1.
-SPREAD = 0.7
+DEVIATION = 0.7  # expected distance of a vector from the centre of its cluster, which has length 1
 MILLION = 1_000_000
-MOST_EXACT_QUERIES = 20
+MAX_EXACT_QUERIES = 20
 
 
 class Mixture:
-    """Clusters of unit vectors; equal seeds draw equal ones."""
+    """Clusters of unit vectors; the same seed draws the same vectors."""
 
     def __init__(self, num_clusters: int, dim: int, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.centres = _normalised(self.rng.standard_normal((num_clusters, dim), np.float32))
         deviations = 1 / np.sqrt(np.arange(1, dim + 1, dtype=np.float32))
-        self.deviations = SPREAD * deviations / np.linalg.norm(deviations)
+        self.deviations = DEVIATION * deviations / np.linalg.norm(deviations)
 
     def draw(self, count: int) -> np.ndarray:
         """The next `count` vectors, L2-normalised float32 [count, dim]."""
@@ -53,7 +52,7 @@ class Mixture:
 
 
 def run(config: BenchIndexConfig) -> dict[str, Any]:
-    """Write, build, choose, measure; see the module."""
+    """Write the table, build the index, choose the search effort, and measure."""
     profile, _ = command.settings(config)
     mixture = Mixture(max(1, config.num_rows // ROWS_PER_CLUSTER), config.dim, config.seed)
     with tempfile.TemporaryDirectory(prefix="kallos-bench-") as folder:
@@ -67,11 +66,10 @@ def run(config: BenchIndexConfig) -> dict[str, Any]:
         effort = tuning.choose(swept, profile.index.recall).effort
         retriever = Retriever(store, FINGERPRINT, effort=effort)
         runs = [measure(retriever, mixture.draw(config.num_queries)) for _ in range(config.num_runs)]
-        some = mixture.draw(min(config.num_queries, MOST_EXACT_QUERIES))
+        some = mixture.draw(min(config.num_queries, MAX_EXACT_QUERIES))
         ((_, exact_p50_ms),) = tuning.timed([retriever], some, exact=True)
-    recalls = [recall for recall, _ in runs]
     name = "recall_at_10_1m" if config.num_rows >= MILLION else "recall_at_10"
-    ratio = {"value": median(recalls), "min": min(recalls), "max": max(recalls), "runs": recalls}
+    ratios = {name: spread([recall for recall, _ in runs])}
     figures = {
         "num_rows": config.num_rows,
         "dim": config.dim,
@@ -84,18 +82,18 @@ def run(config: BenchIndexConfig) -> dict[str, Any]:
         "exact_p50_ms": round(exact_p50_ms, 3),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    return {"bench": "index", "ratios": {name: ratio}, "figures": figures, "machine": machine()}
+    return report("index", ratios, figures)
 
 
 def write(store: Store, mixture: Mixture, config: BenchIndexConfig) -> Any:
-    """The table of vectors, written batch by batch; returns it."""
+    """Write the table of vectors batch by batch; returns it."""
     schema = embeddings_schema(config.dim)
     batches = pa.RecordBatchReader.from_batches(schema, _batches(mixture, config, schema))
     return store.database.create_table(embeddings_table(FINGERPRINT), data=batches, schema=schema)
 
 
 def measure(retriever: Retriever, queries: np.ndarray) -> tuple[float, float]:
-    """recall@10 on the queries [Q, D], and the median milliseconds of one."""
+    """recall@10 on the queries [Q, D], and the median milliseconds of a query."""
     ((found, p50_ms),) = tuning.timed([retriever], queries)
     true = retriever.search(queries, tuning.RECALL_AT, exact=True)
     return tuning.recall(found, true), p50_ms

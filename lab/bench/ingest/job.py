@@ -1,12 +1,13 @@
-"""Measures the ingest pipeline against a plain open_clip loop over the same JPEG files, in turns, in one run.
+"""Compares the ingest pipeline with a plain open_clip loop over the same JPEG files, in turns, in one run.
 
     kallos bench ingest --num-images 2000
 
 ingest: read, sha256, decode, preview, pixels, embed, merge into `embeddings_<encoder>` and `images` of a new
-store; from the first embedded block, which is not counted, to the last merge. Actors are up before the first
-file is read, so that no decoded images pile up in front of them.
-bare loop: open, decode, open_clip's own preprocessing, encode, L2-normalise; one process, torch's threads,
-the same batch size and precision; the model is loaded and warm. No identity, no preview, no tables.
+store. Time is measured from the end of the first embedded block, which is not counted, to the last merge. The
+actors start before the first file is read, so that no decoded images pile up in front of them.
+bare loop: open, decode, open_clip's own preprocessing, encode, L2-normalise, in one process with torch's
+threads, the same batch size and precision, and a model that is loaded and warm. It computes no identities and
+no previews, and writes no tables.
 """
 
 import tempfile
@@ -34,14 +35,13 @@ from jobs.ingest.prepare import DecodeSettings
 from jobs.ingest.sources import open_source
 from jobs.ingest.writer import Writer
 from lab.bench.ingest.config import BenchIngestConfig
-from lab.bench.report import comparison
-from lab.machine import machine
+from lab.bench.report import comparison, report
 
 ACTORS_READY_S = 600
 
 
 def run(config: BenchIngestConfig) -> dict[str, Any]:
-    """Both sides in turns; the ratio of images per second."""
+    """Measure both sides in turns; the ratio is of images per second."""
     profile, _ = command.settings(config)
     session.connect(profile)
     ray.data.DataContext.get_current().wait_for_min_actors_s = ACTORS_READY_S
@@ -57,16 +57,11 @@ def run(config: BenchIngestConfig) -> dict[str, Any]:
     figures |= {"num_images": len(files), "batch_size": profile.encoder.stage.batch_size}
     figures |= {"bare_loop_threads": torch.get_num_threads(), "embed_threads": profile.encoder.num_threads}
     ratio = comparison(speeds["ingest"], speeds["bare_loop"])
-    return {
-        "bench": "ingest",
-        "ratios": {"ingest_over_bare_loop": ratio},
-        "figures": figures,
-        "machine": machine(),
-    }
+    return report("ingest", {"ingest_over_bare_loop": ratio}, figures)
 
 
 def write_studio(config: BenchIngestConfig, folder: str) -> str:
-    """A seeded studio's images, as JPEG files."""
+    """Write a seeded studio; returns the folder of its JPEG files."""
     from lab.studio import job as write
 
     write.run(
@@ -76,7 +71,7 @@ def write_studio(config: BenchIngestConfig, folder: str) -> str:
 
 
 def ingest_images_per_s(model: EncoderModel, source: str, store_uri: str) -> float:
-    """The whole pipeline into a new store; images per second after the first block."""
+    """Images per second of the whole pipeline, into a new store, after the first block."""
     opened = open_source(IngestConfig(source=source), model.decode)
     encoder = Encoder.load(model.model)
     settings = DecodeSettings(encoder.fit, preview_px=256, max_pixels=IngestConfig(source=source).max_pixels)
@@ -92,7 +87,7 @@ def ingest_images_per_s(model: EncoderModel, source: str, store_uri: str) -> flo
 
 
 class BareLoop:
-    """What one would write by hand: open_clip and Pillow, one process."""
+    """A hand-written loop with open_clip and Pillow, in one process."""
 
     def __init__(self, model: EncoderModel) -> None:
         name, weights = open_clip_name(model.model)
@@ -103,7 +98,7 @@ class BareLoop:
         self.bf16 = PRECISIONS[model.precision] == torch.bfloat16
 
     def images_per_s(self, files: Sequence[str]) -> float:
-        """Encode the files; the first batch is the warm-up and not counted."""
+        """Encode the files; the first batch is a warm-up and not counted."""
         batches = [files[start : start + self.batch_size] for start in range(0, len(files), self.batch_size)]
         self.encode(batches[0])
         started = time.perf_counter()

@@ -4,16 +4,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from cluster import command
+from lab.bench.config import BenchConfig
 
 
-class BenchLabelConfig(command.JobConfig):
+class BenchLabelConfig(BenchConfig):
     """Compare the stages of the rephraser and the judge with bare vLLM."""
 
     num_requests: int = Field(
         default=1024, ge=1, description="requests of a turn, without the warm-up batch, a count"
     )
-    num_runs: int = Field(default=3, ge=1, description="turns, in each of which both sides run, a count")
     models: tuple[Literal["llm", "lmm"], ...] = Field(
         default=("llm", "lmm"), description="stages to measure: that of the rephraser, that of the judge"
     )

@@ -1,11 +1,10 @@
-"""`kallos bench label`: the label stages against vLLM's own offline `LLM`, requests per second.
+"""Compares the stages of the label pipeline with vLLM's own offline `LLM`, in requests per second.
 
-    python -m lab.bench.label.job --num-requests 1024 --num-runs 3
+    kallos bench label --num-requests 1024 --num-runs 3
 
-Both sides answer the same prompts with the same model, engine arguments and sampling, in turns, each turn
-with prompts that neither engine has seen. Our side is a Ray Data stage of the label pipeline, rows in to rows
-out; the other is one `LLM.chat` call over all the prompts. Start-up is left out of both: each answers one
-batch before the clock starts.
+Both sides answer the same prompts with the same model, engine arguments and sampling, in turns, and every
+turn has new prompts. Our side is a Ray Data stage of the label pipeline, from rows to rows; the other side is
+one `LLM.chat` call with all the prompts. Start-up is not measured: each side answers one batch beforehand.
 """
 
 import shutil
@@ -24,21 +23,20 @@ from cluster import command, session
 from cluster.errors import UserError
 from cluster.profile import LanguageModel
 from lab.bench.label.config import BenchLabelConfig
-from lab.bench.label.judging import judge_side
-from lab.bench.label.side import Side
-from lab.bench.report import comparison
-from lab.machine import machine
+from lab.bench.label.judge_stage import judge_stage
+from lab.bench.label.measured_stage import MeasuredStage
+from lab.bench.report import comparison, report
 from lab.pretrain.rephraser.training_chats import draw_query
 
 
 class BareVllm:
-    """vLLM's offline `LLM` in a process of its own, called as its documentation shows."""
+    """vLLM's offline `LLM` in a process of its own, used as in its documentation."""
 
     def __init__(self, model: LanguageModel):
         self.engine = make_engine(model)
 
     def chat(self, requests: Sequence[Request]) -> float:
-        """Seconds that one `LLM.chat` call takes for all the requests."""
+        """Seconds of one `LLM.chat` call with all the requests."""
         chats = [conversation(request) for request in requests]
         sampling = [self.engine.sampling(request) for request in requests]
         started = time.perf_counter()
@@ -46,93 +44,90 @@ class BareVllm:
         return time.perf_counter() - started
 
 
-def stage_seconds(side: Side, rows: pa.Table) -> float:
-    """Seconds from the end of the first batch (the warm-up) to the end of the last, as the driver sees them.
+def stage_seconds(measured: MeasuredStage, rows: pa.Table) -> float:
+    """Seconds on the driver from the end of the first batch, the warm-up, to the end of the last batch.
 
-    One block a batch, as a stage downstream of a reader has them.
+    Every batch is a block of its own, as after a reader.
     """
-    size = side.batch_size
+    size = measured.batch_size
     blocks = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
-    answered = add_stage(
+    results = add_stage(
         ray.data.from_arrow(blocks),
-        side.actor,
-        dict(side.arguments),
-        side.model.stage,
-        batch_format=side.batch_format,
+        measured.actor,
+        dict(measured.arguments),
+        measured.model.stage,
+        batch_format=measured.batch_format,
         batch_size=size,
     )
-    arrivals = [time.perf_counter() for _ in answered.iter_batches(batch_size=None, prefetch_batches=0)]
+    arrivals = [time.perf_counter() for _ in results.iter_batches(batch_size=None, prefetch_batches=0)]
     return arrivals[-1] - arrivals[0]
 
 
-def warm_up_rows(side: Side, seed: int) -> pa.Table:
-    """Rows of exactly one call: one fewer, and the first call would take a row whose requests are counted."""
-    per_row = len(side.requests(side.rows(seed, 1)))
-    rows = side.rows(seed, side.batch_size * per_row)
-    assert rows.num_rows == side.batch_size, f"{rows.num_rows} rows, a call takes {side.batch_size}"
+def warm_up_rows(measured: MeasuredStage, seed: int) -> pa.Table:
+    """Rows of exactly one call; with fewer, the first call would include rows that are to be measured."""
+    requests_per_row = len(measured.requests_of(measured.make_rows(seed, 1)))
+    rows = measured.make_rows(seed, measured.batch_size * requests_per_row)
+    assert rows.num_rows == measured.batch_size, f"{rows.num_rows} rows, a call takes {measured.batch_size}"
     return rows
 
 
-def measure(side: Side, num_requests: int, num_runs: int, seed: int) -> dict[str, list[float]]:
-    """Requests per second of both sides, turn by turn."""
-    stage = side.model.stage
-    bare = ray.remote(num_cpus=stage.num_cpus, num_gpus=stage.num_gpus)(BareVllm).remote(side.model)
-    warm_up = warm_up_rows(side, seed)
-    ray.get(bare.chat.remote(side.requests(warm_up)))
+def measure(measured: MeasuredStage, num_requests: int, num_runs: int, seed: int) -> dict[str, list[float]]:
+    """Requests per second of both sides, one value for each turn."""
+    stage = measured.model.stage
+    bare = ray.remote(num_cpus=stage.num_cpus, num_gpus=stage.num_gpus)(BareVllm).remote(measured.model)
+    warm_up = warm_up_rows(measured, seed)
+    ray.get(bare.chat.remote(measured.requests_of(warm_up)))
     rates: dict[str, list[float]] = {"kallos": [], "vllm": []}
     for turn in range(num_runs):
-        rows = side.rows(seed + 1 + turn, num_requests)
-        requests = side.requests(rows)
-        rates["kallos"].append(len(requests) / stage_seconds(side, pa.concat_tables([warm_up, rows])))
+        rows = measured.make_rows(seed + 1 + turn, num_requests)
+        requests = measured.requests_of(rows)
+        rates["kallos"].append(len(requests) / stage_seconds(measured, pa.concat_tables([warm_up, rows])))
         rates["vllm"].append(len(requests) / ray.get(bare.chat.remote(requests)))
     ray.kill(bare)
     return rates
 
 
-def rephrase_side(model: LanguageModel, style: str) -> Side:
-    """The rephrase stage. Raises UserError for a style that asks no model."""
+def rephrase_stage(model: LanguageModel, style: str) -> MeasuredStage:
+    """The rephrase stage. Raises UserError for a style that does not use the language model."""
     if style not in MODEL_STYLES:
-        raise UserError(f"style {style!r} asks no model: measure one of {', '.join(MODEL_STYLES)}.")
+        raise UserError(
+            f"The style {style!r} does not use the language model: measure one of {', '.join(MODEL_STYLES)}."
+        )
 
-    def rows(seed: int, num_rows: int) -> pa.Table:
+    def make_rows(seed: int, num_rows: int) -> pa.Table:
         rng = np.random.default_rng([seed, 7])
         return pa.table({"query": [draw_query(rng).text for _ in range(num_rows)]})
 
-    def requests(table: pa.Table) -> list[Request]:
-        return [Request(prompt(q, style), schema=schema(style)) for q in table["query"].to_pylist()]
+    def requests_of(rows: pa.Table) -> list[Request]:
+        return [Request(prompt(q, style), schema=schema(style)) for q in rows["query"].to_pylist()]
 
-    return Side(model, Rephrase, {"language_model": model, "style": style}, rows, requests)
+    arguments = {"language_model": model, "style": style}
+    return MeasuredStage(model, Rephrase, arguments, make_rows, requests_of)
 
 
 def run(config: BenchLabelConfig) -> dict:
-    """Measures each stage; returns the benchmark's line."""
+    """Measure each stage; the ratios are of requests per second."""
     profile, _ = command.settings(config)
     style = command.merged(profile.label, config).style
     makers = {
-        "llm": lambda: rephrase_side(profile.rephraser, style),
-        "lmm": lambda: judge_side(profile.judge),
+        "llm": lambda: rephrase_stage(profile.rephraser, style),
+        "lmm": lambda: judge_stage(profile.judge),
     }
     session.connect(profile)
     rates = {name: rates_of(makers[name](), config) for name in config.models}
-    return {
-        "bench": "label",
-        "ratios": {
-            f"label_{name}_over_vllm": comparison(found["kallos"], found["vllm"])
-            for name, found in rates.items()
-        },
-        "figures": {
-            **{f"{name}_requests_per_s": found for name, found in rates.items()},
-            "num_requests": config.num_requests,
-        },
-        "machine": machine(),
+    ratios = {
+        f"label_{name}_over_vllm": comparison(of_sides["kallos"], of_sides["vllm"])
+        for name, of_sides in rates.items()
     }
+    figures = {f"{name}_requests_per_s": of_sides for name, of_sides in rates.items()}
+    return report("label", ratios, {**figures, "num_requests": config.num_requests})
 
 
-def rates_of(side: Side, config: BenchLabelConfig) -> dict[str, list[float]]:
-    """`measure` of one stage, after a look at the resources; its files are removed."""
-    session.require({"stage": side.model.stage, "bare vllm": side.model.stage})
+def rates_of(measured: MeasuredStage, config: BenchLabelConfig) -> dict[str, list[float]]:
+    """`measure` one stage, after checking that there are enough resources; its files are removed."""
+    session.require({"stage": measured.model.stage, "bare vllm": measured.model.stage})
     try:
-        return measure(side, config.num_requests, config.num_runs, config.seed)
+        return measure(measured, config.num_requests, config.num_runs, config.seed)
     finally:
-        if side.folder:
-            shutil.rmtree(side.folder, ignore_errors=True)
+        if measured.folder:
+            shutil.rmtree(measured.folder, ignore_errors=True)

@@ -2,16 +2,15 @@
 
 from pydantic import Field
 
-from cluster import command
+from lab.bench.config import BenchConfig
 
 
-class BenchServeConfig(command.JobConfig):
+class BenchServeConfig(BenchConfig):
     """Compare the server with a plain Flask loop, and disturb it under load."""
 
     num_images: int = Field(default=20_000, ge=500, description="images of the index, a count")
     num_single: int = Field(default=200, ge=10, description="requests of a turn, one at a time, a count")
     num_loaded: int = Field(default=1000, ge=64, description="requests of a turn under load, a count")
-    num_runs: int = Field(default=3, ge=1, description="turns, in each of which both sides run, a count")
     concurrency: int = Field(default=32, ge=2, description="simultaneous requests under load, a count")
     num_promoted: int = Field(
         default=5000, ge=0, description="requests while encoders are promoted, a count; 0 skips this part"

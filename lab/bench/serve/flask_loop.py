@@ -1,8 +1,8 @@
-"""What the search is compared with: the same encoder and index behind Flask, one request at a time.
+"""The plain server of the comparison: the same encoder and index behind Flask, one search at a time.
 
     python -m lab.bench.serve.flask_loop STORE ENCODER PORT
 
-Flask's own threaded server, with a lock around encoder and index.
+It is Flask's threaded server, with a lock around encoder and index.
 """
 
 import sys
@@ -19,17 +19,17 @@ COLUMNS = ("caption", "width_px", "height_px")
 
 
 def make_app(store: Store, fingerprint: str) -> Flask:
-    """The application."""
+    """The Flask application."""
     encoder = load_registered(store.encoder(fingerprint))
     retriever = Retriever(store, fingerprint)
     lock, app = threading.Lock(), Flask(__name__)
 
     @app.post("/v1/search")
     def search() -> dict:
-        asked = request.get_json()
+        body = request.get_json()
         with lock:
-            vector = encoder.encode_texts([asked["query"]])
-            rows = retriever.search(vector, asked["k"], columns=COLUMNS)[0]
+            vector = encoder.encode_texts([body["query"]])
+            rows = retriever.search(vector, body["k"], columns=COLUMNS)[0]
         return {"encoder": fingerprint, "results": rows}
 
     @app.get("/healthz")

@@ -1,15 +1,16 @@
-"""`kallos bench serve`: what the endpoint adds to one search, what batching gains, what a promotion breaks.
+"""Measures the search endpoint: its overhead, its batching, and its behaviour when it is disturbed.
 
     kallos bench serve --num-images 20000
 
 search_p50_over_direct: median latency of `/v1/search`, one request at a time, over the median of one encoder
-forward and one LanceDB search called directly, in turns.
-search_batched_over_unbatched: requests per second at `--concurrency`, with batches of the profile's size over
-batches of one.
-search_qps_over_flask_lock: the same, over the same encoder and index behind Flask with a lock.
-promotion: `live` changes hands again and again under load; an answer is mixed when its images are not what
-the encoder that it names finds.
-soak: replicas are killed under load; what feedback was answered with 200 has to be in the table.
+forward pass and one LanceDB search, called directly, in turns.
+search_batched_over_unbatched: requests per second at `--concurrency`, with the profile's batch size over a
+batch size of one.
+search_qps_over_flask_lock: requests per second over those of the same encoder and index behind Flask with a
+lock.
+promotion: `live` is moved repeatedly under load. A response is mixed if its images differ from those that the
+encoder it names finds.
+soak: replicas are killed under load. Feedback that was answered with 200 must be in the table.
 """
 
 import asyncio
@@ -30,55 +31,56 @@ from actors.retriever import Retriever
 from cluster import command
 from cluster.errors import UserError
 from cluster.profile import Profile
-from lab.bench.report import comparison
-from lab.bench.serve import load
+from lab.bench.report import comparison, report
 from lab.bench.serve.config import BenchServeConfig
-from lab.bench.serve.servers import Server, World, flask_loop, kallos, make_world
-from lab.machine import machine
+from lab.bench.serve.load import Response, client_session, post, post_all, requests_per_s
+from lab.bench.serve.servers import BenchStore, Server, flask_loop, kallos, make_store
 from lab.studio.captions import sample_query
 
 COLUMNS = ("caption", "width_px", "height_px")
 K = 12
 NUM_WARM_UP = 60
+PROMOTION_INTERVAL_S = 1.5
+NUM_KILLS = 2
+NUM_CLIENTS = 8
+CLICK_DELAY_S = 0.6  # after the response; the server ignores clicks within 300 ms
+QUIET_S = 5.0  # without a failure, after which an outage is over
 
 
 def run(config: BenchServeConfig) -> dict:
-    """All sides in turns, then promotion and soak; returns the benchmark's line."""
+    """Measure all sides in turns, then promotion and soak."""
     profile, _ = command.settings(config)
     rng = np.random.default_rng(config.seed)
-    captions = [f"{sample_query(rng)} {number}" for number in range(config.num_images)]
+    captions = [f"{sample_query(rng)} {index}" for index in range(config.num_images)]
     with tempfile.TemporaryDirectory(prefix="kallos-bench-") as scratch:
         folder = Path(scratch)
-        world = make_world(profile, folder, captions, config.seed)
-        own = profile.model_copy(update={"store": world.store.uri})
-        turns, figures = measure_turns(config, own, world, folder, rng)
+        bench_store = make_store(profile, folder, captions, config.seed)
+        own = profile.model_copy(update={"store": bench_store.store.uri})
+        turns, figures = measure_turns(config, own, bench_store, folder, rng)
         if config.num_promoted or config.soak_s:
             with kallos(own, folder, refresh_s=0.2) as server:
                 if config.num_promoted:
-                    figures["promotion"] = promote_under_load(config, server, world, rng)
+                    figures["promotion"] = promote_under_load(config, server, bench_store, rng)
                 if config.soak_s:
-                    figures["soak"] = soak(config, server, world, rng)
-    return {
-        "bench": "serve",
-        "ratios": {
-            "search_p50_over_direct": comparison(turns["single_ms"], turns["direct_ms"]),
-            "search_batched_over_unbatched": comparison(turns["batched"], turns["unbatched"]),
-            "search_qps_over_flask_lock": comparison(turns["batched"], turns["flask"]),
-        },
-        "figures": {
-            **{name: [round(value, 3) for value in values] for name, values in turns.items()},
-            **figures,
-            "num_images": config.num_images,
-            "concurrency": config.concurrency,
-        },
-        "machine": machine(),
+                    figures["soak"] = soak(config, server, bench_store, rng)
+    ratios = {
+        "search_p50_over_direct": comparison(turns["single_ms"], turns["direct_ms"]),
+        "search_batched_over_unbatched": comparison(turns["batched"], turns["unbatched"]),
+        "search_qps_over_flask_lock": comparison(turns["batched"], turns["flask"]),
     }
+    rounded = {name: [round(value, 3) for value in values] for name, values in turns.items()}
+    sizes = {"num_images": config.num_images, "concurrency": config.concurrency}
+    return report("serve", ratios, {**rounded, **figures, **sizes})
 
 
 def measure_turns(
-    config: BenchServeConfig, profile: Profile, world: World, folder: Path, rng: np.random.Generator
+    config: BenchServeConfig,
+    profile: Profile,
+    bench_store: BenchStore,
+    folder: Path,
+    rng: np.random.Generator,
 ) -> tuple[dict[str, list[float]], dict]:
-    """Milliseconds of the single sides and requests per second of the loaded ones, turn by turn."""
+    """Milliseconds of single requests, and requests per second under load; one value for each turn."""
     turns: dict[str, list[float]] = {
         name: [] for name in ("direct_ms", "single_ms", "batched", "unbatched", "flask")
     }
@@ -86,95 +88,100 @@ def measure_turns(
         servers = {
             "batched": stack.enter_context(kallos(profile, folder)),
             "unbatched": stack.enter_context(kallos(profile, folder, max_batch_size=1)),
-            "flask": stack.enter_context(flask_loop(world, folder)),
+            "flask": stack.enter_context(flask_loop(bench_store, folder)),
         }
         for server in servers.values():
-            _answered(load.ask(server.address, bodies(rng, NUM_WARM_UP), config.concurrency))
+            _successful(post_all(server.address, bodies(rng, NUM_WARM_UP), config.concurrency))
         for _ in range(config.num_runs):
             single = bodies(rng, config.num_single)
-            turns["direct_ms"].append(direct_ms(world, [body["query"] for body in single]))
-            answers = _answered(load.ask(servers["batched"].address, single, 1))
-            turns["single_ms"].append(1000 * median(answer.seconds for answer in answers))
+            turns["direct_ms"].append(direct_ms(bench_store, [body["query"] for body in single]))
+            responses = _successful(post_all(servers["batched"].address, single, 1))
+            turns["single_ms"].append(1000 * median(response.seconds for response in responses))
             for name, server in servers.items():
                 loaded = bodies(rng, config.num_loaded)
-                answers = _answered(load.ask(server.address, loaded, config.concurrency))
-                turns[name].append(load.rate(answers))
-        steps = [answer.body["timings_ms"] for answer in load.ask(servers["batched"].address, single, 1)]
-    means = {step: round(float(np.mean([told[step] for told in steps])), 3) for step in steps[0]}
+                responses = _successful(post_all(server.address, loaded, config.concurrency))
+                turns[name].append(requests_per_s(responses))
+        responses = _successful(post_all(servers["batched"].address, single, 1))
+    timings = [response.body["timings_ms"] for response in responses if response.body]
+    means = {step: round(float(np.mean([of[step] for of in timings])), 3) for step in timings[0]}
     return turns, {"single_steps_ms": means}
 
 
 def bodies(rng: np.random.Generator, count: int, **others: object) -> list[dict]:
-    """Search requests, each of its own query."""
+    """Search requests, each with a query of its own."""
     return [{"query": f"{sample_query(rng)} {rng.integers(1 << 30)}", "k": K, **others} for _ in range(count)]
 
 
-def direct_ms(world: World, queries: list[str]) -> float:
-    """Median milliseconds of one forward of the text encoder and one LanceDB search."""
-    encoder = world.encoders[0]
-    retriever = Retriever(world.store, encoder.fingerprint, encoder)
+def direct_ms(bench_store: BenchStore, queries: list[str]) -> float:
+    """Median milliseconds of one forward pass of the text tower and one LanceDB search."""
+    encoder = bench_store.encoders[0]
+    retriever = Retriever(bench_store.store, encoder.fingerprint)
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the server's
+    torch.set_num_threads(1)  # like the server
     seconds = []
     for query in queries:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         vector = encoder.encode_texts([query])[0]
         found = retriever.table.search(vector).distance_type("cosine").limit(K)
         found.select(["image_id", *COLUMNS, "_distance"]).to_list()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - started)
     torch.set_num_threads(before)
     return 1000 * median(seconds)
 
 
-def _answered(answers: list[load.Answer]) -> list[load.Answer]:
-    """The answers. Raises UserError when one is not 200: figures of a broken server mean nothing."""
-    statuses = Counter(answer.status for answer in answers)
+def _successful(responses: list[Response]) -> list[Response]:
+    """The responses. Raises UserError unless all are 200: figures of a broken server mean nothing."""
+    statuses = Counter(response.status for response in responses)
     if set(statuses) != {200}:
-        raise UserError(f"the server did not answer every request: statuses {dict(statuses)}")
-    return answers
+        raise UserError(f"The server did not answer every request with 200: statuses {dict(statuses)}.")
+    return responses
 
 
 def promote_under_load(
-    config: BenchServeConfig, server: Server, world: World, rng: np.random.Generator
+    config: BenchServeConfig, server: Server, bench_store: BenchStore, rng: np.random.Generator
 ) -> dict:
-    """Requests while `live` changes hands; counts of failed and mixed answers."""
-    asked = bodies(rng, 20)
+    """Send requests while `live` is moved; counts failed and mixed responses."""
+    searches = bodies(rng, 20)
     expected = {
         encoder.fingerprint: [
             [row["image_id"] for row in rows]
-            for rows in Retriever(world.store, encoder.fingerprint).search(
-                encoder.encode_texts([body["query"] for body in asked]), K
+            for rows in Retriever(bench_store.store, encoder.fingerprint).search(
+                encoder.encode_texts([body["query"] for body in searches]), K
             )
         ]
-        for encoder in world.encoders
+        for encoder in bench_store.encoders
     }
-    order = [int(place) for place in rng.integers(len(asked), size=config.num_promoted)]
-    with _promotions(world) as switches:
-        answers = load.ask(server.address, [asked[place] for place in order], config.concurrency)
-    encoders = Counter(answer.body["encoder"] for answer in answers if answer.status == 200)
+    order = [int(index) for index in rng.integers(len(searches), size=config.num_promoted)]
+    with _promotions(bench_store) as switches:
+        responses = post_all(server.address, [searches[index] for index in order], config.concurrency)
+    bodies_of_200 = [
+        (response.body, index)
+        for response, index in zip(responses, order, strict=True)
+        if response.status == 200 and response.body
+    ]
+    encoders = Counter(body["encoder"] for body, _ in bodies_of_200)
     mixed = sum(
-        [row["image_id"] for row in answer.body["results"]] != expected[answer.body["encoder"]][place]
-        for answer, place in zip(answers, order, strict=True)
-        if answer.status == 200
+        [row["image_id"] for row in body["results"]] != expected[body["encoder"]][index]
+        for body, index in bodies_of_200
     )
     return {
-        "requests": len(answers),
+        "requests": len(responses),
         "switches": len(switches),
         "answers_by_encoder": sorted(encoders.values()),
-        "failed": sum(answer.status != 200 for answer in answers),
+        "failed": sum(response.status != 200 for response in responses),
         "mixed": mixed,
     }
 
 
 @contextmanager
-def _promotions(world: World) -> Iterator[list[str]]:
-    """`live` changes hands every second and a half while the block runs."""
+def _promotions(bench_store: BenchStore) -> Iterator[list[str]]:
+    """Move `live` from encoder to encoder at intervals, until the block ends; yields the fingerprints."""
     done, switches = threading.Event(), []
 
     def switch() -> None:
-        while not done.wait(1.5):
-            encoder = world.encoders[(len(switches) + 1) % 2]
-            world.store.set_alias("live", encoder.fingerprint)
+        while not done.wait(PROMOTION_INTERVAL_S):
+            encoder = bench_store.encoders[(len(switches) + 1) % 2]
+            bench_store.store.set_alias("live", encoder.fingerprint)
             switches.append(encoder.fingerprint)
 
     thread = threading.Thread(target=switch)
@@ -186,73 +193,74 @@ def _promotions(world: World) -> Iterator[list[str]]:
         thread.join()
 
 
-def soak(config: BenchServeConfig, server: Server, world: World, rng: np.random.Generator) -> dict:
-    """Searches and feedback for a while, with the replica killed twice."""
-    asked = bodies(rng, 200)
+def soak(config: BenchServeConfig, server: Server, bench_store: BenchStore, rng: np.random.Generator) -> dict:
+    """Send searches and clicks for `soak_s` seconds while the replicas are killed twice."""
     kills: list[float] = []
 
-    def kill() -> None:
-        for _ in range(2):
-            time.sleep(config.soak_s / 3)
+    def kill_replicas() -> None:
+        for _ in range(NUM_KILLS):
+            time.sleep(config.soak_s / (NUM_KILLS + 1))
             for replica in server.replicas():
                 replica.kill()
             kills.append(time.monotonic())
 
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill_replicas)
     killer.start()
-    searched, told = asyncio.run(_search_and_tell(config, server, asked))
+    searches, clicks = asyncio.run(_search_and_click(config, server, bodies(rng, 200)))
     killer.join()
-    kept = set(world.store.read("feedback", ["event_id"])["event_id"].to_pylist())
-    searches_failed, feedback_failed = (
-        [answer for answer in answers if answer.status not in (200, 429)] for answers in (searched, told)
+    stored = set(bench_store.store.read("feedback", ["event_id"])["event_id"].to_pylist())
+    accepted = [click.body["event_id"] for click in clicks if click.status == 200 and click.body]
+    failed_searches, failed_clicks = (
+        [response for response in responses if response.status not in (200, 429)]
+        for responses in (searches, clicks)
     )
     return {
         "seconds": config.soak_s,
         "kills": len(kills),
-        "searches": len(searched),
-        "feedback_answered": sum(answer.status == 200 for answer in told),
-        "feedback_lost": sum(answer.body["event_id"] not in kept for answer in told if answer.status == 200),
-        "searches_failed_by_status": _by_status(searches_failed),
-        "feedback_failed_by_status": _by_status(feedback_failed),
-        "longest_outage_s": round(_outage([*searches_failed, *feedback_failed]), 1),
+        "searches": len(searches),
+        "feedback_answered": len(accepted),
+        "feedback_lost": sum(event_id not in stored for event_id in accepted),
+        "searches_failed_by_status": _by_status(failed_searches),
+        "feedback_failed_by_status": _by_status(failed_clicks),
+        "longest_outage_s": round(_longest_outage_s([*failed_searches, *failed_clicks]), 1),
     }
 
 
-def _by_status(answers: list[load.Answer]) -> dict[str, int]:
-    return dict(Counter(str(answer.status or "no answer") for answer in answers))
+def _by_status(responses: list[Response]) -> dict[str, int]:
+    return dict(Counter(str(response.status or "no answer") for response in responses))
 
 
-def _outage(failed: list[load.Answer]) -> float:
-    """Seconds from a first failed answer to a last, the longest such stretch without 5 s of peace."""
-    longest, begun, last = 0.0, 0.0, -1e9
-    for moment in sorted(answer.begun_s + answer.seconds for answer in failed):
-        if moment - last > 5:
-            begun = moment
-        longest, last = max(longest, moment - begun), moment
+def _longest_outage_s(failed: list[Response]) -> float:
+    """Seconds from the first to the last failure of the longest outage."""
+    longest, outage_start, last = 0.0, 0.0, -1e9
+    for moment in sorted(response.started_s + response.seconds for response in failed):
+        if moment - last > QUIET_S:
+            outage_start = moment
+        longest, last = max(longest, moment - outage_start), moment
     return longest
 
 
-async def _search_and_tell(
-    config: BenchServeConfig, server: Server, asked: list[dict]
-) -> tuple[list[load.Answer], list[load.Answer]]:
-    """Searches from several clients; each answer is followed, a moment later, by a click on it."""
-    searched: list[load.Answer] = []
-    told: list[load.Answer] = []
+async def _search_and_click(
+    config: BenchServeConfig, server: Server, searches: list[dict]
+) -> tuple[list[Response], list[Response]]:
+    """Searches from several clients, each followed by a click on one of the results; both with responses."""
+    search_responses: list[Response] = []
+    click_responses: list[Response] = []
     end = time.monotonic() + config.soak_s
 
-    async def client(number: int) -> None:
-        draw = random.Random(number)
-        async with load.client_session(f"client {number}") as session:
+    async def client(index: int) -> None:
+        draw = random.Random(index)
+        async with client_session(f"client {index}") as session:
             while time.monotonic() < end:
-                answer = await load.post(session, f"{server.address}/v1/search", draw.choice(asked))
-                searched.append(answer)
-                await asyncio.sleep(0.6)
-                if answer.status != 200:
+                found = await post(session, f"{server.address}/v1/search", draw.choice(searches))
+                search_responses.append(found)
+                await asyncio.sleep(CLICK_DELAY_S)
+                if found.status != 200 or not found.body:
                     continue
-                ids = [row["image_id"] for row in answer.body["results"]]
-                event = {"kind": "click", "search_id": answer.body["search_id"], "results": ids}
+                ids = [row["image_id"] for row in found.body["results"]]
+                event = {"kind": "click", "search_id": found.body["search_id"], "results": ids}
                 event["image_id"] = draw.choice(ids)
-                told.append(await load.post(session, f"{server.address}/v1/feedback", event))
+                click_responses.append(await post(session, f"{server.address}/v1/feedback", event))
 
-    await asyncio.gather(*(client(number) for number in range(8)))
-    return searched, told
+    await asyncio.gather(*(client(index) for index in range(NUM_CLIENTS)))
+    return search_responses, click_responses

@@ -1,4 +1,4 @@
-"""Load on a search endpoint: so many requests, so many at a time, over connections that stay open."""
+"""Load on a search endpoint: a fixed number of simultaneous requests over connections that stay open."""
 
 import asyncio
 import json
@@ -13,40 +13,42 @@ TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of one request.
+class Response:
+    """The outcome of one request.
 
-    status: 0 where the connection broke. begun_s, seconds: when it began and how long it took, by
-    `time.monotonic`. body: the JSON answer, None where there was none.
+    status: HTTP status, 0 for a broken connection. started_s, seconds: when it started and how long it took,
+    by `time.monotonic`. body: the JSON object, None without one.
     """
 
     status: int
-    begun_s: float
+    started_s: float
     seconds: float
     body: dict[str, Any] | None
 
 
-def ask(address: str, bodies: Sequence[dict], concurrency: int, path: str = "/v1/search") -> list[Answer]:
-    """Post every body, `concurrency` at a time; the answers in the order of the bodies."""
-    return asyncio.run(_ask(address + path, list(bodies), concurrency))
+def post_all(
+    address: str, bodies: Sequence[dict], concurrency: int, path: str = "/v1/search"
+) -> list[Response]:
+    """Post every body, `concurrency` at a time; returns the responses in the order of the bodies."""
+    return asyncio.run(_post_all(address + path, bodies, concurrency))
 
 
-async def _ask(url: str, bodies: list[dict], concurrency: int) -> list[Answer]:
-    answers: list[Answer | None] = [None] * len(bodies)
-    places = iter(range(len(bodies)))
+async def _post_all(url: str, bodies: Sequence[dict], concurrency: int) -> list[Response]:
+    responses: list[Response | None] = [None] * len(bodies)
+    indices = iter(range(len(bodies)))
 
     async with client_session("load", concurrency) as session:
 
         async def worker() -> None:
-            for place in places:
-                answers[place] = await post(session, url, bodies[place])
+            for index in indices:
+                responses[index] = await post(session, url, bodies[index])
 
         await asyncio.gather(*(worker() for _ in range(concurrency)))
-    return [answer for answer in answers if answer is not None]
+    return [response for response in responses if response is not None]
 
 
 def client_session(name: str, concurrency: int = 1) -> aiohttp.ClientSession:
-    """Connections of one client, which calls itself `name`."""
+    """Connections of one client, which identifies itself as `name`."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=concurrency),
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
@@ -54,20 +56,20 @@ def client_session(name: str, concurrency: int = 1) -> aiohttp.ClientSession:
     )
 
 
-async def post(session: aiohttp.ClientSession, url: str, body: dict) -> Answer:
-    """One request."""
-    begun = time.monotonic()
+async def post(session: aiohttp.ClientSession, url: str, body: dict) -> Response:
+    """Send one request."""
+    started = time.monotonic()
     try:
         async with session.post(url, json=body) as response:
-            told = await response.read()
-            seconds = time.monotonic() - begun
+            content = await response.read()
+            seconds = time.monotonic() - started
             is_json = response.content_type == "application/json"
-            return Answer(response.status, begun, seconds, json.loads(told) if is_json else None)
+            return Response(response.status, started, seconds, json.loads(content) if is_json else None)
     except (aiohttp.ClientError, TimeoutError):
-        return Answer(0, begun, time.monotonic() - begun, None)
+        return Response(0, started, time.monotonic() - started, None)
 
 
-def rate(answers: Sequence[Answer]) -> float:
-    """Requests per second, from the first begun to the last answered."""
-    ends = [answer.begun_s + answer.seconds for answer in answers]
-    return len(answers) / (max(ends) - min(answer.begun_s for answer in answers))
+def requests_per_s(responses: Sequence[Response]) -> float:
+    """Requests per second, from the start of the first to the end of the last."""
+    ends = [response.started_s + response.seconds for response in responses]
+    return len(responses) / (max(ends) - min(response.started_s for response in responses))

@@ -1,4 +1,4 @@
-"""Servers as processes of their own, and the store that they search."""
+"""The servers of the benchmark, each a process of its own, and the store that they search."""
 
 import contextlib
 import re
@@ -28,48 +28,48 @@ from cluster.profile import Profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
 
 START_S = 300
-NOISE = 0.02  # of a weight's own spread: another encoder, near the first
+WEIGHT_NOISE = 0.02  # of the deviation of a weight: makes another encoder, close to the first
+VECTOR_NOISE = 0.3  # length of the noise between an image vector and that of its caption
 
 
 @dataclass(frozen=True)
-class World:
-    """A store with two encoders, `baseline` and another, and a table of each."""
+class BenchStore:
+    """A store with two encoders, `baseline` and another one, and the embeddings of each."""
 
     store: Store
     encoders: tuple[Encoder, Encoder]
     captions: list[str]
 
 
-def make_world(profile: Profile, folder: Path, captions: list[str], seed: int) -> World:
-    """As many images as captions, with vectors near their captions' own."""
+def make_store(profile: Profile, folder: Path, captions: list[str], seed: int) -> BenchStore:
+    """A store with one image for each caption, whose vector is near that of the caption."""
     first = Encoder.load(profile.encoder.model)
     changed = Encoder.load(profile.encoder.model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in changed.model.parameters():
-            weight += NOISE * weight.std() * torch.randn(weight.shape, generator=generator)
+            weight += WEIGHT_NOISE * weight.std() * torch.randn(weight.shape, generator=generator)
     save_encoder(changed.model, profile.encoder.model, str(folder / "other"))
     second = Encoder.load(str(folder / "other"))
     store, rng = Store(str(folder / "store")), np.random.default_rng(seed)
     jpeg = preview_jpeg(Image.fromarray(rng.integers(0, 255, (96, 128, 3), np.uint8)))
-    rows = [_row(number, caption) for number, caption in enumerate(captions)]
+    rows = [_row(index, caption) for index, caption in enumerate(captions)]
     images = [{**row, "uri": "", "detailed_caption": "", "preview": jpeg} for row in rows]
     store.merge("images", pa.Table.from_pylist(images, SCHEMAS["images"]), on=["image_id"])
     for encoder, checkpoint in ((first, profile.encoder.model), (second, str(folder / "other"))):
         record = EncoderRecord(encoder=encoder.fingerprint, checkpoint=checkpoint, dim=encoder.dim)
         store.register_encoder(record)
-        vectors = encoder.encode_texts(captions) + 0.3 * rng.standard_normal(
-            (len(captions), encoder.dim)
-        ) / np.sqrt(encoder.dim)
+        noise = rng.standard_normal((len(captions), encoder.dim)) / np.sqrt(encoder.dim)
+        vectors = encoder.encode_texts(captions) + VECTOR_NOISE * noise
         _add_vectors(store, encoder, rows, vectors.astype(np.float32))
     for alias in ("baseline", "live"):
         store.set_alias(alias, first.fingerprint)
-    return World(store, (first, second), captions)
+    return BenchStore(store, (first, second), captions)
 
 
-def _row(number: int, caption: str) -> dict:
+def _row(index: int, caption: str) -> dict:
     shared = {"width_px": 640, "height_px": 480, "tags": [], "source": "bench", "added_at": now()}
-    return {"image_id": image_id(f"{number}".encode()), "caption": caption, **shared}
+    return {"image_id": image_id(f"{index}".encode()), "caption": caption, **shared}
 
 
 def _add_vectors(store: Store, encoder: Encoder, rows: list[dict], vectors: np.ndarray) -> None:
@@ -85,13 +85,13 @@ def _add_vectors(store: Store, encoder: Encoder, rows: list[dict], vectors: np.n
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers at `address`."""
+    """A running server and its address."""
 
     address: str
     process: subprocess.Popen
 
     def replicas(self) -> list[psutil.Process]:
-        """The processes that hold encoder and index."""
+        """The processes of the replicas, which hold encoder and index."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         title = replica_title("kallos", "Search")
         return [process for process in below if title in "".join(process.cmdline())]
@@ -99,7 +99,7 @@ class Server:
 
 @contextlib.contextmanager
 def kallos(profile: Profile, folder: Path, **changes: object) -> Iterator[Server]:
-    """`kallos serve` with those fields of the profile's `serve` changed, until the block ends."""
+    """Run `kallos serve`, with some fields of the profile's `serve` changed, until the block ends."""
     values = profile.model_dump(mode="json")
     values["serve"] |= {"teacher": False, **changes}
     path = folder / f"profile_{abs(hash(tuple(sorted(changes))))}_{changes.get('max_batch_size')}.yaml"
@@ -111,13 +111,13 @@ def kallos(profile: Profile, folder: Path, **changes: object) -> Iterator[Server
 
 
 @contextlib.contextmanager
-def flask_loop(world: World, folder: Path) -> Iterator[Server]:
-    """The plain loop of `flask_loop.py`, until the block ends."""
+def flask_loop(bench_store: BenchStore, folder: Path) -> Iterator[Server]:
+    """Run the plain loop of `flask_loop.py` until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     module = [sys.executable, "-m", "lab.bench.serve.flask_loop"]
-    command = [*module, world.store.uri, world.encoders[0].fingerprint, str(port)]
+    command = [*module, bench_store.store.uri, bench_store.encoders[0].fingerprint, str(port)]
     address = f"http://127.0.0.1:{port}"
     with _process(command, folder / "flask.log") as process:
         for _ in range(10 * START_S):
@@ -125,7 +125,7 @@ def flask_loop(world: World, folder: Path) -> Iterator[Server]:
                 if httpx.get(f"{address}/healthz").status_code == 200:
                     break
             if process.poll() is not None:
-                raise UserError(f"the Flask server ended: {(folder / 'flask.log').read_text()[-1000:]}")
+                raise UserError(f"The Flask server ended: {(folder / 'flask.log').read_text()[-1000:]}")
             time.sleep(0.1)
         yield Server(address, process)
 
@@ -151,4 +151,4 @@ def _address(process: subprocess.Popen, log: Path) -> str:
         if process.poll() is not None:
             break
         time.sleep(0.1)
-    raise UserError(f"the server did not start: {log.read_text()[-1000:]}")
+    raise UserError(f"The server did not start: {log.read_text()[-1000:]}")

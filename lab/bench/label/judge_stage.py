@@ -1,8 +1,8 @@
-"""The rerank stage as a side of `kallos bench label`: two pictures a question, in both orders.
+"""The rerank stage for `kallos bench label`: comparisons of two images, in both orders.
 
-Input of the stage: a query with 25 images of a store made for the purpose. What it asks: which of every two
-images in a row of five is more beautiful, both orders, 100 questions a query. Reading the previews and
-decoding them is part of the stage, and no part of the other side's time.
+A row of the stage's input is a query with 25 images of a store made for the benchmark. For each row of five
+images the stage compares every two by beauty, in both orders: 100 requests for a query. The stage also reads
+and decodes the previews; bare vLLM gets decoded images.
 """
 
 import io
@@ -19,7 +19,7 @@ from cluster.profile import LanguageModel
 from cluster.tables import SCHEMAS, Store, now
 from jobs.label.pairs import Grid
 from jobs.label.rerank import RankingRule, Rerank, row_pairs
-from lab.bench.label.side import Side
+from lab.bench.label.measured_stage import MeasuredStage
 from lab.pretrain.rephraser.training_chats import draw_query
 from lab.studio.draw import render
 from lab.studio.latents import sample_latents
@@ -30,54 +30,54 @@ NUM_IMAGES = 400
 ROWS_PER_CALL = 4
 
 
-def judge_side(model: LanguageModel) -> Side:
-    """The rerank stage with source `lmm_pair`, over a store of studio scenes that it draws."""
+def judge_stage(model: LanguageModel) -> MeasuredStage:
+    """The rerank stage with source `lmm_pair`, over a new store of studio scenes."""
     folder = tempfile.mkdtemp(prefix="kallos-bench-")
     store = Store(folder)
     previews = draw_previews(store)
     rule = RankingRule(source="lmm_pair", semantic="encoder", grid=GRID)
 
-    def rows(seed: int, num_requests: int) -> pa.Table:
+    def make_rows(seed: int, num_requests: int) -> pa.Table:
         return draw_rows(np.random.default_rng([seed, 11]), -(-num_requests // REQUESTS_PER_ROW))
 
-    def requests(table: pa.Table) -> list[Request]:
+    def requests_of(rows: pa.Table) -> list[Request]:
         images = {i: shrink(decode(data), model.image_px) for i, data in previews.items()}
-        return [request for row in table.to_pylist() for request in questions(row, images)]
+        return [request for row in rows.to_pylist() for request in comparisons(row, images)]
 
     arguments = {"store": store, "rule": rule, "judge": model}
-    return Side(model, Rerank, arguments, rows, requests, ROWS_PER_CALL, "pyarrow", folder)
+    return MeasuredStage(model, Rerank, arguments, make_rows, requests_of, ROWS_PER_CALL, "pyarrow", folder)
 
 
-def questions(row: dict, images: dict[str, Image.Image]) -> list[Request]:
-    """What the stage asks its engine for one row."""
-    asked = []
+def comparisons(row: dict, images: dict[str, Image.Image]) -> list[Request]:
+    """The requests that the stage sends to its engine for one row."""
+    requests = []
     for a, b in row_pairs(GRID.num_images, GRID.columns):
         shown = (images[row["image_ids"][a]], images[row["image_ids"][b]])
         messages = comparison_messages("aesthetics", row["query"])
-        asked += [Request(messages, pair, choices=LETTERS) for pair in (shown, shown[::-1])]
-    return asked
+        requests += [Request(messages, pair, choices=LETTERS) for pair in (shown, shown[::-1])]
+    return requests
 
 
 def draw_rows(rng: np.random.Generator, num_rows: int) -> pa.Table:
-    """Queries with images that a retrieval could have found."""
+    """Queries with retrieved images, as the retrieval stage would return them."""
     scores = np.linspace(0.9, 0.5, GRID.num_images).tolist()
     rows = []
     for _ in range(num_rows):
         query = draw_query(rng).text
         found = [f"{i:064x}" for i in rng.choice(NUM_IMAGES, GRID.num_images, replace=False)]
-        about = {"query": query, "rephrased": query, "style": "original", "rephrase_error": ""}
-        rows.append({**about, "image_ids": found, "retrieval_scores": scores})
+        columns = {"query": query, "rephrased": query, "style": "original", "rephrase_error": ""}
+        rows.append({**columns, "image_ids": found, "retrieval_scores": scores})
     return pa.Table.from_pylist(rows)
 
 
 def draw_previews(store: Store) -> dict[str, bytes]:
-    """Fill the store's `images` with studio scenes; image_id -> JPEG."""
+    """Fill the table `images` with studio scenes; returns image_id -> JPEG preview."""
     rng = np.random.default_rng(0)
     previews = {}
-    for number in range(NUM_IMAGES):
+    for index in range(NUM_IMAGES):
         file = io.BytesIO()
         Image.fromarray(render(sample_latents(rng))).save(file, "JPEG", quality=90)
-        previews[f"{number:064x}"] = file.getvalue()
+        previews[f"{index:064x}"] = file.getvalue()
     blank = dict.fromkeys(SCHEMAS["images"].names, "")
     rest = {"tags": [], "width_px": 160, "height_px": 160, "added_at": now()}
     rows = [blank | rest | {"image_id": i, "preview": data} for i, data in previews.items()]

@@ -1,0 +1,13 @@
+"""Options that every benchmark has."""
+
+from pydantic import Field
+
+from cluster.command import JobConfig
+
+NUM_RUNS = "turns, each of which measures both sides, a count"
+
+
+class BenchConfig(JobConfig):
+    """How often a benchmark measures."""
+
+    num_runs: int = Field(default=3, ge=1, description=NUM_RUNS)
