@@ -71,7 +71,6 @@ class Encoder:
         self.fit = Fit(
             height, width, preprocess["interpolation"], preprocess["resize_mode"], preprocess["fill_color"]
         )
-        self.image_size_px = height
         self._mean = torch.tensor(preprocess["mean"], device=device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(preprocess["std"], device=device).view(1, 3, 1, 1) * 255
 

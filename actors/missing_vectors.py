@@ -3,7 +3,6 @@
 `kallos index` does so for one encoder, `kallos ingest` for the other encoders in use.
 """
 
-import sys
 from functools import partial
 
 import pyarrow as pa
@@ -14,7 +13,7 @@ from actors.encoder import Encoder
 from actors.stages import embed, streaming_context
 from actors.stored_pixels import COLUMNS, prepare_stored
 from actors.vectors import VectorTable
-from cluster import session
+from cluster import session, terminal
 from cluster.compat.ray_data import read_lance
 from cluster.errors import UserError
 from cluster.profile import EncoderModel, Profile
@@ -87,15 +86,14 @@ def embed_missing(
     model = profile.encoder.model_copy(update={"model": record.checkpoint})
     session.connect(profile)
     session.require({"decode": model.decode, "encode": model.stage})
-    with streaming_context():
+    with streaming_context(), terminal.progress("embed", "images", len(missing)) as update:
         prepare = partial(prepare_stored, fit=encoder.fit, missing=_ids(missing))
         dataset = embed(pixel_rows(vectors.store, model, prepare, _not_older(missing)), model)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
             counts["num_embedded"] += vectors.merge(batch)
             counts["num_from_preview"] += pc.sum(batch["from_preview"]).as_py() or 0
-            progress = f"{counts['num_embedded']} of {len(missing)} images embedded"
-            print(f"encoder {record.encoder}: {progress}", file=sys.stderr)
+            update(counts["num_embedded"])
     return counts
 
 

@@ -1,6 +1,7 @@
 """Every stage that loads an encoder runs it on the GPUs it reserves, and everything else runs on the CPU."""
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from cluster.errors import UserError
 from cluster.profile import Profile, load_profile
 from cluster.tables import EncoderRecord, embeddings_schema, embeddings_table, now
 from jobs.align import prepare, train
+from jobs.evaluate import language_models, teacher
+from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.systems import EncoderSystem
 from jobs.index import job as index
 from jobs.index.config import IndexConfig
@@ -231,3 +234,22 @@ def test_replicas_of_the_server_use_the_gpus_they_reserve(monkeypatch, gpu_profi
     engines = {name: engine._bound_deployment for name, engine in app._engines(gpu_profile).items()}
     reserved = {name: engine.ray_actor_options["num_gpus"] for name, engine in engines.items()}
     assert reserved == {"rephraser": REPHRASER_GPUS, "judge": JUDGE_GPUS}
+
+
+def test_evaluate_reserves_gpus_for_its_engines_only(monkeypatch, gpu_profile, store, record, loads):
+    rows, required = Rows(), {}
+
+    def collect(_profile: Profile, stages: dict, build: Any) -> pa.Table:
+        required.update({name: stage.num_gpus for name, stage in stages.items()})
+        build()
+        return pa.table({"query": pa.array([], pa.string()), "rephrase_error": pa.array([], pa.string())})
+
+    monkeypatch.setattr(ray.data, "from_arrow", lambda blocks, **_options: rows)
+    monkeypatch.setattr(language_models, "collect", collect)
+    inputs = SimpleNamespace(queries=[], captions=SimpleNamespace(texts=[]))
+    teacher.retrieve_candidates(EvaluateConfig(), gpu_profile, store, record, inputs)
+    language_models.ask_judge(gpu_profile, store, language_models.JudgeQuestions(images=["1"]))
+    assert rows.reserved() == {"Rephrase": REPHRASER_GPUS, "Retrieve": 0, "AnswerTasks": JUDGE_GPUS}
+    assert sorted(required.values()) == sorted(rows.reserved().values())
+    rows.start("Retrieve")
+    assert loads == [0]

@@ -37,7 +37,7 @@ def measure(folder: Path, config: PretrainEncoderConfig) -> dict[str, float]:
     """
     encoder = Encoder.load(str(folder))
     latents = [scene(HELD_OUT_STREAM, index) for index in range(config.num_held_out)]
-    pixels = draw_scenes(HELD_OUT_STREAM, config.num_held_out, encoder.image_size_px).transpose(0, 3, 1, 2)
+    pixels = draw_scenes(HELD_OUT_STREAM, config.num_held_out, encoder.fit.height_px).transpose(0, 3, 1, 2)
     starts = range(0, len(pixels), ENCODE_BATCH)
     images = np.concatenate([encoder.encode_images(pixels[i : i + ENCODE_BATCH]) for i in starts])
     captions = encoder.encode_texts([detailed_caption(scene_latents) for scene_latents in latents])
