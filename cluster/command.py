@@ -5,8 +5,8 @@ import importlib
 import inspect
 import json
 import math
-import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -15,6 +15,7 @@ import tyro
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from cluster import terminal
 from cluster.errors import UserError, exit_on_user_error, explain
 from cluster.profile import Profile, Settings, load_profile
 
@@ -36,7 +37,7 @@ def _flat(words: Any) -> Any:
 
 
 class ProfileConfig(Options):
-    """The profile of a command, and what differs from it."""
+    """Which profile a command uses, and which of its fields it changes."""
 
     profile: str = Field(default="mini", description="name of a shipped profile, or path of a YAML file")
     set: Annotated[
@@ -53,7 +54,7 @@ class ProfileConfig(Options):
 
 
 class JobConfig(ProfileConfig):
-    """The options that every job has; its own config extends them."""
+    """The options of every job; the config of a verb extends them."""
 
     store: str | None = Field(
         default=None, description="LanceDB address of the tables; default: the profile's store"
@@ -69,16 +70,41 @@ def main(
     """Parse `argv` (default: the process's) into the config, run the verb's job, print its report.
 
     `run` is by default that of the module `job` beside the config's own. It is imported after the options are
-    parsed, so that `--help` waits for neither Ray nor torch. The report is one line of JSON, the last on
-    stdout; everything that libraries and worker processes print goes to stderr. A `UserError`, or a value
-    that the config refuses, ends the process with status 2 and one sentence on stderr.
+    parsed, so that `--help` waits for neither Ray nor torch. The report is one line of JSON on stdout.
+    `terminal.say` and `terminal.progress` write to stderr; what libraries and worker processes print goes to
+    a log file.
+
+    A `UserError`, or a value that the config refuses, ends the process with status 2 and one sentence on
+    stderr; any other error with status 1, one sentence, and its traceback in the log file.
     """
     with exit_on_user_error():
         config = parse(config_type, argv)
-        with stdout_to_stderr():
+        with terminal.captured(_verb(config_type)), _unexpected_errors_in_log():
             report = (run or job_of(config_type))(config)
             _leave_ray()
     print(to_json(report), flush=True)
+
+
+def _verb(config_type: type[BaseModel]) -> str:
+    """Part of a log file's name: `jobs.label.config` -> `label`."""
+    package = config_type.__module__.removesuffix(".config")
+    return package.rpartition(".")[2]
+
+
+@contextlib.contextmanager
+def _unexpected_errors_in_log() -> Iterator[None]:
+    """Write the traceback of an error that is not the user's to the log file, and end with status 1."""
+    try:
+        yield
+    except (UserError, SystemExit):
+        raise
+    except BaseException as error:
+        traceback.print_exc()
+        interrupted = isinstance(error, KeyboardInterrupt)
+        last_line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
+        terminal.say("Interrupted." if interrupted else f"error: {last_line}")
+        terminal.say(f"log: {terminal.log_path()}")
+        sys.exit(130 if interrupted else 1)
 
 
 def job_of(config_type: type[BaseModel]) -> Callable[[Any], Mapping[str, Any]]:
@@ -105,9 +131,10 @@ def parse(config_type: type[Config], argv: list[str] | None = None) -> Config:
 
 
 def _as_function(config_type: type[Config]) -> Callable[..., Config]:
-    """A function with the config's fields as parameters: tyro would show a refused value in its own words.
+    """A function with the config's fields as parameters.
 
-    A default of None is not shown in `--help`: the description says what happens then.
+    Given the class itself, tyro would report a refused value as pydantic's text in a box. A default of None
+    is not shown in `--help`, because the description says what happens then.
     """
 
     def build(**values: Any) -> Config:
@@ -115,7 +142,9 @@ def _as_function(config_type: type[Config]) -> Callable[..., Config]:
 
     hints, parameters = get_type_hints(config_type, include_extras=True), []
     for name, field in config_type.model_fields.items():
-        default = inspect.Parameter.empty if field.is_required() else field.default
+        default = (
+            inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
+        )
         hint = "" if default is None else None
         texts = tyro.conf.arg(help=field.description, help_behavior_hint=hint)
         annotation = Annotated[hints[name], texts]
@@ -140,7 +169,7 @@ def validated(config_type: type[Config], values: Any) -> Config:
 
 
 def profile_of(config: ProfileConfig) -> Profile:
-    """The profile that a config names, with its `set` and `store` applied.
+    """Load the profile that a config names, and apply its `set` and `store`.
 
     Raises:
         UserError: no such profile, or a value of `set` that is malformed or that the profile refuses.
@@ -152,7 +181,7 @@ def profile_of(config: ProfileConfig) -> Profile:
 
 
 def _override(word: str) -> tuple[str, Any]:
-    """`"align.beta=2"` -> `("align.beta", 2)`: the value is a YAML scalar, and nothing stands for null."""
+    """`"align.beta=2"` -> `("align.beta", 2)`: the value is YAML, and an empty one is null."""
     key, equals, value = word.partition("=")
     if not key or not equals:
         raise UserError(f"--set {word!r} is not of the form key=value, such as align.beta=2.")
@@ -171,9 +200,9 @@ def settings(config: JobConfig) -> tuple[Profile, Any]:
 
 
 def merged(group: Section, config: BaseModel, **others: Any) -> Section:
-    """A section of the profile with the options of the same names, where they are given, in place of its own.
+    """A section of the profile, in which the config's options of the same names replace fields.
 
-    `others` are further values for fields of the section; None leaves the profile's.
+    `others` are further values for fields of the section. A value of None keeps the profile's.
 
     Raises:
         UserError: the values do not fit together.
@@ -212,17 +241,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int | bool) else str(value)
-
-
-@contextlib.contextmanager
-def stdout_to_stderr() -> Iterator[None]:
-    """Send what is written to stdout to stderr, by Python, C libraries and child processes alike."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)

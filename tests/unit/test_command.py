@@ -1,11 +1,13 @@
 """The harness of the verbs and the `kallos` command, tested through what they print."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import textwrap
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,7 @@ from pydantic import Field
 
 from cluster.command import (
     JobConfig,
+    Options,
     main,
     merged,
     parse,
@@ -35,6 +38,9 @@ from lab.demo.config import DemoConfig
 from serve_app.client.config import SearchConfig
 from serve_app.config import ServeConfig, resolve_profile
 
+CONFIGS = [
+    path for house in ("jobs", "lab", "serve_app") for path in sorted(ROOT.glob(f"{house}/**/config.py"))
+]
 SERVE_YAMLS = sorted((ROOT / "cluster" / "serve").glob("*.yaml"))
 
 
@@ -54,29 +60,14 @@ def count(config: CountConfig) -> dict:
 
 def test_the_report_is_the_only_line_on_stdout(capfd):
     main(CountConfig, ["--num-images", "7"], run=count)
-    out, err = capfd.readouterr()
-    assert out == '{"num_images": 7, "mean": 0.5}\n'
-    assert "progress, not a report" in err
-
-
-def test_output_of_child_processes_goes_to_stderr(capfd):
-    def run(config):
-        subprocess.run(["echo", "from a child"], check=True)
-        return {}
-
-    main(CountConfig, [], run=run)
-    out, err = capfd.readouterr()
-    assert out == "{}\n"
-    assert "from a child" in err
+    assert capfd.readouterr() == ('{"num_images": 7, "mean": 0.5}\n', "")
 
 
 def test_late_output_of_ray_comes_before_the_report(capfd, monkeypatch):
     ray = SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: print("a late warning of a raylet"))
     monkeypatch.setitem(sys.modules, "ray", ray)
     main(CountConfig, [], run=lambda config: {})
-    out, err = capfd.readouterr()
-    assert out == "{}\n"
-    assert "a late warning of a raylet" in err
+    assert capfd.readouterr() == ("{}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -98,9 +89,24 @@ def test_mistake_of_the_user_ends_with_status_2_and_no_traceback(argv, words, ca
     assert "Traceback" not in err
 
 
-def test_other_errors_keep_their_traceback():
-    with pytest.raises(ZeroDivisionError):
-        main(CountConfig, [], run=lambda config: 1 // 0)
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ZeroDivisionError("by zero"), 1, "error: ZeroDivisionError: by zero"),
+        (KeyboardInterrupt(), 130, "Interrupted."),
+    ],
+)
+def test_other_errors_are_one_sentence_with_their_traceback_in_the_log(error, status, line, capfd):
+    def fail(config):
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        main(CountConfig, [], run=fail)
+    assert ended.value.code == status
+    first, second = capfd.readouterr().err.splitlines()
+    assert first == line
+    log = Path(second.removeprefix("log: "))
+    assert "Traceback" in log.read_text()
 
 
 def test_help_names_every_option_and_its_description(capfd):
@@ -190,6 +196,19 @@ def test_options_with_the_name_of_a_profile_field_default_to_the_profile(config_
         field = config_type.model_fields[name]
         assert field.default is None
         assert f"the profile's {section}.{name}" in field.description
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.parent.relative_to(ROOT)))
+def test_option_that_is_not_set_is_none_and_says_what_happens_then(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    configs = [
+        value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Options)
+    ]
+    fields = {name: field for config in configs for name, field in config.model_fields.items()}
+    assert fields
+    for name, field in fields.items():
+        assert (field.default is None) == ("default: " in field.description), name
+        assert field.default not in ("auto", -1) and (field.default != "" or name == "query"), name
 
 
 def test_search_finds_the_server_of_the_changed_profile():
