@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import ray
 
 from cluster import profile as profiles
+from cluster import terminal
 from cluster.compat import ray_core
 from cluster.compat.errors import is_start_timeout
 from cluster.errors import UserError
@@ -49,6 +50,8 @@ def connect(profile: Profile) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if log := terminal.log_path():  # named now: a crash of Ray ends the process without a word
+        terminal.say(f"Starting Ray; messages of libraries go to {log}")
     ray_core.quiet()
     if ray_core.in_submitted_job():
         ray.init(address="auto", log_to_driver=profile.ray.log_to_driver)

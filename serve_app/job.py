@@ -1,10 +1,10 @@
 """Deploys the search here and serves it until Ctrl-C or SIGTERM."""
 
 import signal
-import sys
 import threading
 import time
 
+from cluster import terminal
 from serve_app.config import ServeConfig, resolve_profile
 
 
@@ -18,12 +18,8 @@ def run(config: ServeConfig, stop: threading.Event | None = None) -> dict:
     started = time.monotonic()
     for signum in (signal.SIGINT, signal.SIGTERM):  # replaces Ray's handlers, which end the process at once
         signal.signal(signum, lambda *_: stop.set())
-    print(
-        f"Kallos answers at {address} (API at {address}/docs). Press Ctrl-C to stop.",
-        file=sys.stderr,
-        flush=True,
-    )
+    terminal.say(f"Kallos answers at {address} (API at {address}/docs). Press Ctrl-C to stop.")
     stop.wait()
-    print("Stopping after the running requests.", file=sys.stderr, flush=True)
+    terminal.say("Stopping after the running requests.")
     app.shutdown()
     return {"address": address, "seconds": round(time.monotonic() - started, 1)}

@@ -1,6 +1,5 @@
 """The whole job of `kallos label`: checks everything early, runs the pipeline, counts."""
 
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from actors.judge import identity as prompts_identity
 from actors.rephraser import MODEL_STYLES
 from actors.scorers import LinearHead, PromptPairs, RankAxis, Scorer
 from actors.stages import add_stage, find_user_error
-from cluster import command, session
+from cluster import command, session, terminal
 from cluster.errors import UserError
 from cluster.profile import Stage
 from cluster.schemas import near_ties
@@ -96,12 +95,12 @@ class Counts:
     num_failed_answers: int = 0
 
     def add(self, done: pa.Table) -> None:
-        """Count the rows of `DONE`, and print the beginning of each error."""
+        """Count the rows of `DONE`, and show the beginning of each error."""
         for row in done.to_pylist():
             self.num_errors += bool(row["error"])
             self.num_failed_answers += row["num_failed_answers"]
             if row["error"]:
-                print(f"no labels for {row['query']!r}: {row['error'][:200]}", file=sys.stderr)
+                terminal.say(f"label: no labels for {row['query']!r}: {row['error'][:200]}")
 
 
 def count_preferences(label_run: LabelRun, queries: list[str]) -> dict[str, int]:
@@ -178,17 +177,18 @@ def unlabelled(store: Store, run_id: str, queries: list[str]) -> list[str]:
 
 
 def label_queries(label_run: LabelRun, config: LabelConfig, queries: list[str]) -> Counts:
-    """Run the pipeline over the queries, with a line of progress on stderr."""
+    """Run the pipeline over the queries, with progress on stderr."""
     session.connect(label_run.retrieval.profile)
     session.require(label_run.stages)
     rows = pipeline(label_run, queries, make_scorer(config, label_run))
     counts, num_done = Counts(), 0
     try:
-        for done in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-            assert isinstance(done, pa.Table)
-            counts.add(done)
-            num_done += done.num_rows
-            print(f"labelled {num_done}/{len(queries)} queries", file=sys.stderr, flush=True)
+        with terminal.progress("label", "queries", len(queries)) as update:
+            for done in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+                assert isinstance(done, pa.Table)
+                counts.add(done)
+                num_done += done.num_rows
+                update(num_done, errors=counts.num_errors)
     except RayError as error:
         raise find_user_error(error) or error from None
     return counts

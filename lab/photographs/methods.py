@@ -5,13 +5,13 @@ on photographs set aside. The kinds of features and kernels, however, were chose
 groups, which favours the best of them.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from actors.encoder import Encoder
 from actors.scorers import PromptPairs
+from cluster import terminal
 from lab.photographs.agreement import held_out_scores
 from lab.photographs.dataset import Fold, RatedPhotographs
 from lab.photographs.features import Features
@@ -64,7 +64,7 @@ def dpo_scores(
     rated: RatedPhotographs, encoder: Encoder, pixels: np.ndarray, *, mode: str, seed: int
 ) -> np.ndarray:
     """Held-out scores of one training run for each fold, float [P, 2]."""
-    print(f"DPO, mode {mode}, seed {seed}", file=sys.stderr, flush=True)
+    terminal.say(f"photographs: DPO, mode {mode}, seed {seed}")
 
     def train(fold: Fold) -> np.ndarray:
         options = TrainingOptions()

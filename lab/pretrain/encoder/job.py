@@ -5,7 +5,6 @@
 Output: an open_clip folder with its tokenizer and a model card. Takes half an hour to an hour on two cores.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from actors.caption_pairs import contrastive_loss
+from cluster import terminal
 from lab.pretrain.encoder.config import PretrainEncoderConfig
 from lab.pretrain.encoder.evaluation import measure, write_card
 from lab.pretrain.encoder.model import IMAGE_PX, PIXEL_MEAN, PIXEL_STD, make_model, train_tokenizer
@@ -83,14 +83,10 @@ def train(
         minutes = (time.monotonic() - start) / 60
         scale = model.logit_scale.exp().item()
         means = f"loss {np.mean(losses):.3f} scale {scale:.1f}"
-        _print_progress(f"epoch {epoch + 1}/{config.epochs} {means} {minutes:.1f} min")
+        terminal.say(f"epoch {epoch + 1}/{config.epochs} {means} {minutes:.1f} min")
         if minutes > config.max_minutes:
             break
     model.eval()
-
-
-def _print_progress(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def run(config: PretrainEncoderConfig) -> dict:
@@ -108,7 +104,7 @@ def run(config: PretrainEncoderConfig) -> dict:
     train_tokenizer([caption(x, rng) for x in latents for caption in (web_caption, training_caption)], folder)
     model, tokenizer = make_model(folder)
     pixels = draw_scenes(TRAIN_STREAM, config.num_images, IMAGE_PX)
-    _print_progress(f"drew {len(pixels)} scenes in {time.monotonic() - started:.0f} s")
+    terminal.say(f"drew {len(pixels)} scenes in {time.monotonic() - started:.0f} s")
     model = model.to(memory_format=torch.channels_last)
     train(model, tokenizer, pixels, latents, config)
     state = {

@@ -1,7 +1,6 @@
 """The training of the mini judge: its stages, losses and optimiser, and what a checkpoint holds."""
 
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from actors import judge
+from cluster import terminal
 from lab.pretrain.judge import forward
 from lab.pretrain.judge.config import PretrainJudgeConfig
 from lab.pretrain.judge.heads import LatentHeads, QueryHeads
@@ -163,7 +163,7 @@ class Trainer:
             return
         state = torch.load(path, weights_only=True)
         if state["config"] != self.config.model_dump():
-            print(f"{path} has another configuration: training starts from step 0", file=sys.stderr)
+            terminal.say(f"{path} has another configuration: training starts from step 0")
             return
         for name in SAVED_PARTS:
             getattr(self, name).load_state_dict(state[name])
@@ -197,8 +197,4 @@ def train(trainer: Trainer, scenes: LabelledScenes, checkpoint: Path) -> None:
 def _print_losses(trainer: Trainer, recent: list[dict[str, float]], images_per_s: float) -> None:
     means = {name: np.mean([losses[name] for losses in recent if name in losses]) for name in recent[-1]}
     text = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-    print(
-        f"step {trainer.step}/{trainer.total_steps}  {images_per_s:.0f} images/s  {text}",
-        file=sys.stderr,
-        flush=True,
-    )
+    terminal.say(f"step {trainer.step}/{trainer.total_steps}  {images_per_s:.0f} images/s  {text}")

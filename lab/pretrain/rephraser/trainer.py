@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 import time
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from actors.rephraser import MODEL_STYLES, prompt
+from cluster import terminal
 from lab.pretrain.rephraser.config import PretrainRephraserConfig
 from lab.pretrain.rephraser.tokenizer import train_tokenizer
 from lab.pretrain.rephraser.training_batches import TrainingBatches, answer_loss, copy_loss
@@ -122,4 +122,4 @@ class LossLog:
         if self.step % STEPS_PER_LINE == 0:
             means = "  ".join(f"{kind} {self.recent_mean(kind):.3f}" for kind in self.losses)
             seconds = time.monotonic() - self.started
-            print(f"step {self.step}/{self.num_steps}  {means}  {seconds:.0f} s", file=sys.stderr, flush=True)
+            terminal.say(f"step {self.step}/{self.num_steps}  {means}  {seconds:.0f} s")
