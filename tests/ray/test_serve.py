@@ -1,8 +1,4 @@
-"""The search endpoint: a real server process, real HTTP, answers known in advance, every refusal.
-
-The gallery's vectors are the standard basis, so the scores of one search are the components of the query's
-vector: what the server computed can be read back and compared with what the encoder gives here.
-"""
+"""The search endpoint: a real server process over real HTTP, with known results, and every refusal."""
 
 import concurrent.futures
 import importlib
@@ -19,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 from ray.serve.schema import ServeDeploySchema
-from served import HEX_64, MAX_K, add_gallery, make_world, read_back, running, search
+from served import HEX_64, MAX_K, add_gallery, make_deployment, query_vector, run_server, search
 
 from actors.images import preview_jpeg
 from cluster import command
@@ -27,35 +23,37 @@ from cluster.errors import UserError
 from cluster.profile import ROOT, load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, now
 from serve_app.app import _free_port, build_app
-from serve_app.config import ServeConfig, resolve_profile
+from serve_app.config import ServeConfig
 from serve_app.errors import ApiError
 from serve_app.metrics import Metrics
 from serve_app.search.systems import Systems, opener
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("serve"))
+def deployment(tmp_path_factory):
+    return make_deployment(tmp_path_factory.mktemp("serve"))
 
 
 @pytest.fixture(scope="module")
-def server(world):
-    yield from running(world)
+def server(deployment):
+    yield from run_server(deployment)
 
 
 @pytest.mark.parametrize("system", ["live", "baseline"])
-def test_the_servers_vector_is_the_encoders(server, world, system):
+def test_server_computes_the_same_query_vector_as_the_encoder(server, deployment, system):
     query = "a red sailboat at sunset"
     answer = search(server, query, system)
-    expected = world["encoders"][system].encode_texts([query])[0]
-    np.testing.assert_allclose(read_back(answer["results"], world["axes"][system]), expected, atol=1e-5)
+    expected = deployment["encoders"][system].encode_texts([query])[0]
+    np.testing.assert_allclose(
+        query_vector(answer["results"], deployment["axes"][system]), expected, atol=1e-5
+    )
     assert answer["system"] == system
-    assert answer["encoder"] == world["encoders"][system].fingerprint
+    assert answer["encoder"] == deployment["encoders"][system].fingerprint
 
 
-def test_results_are_the_best_k_with_what_a_page_needs(server, world):
-    vector = world["encoders"]["live"].encode_texts(["two dogs"])[0]
-    expected = [world["axes"]["live"][axis] for axis in np.argsort(-vector)[:5]]
+def test_results_are_the_best_k_with_captions_sizes_and_timings(server, deployment):
+    vector = deployment["encoders"]["live"].encode_texts(["two dogs"])[0]
+    expected = [deployment["axes"]["live"][axis] for axis in np.argsort(-vector)[:5]]
     answer = search(server, "  two dogs ", k=5)
     assert [row["image_id"] for row in answer["results"]] == expected
     first = answer["results"][0]
@@ -67,25 +65,29 @@ def test_results_are_the_best_k_with_what_a_page_needs(server, world):
     assert 0 < times["encode"] + times["search"] <= times["total"] + 0.01 < 10_000
 
 
-def test_many_at_once_each_get_their_own_answer(server, world):
+def test_concurrent_searches_each_get_their_own_answer(server, deployment):
     queries = [f"{number} boats on a lake" for number in range(48)]
     systems = [("live", "baseline")[number % 2] for number in range(48)]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda pair: search(server, *pair), zip(queries, systems, strict=True)))
     for query, system, answer in zip(queries, systems, answers, strict=True):
-        expected = world["encoders"][system].encode_texts([query])[0]
-        np.testing.assert_allclose(read_back(answer["results"], world["axes"][system]), expected, atol=1e-5)
+        expected = deployment["encoders"][system].encode_texts([query])[0]
+        np.testing.assert_allclose(
+            query_vector(answer["results"], deployment["axes"][system]), expected, atol=1e-5
+        )
 
 
-def test_preview_is_the_stored_jpeg_and_is_cached(server, world):
+def test_preview_is_the_stored_jpeg_and_can_be_revalidated(server, deployment):
     result = search(server, "a lake", k=1)["results"][0]
     answer = server.get(result["preview_url"])
     stored = (
-        world["store"].read("images", ["preview"], f"image_id = '{result['image_id']}'")["preview"][0].as_py()
+        deployment["store"]
+        .read("images", ["preview"], f"image_id = '{result['image_id']}'")["preview"][0]
+        .as_py()
     )
     assert answer.content == stored
     assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["cache-control"] == "private, no-cache"  # a deleted image is gone at once
+    assert answer.headers["cache-control"] == "private, no-cache"  # a deleted image disappears at once
     assert max(Image.open(io.BytesIO(answer.content)).size) == 256
     again = server.get(result["preview_url"], headers={"If-None-Match": answer.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
@@ -93,10 +95,10 @@ def test_preview_is_the_stored_jpeg_and_is_cached(server, world):
     assert other.status_code == 200
 
 
-def test_health_names_every_system(server, world):
+def test_healthz_describes_every_system(server, deployment):
     health = server.get("/healthz").json()
     assert health["status"] == "ok" and health["max_k"] == MAX_K
-    for alias, encoder in world["encoders"].items():
+    for alias, encoder in deployment["encoders"].items():
         expected = {
             "encoder": encoder.fingerprint,
             "parent": "",
@@ -106,12 +108,12 @@ def test_health_names_every_system(server, world):
         assert health["systems"][alias] == expected
 
 
-def test_an_image_ingested_later_has_a_preview(server, world):
+def test_preview_of_an_image_ingested_later(server, deployment):
     jpeg = preview_jpeg(Image.new("RGB", (50, 50), "teal"))
     row = {"image_id": "f" * 64, "uri": "late.png", "caption": "", "detailed_caption": "", "width_px": 50}
     row |= {"height_px": 50, "preview": jpeg, "tags": [], "source": "test", "added_at": now()}
     assert server.get(f"/v1/images/{'f' * 64}/preview").status_code == 404
-    world["store"].merge("images", pa.Table.from_pylist([row], SCHEMAS["images"]), on=["image_id"])
+    deployment["store"].merge("images", pa.Table.from_pylist([row], SCHEMAS["images"]), on=["image_id"])
     assert server.get(f"/v1/images/{'f' * 64}/preview").content == jpeg
 
 
@@ -173,7 +175,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_bad_input_is_refused_with_code_message_and_field(server, name):
+def test_invalid_request_is_refused_with_code_message_and_field(server, name):
     request, status, code, field = REFUSED[name]
     answer = server.post("/v1/search", **request)
     error = answer.json()["error"]
@@ -182,13 +184,13 @@ def test_bad_input_is_refused_with_code_message_and_field(server, name):
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_a_name_that_was_made_to_lead_here_is_refused(server):
+def test_foreign_host_is_refused(server):
     answer = server.get("/v1/examples", headers={"Host": "evil.example"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (421, "wrong_host")
 
 
-def test_the_tables_of_feedback_are_there_before_anybody_gives_any(server, world):
-    assert {"feedback", "preferences"} <= set(world["store"].names())
+def test_feedback_tables_exist_before_any_feedback(server, deployment):
+    assert {"feedback", "preferences"} <= set(deployment["store"].names())
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_the_tables_of_feedback_are_there_before_anybody_gives_any(server, world
         ("GET", "/v1/search", 405, "method_not_allowed"),
     ],
 )
-def test_unknown_things_are_refused_in_the_same_form(server, method, path, status, code):
+def test_unknown_paths_and_images_are_refused_in_the_same_form(server, method, path, status, code):
     answer = server.request(method, path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
@@ -220,7 +222,7 @@ def test_security_headers_and_no_inline_code(server):
         assert re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=", html) is None
 
 
-def test_openapi_tells_bounds_systems_and_errors(server):
+def test_openapi_documents_bounds_systems_and_errors(server):
     document = server.get("/openapi.json").json()
     fields = document["components"]["schemas"]["SearchRequest"]["properties"]
     assert fields["k"]["maximum"] == MAX_K
@@ -233,64 +235,64 @@ def test_openapi_tells_bounds_systems_and_errors(server):
         assert responses[status]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
 
 
-# ---- refusals at start: no server, no Ray
+# ---- refusals at the start, without server and Ray
 
 
-def opened(world, store, aliases=("live",)):
-    profile = load_profile(world["profile"])
+def open_systems(deployment, store, aliases=("live",)):
+    profile = load_profile(deployment["profile"])
     return Systems(store, aliases, opener(profile, store, Metrics()))
 
 
-def test_a_missing_index_is_refused_with_the_command_that_makes_it(world, tmp_path):
+def test_missing_index_is_refused_with_the_command_that_makes_it(deployment, tmp_path):
     store = Store(str(tmp_path))
-    encoder = world["encoders"]["live"]
+    encoder = deployment["encoders"]["live"]
     record = EncoderRecord(
-        encoder=encoder.fingerprint, checkpoint=str(world["folder"] / "live"), dim=encoder.dim
+        encoder=encoder.fingerprint, checkpoint=str(deployment["folder"] / "live"), dim=encoder.dim
     )
     store.register_encoder(record)
     store.set_alias("live", encoder.fingerprint)
     with pytest.raises(
         UserError, match=rf"{encoder.fingerprint}.*kallos index --encoder {encoder.fingerprint}"
     ):
-        opened(world, store)
+        open_systems(deployment, store)
 
 
-def test_a_checkpoint_that_is_not_the_registered_encoder_is_refused_with_both_names(world, tmp_path):
+def test_checkpoint_of_another_encoder_is_refused_with_both_fingerprints(deployment, tmp_path):
     store = Store(str(tmp_path))
-    live, baseline = world["encoders"]["live"], world["encoders"]["baseline"]
+    live, baseline = deployment["encoders"]["live"], deployment["encoders"]["baseline"]
     record = EncoderRecord(
-        encoder=live.fingerprint, checkpoint=str(world["folder"] / "baseline"), dim=live.dim
+        encoder=live.fingerprint, checkpoint=str(deployment["folder"] / "baseline"), dim=live.dim
     )
     store.register_encoder(record)
     store.set_alias("live", live.fingerprint)
     add_gallery(store, live.dim, live.fingerprint, range(live.dim))
     with pytest.raises(UserError) as refusal:
-        opened(world, store)
+        open_systems(deployment, store)
     for part in (live.fingerprint, baseline.fingerprint, "kallos index --encoder"):
         assert part in str(refusal.value)
 
 
-def test_live_is_the_baseline_until_something_is_promoted(world, tmp_path):
+def test_live_is_the_baseline_until_something_is_promoted(deployment, tmp_path):
     store = Store(str(tmp_path))
-    baseline = world["encoders"]["baseline"]
+    baseline = deployment["encoders"]["baseline"]
     record = EncoderRecord(
-        encoder=baseline.fingerprint, checkpoint=str(world["folder"] / "baseline"), dim=baseline.dim
+        encoder=baseline.fingerprint, checkpoint=str(deployment["folder"] / "baseline"), dim=baseline.dim
     )
     store.register_encoder(record)
     store.set_alias("baseline", baseline.fingerprint)
     add_gallery(store, baseline.dim, baseline.fingerprint, range(baseline.dim))
-    systems = opened(world, store, ("live", "baseline"))
+    systems = open_systems(deployment, store, ("live", "baseline"))
     assert systems.get("live") is systems.get("baseline")
-    with pytest.raises(ApiError, match="no 'candidate'"):
+    with pytest.raises(ApiError, match="no system 'candidate'"):
         systems.get("candidate")
 
 
-def test_an_empty_store_is_refused(world, tmp_path):
+def test_missing_store_is_refused(deployment, tmp_path):
     with pytest.raises(UserError, match="kallos ingest"):
-        opened(world, Store(str(tmp_path / "nothing")))
+        open_systems(deployment, Store(str(tmp_path / "nothing")))
 
 
-def test_a_port_in_use_is_refused_in_one_sentence():
+def test_port_in_use_is_refused_in_one_sentence():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -336,5 +338,5 @@ def test_every_serve_yaml_loads_and_its_arguments_validate(path):
         module, _, name = application.import_path.partition(":")
         builder = getattr(importlib.import_module(module), name)
         assert builder is build_app
-        profile = resolve_profile(command.validated(ServeConfig, application.args))
+        profile = command.profile_of(command.validated(ServeConfig, application.args))
         assert deployed.http_options.port == profile.serve.port
