@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from actors.encoder import Encoder
 from cluster.profile import Align
+from jobs.align.learner import Learner
 from jobs.align.objectives import dpo_loss
 from lab.photographs.dataset import Fold, RatedPhotographs
 from lab.photographs.features import encode
-from lab.training import local_learner, preference_batch
+from lab.preference_batch import preference_batch
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def align_with_votes(
     settings = Align(mode=mode, epochs=1, learning_rate=options.learning_rate, pretrain_weight=0.0)
     # bfloat16 halves the time of a step where the machine supports it; scores use the encoder's precision.
     policy, reference = (_with_precision(encoder, "bf16", copy.deepcopy(encoder.model)) for _ in range(2))
-    learner = local_learner(policy, settings, num_steps=options.num_steps)
+    learner = Learner(policy, settings, options.num_steps)
     measured = _with_precision(encoder, encoder.precision, policy.model)
     stored = encode(encoder, pixels)
     before = query_scores(encoder, stored, rated)

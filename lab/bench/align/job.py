@@ -19,12 +19,12 @@ from torch import Tensor
 
 from actors.encoder import Encoder
 from cluster import command
-from cluster.profile import Align, Profile
+from cluster.profile import Profile
 from jobs.align.learner import Learner
 from jobs.align.objectives import dpo_loss
 from lab.bench.align.config import BenchAlignConfig
 from lab.bench.report import comparison, report
-from lab.training import local_learner, preference_batch
+from lab.preference_batch import preference_batch
 
 WORDS = ("sailboat", "teapot", "lighthouse", "guitar", "forest", "bridge", "lantern", "violin")
 NUM_SCHEDULE_STEPS = 1000  # more than a turn runs, so that the learning rate stays positive
@@ -91,7 +91,7 @@ def make_learner(profile: Profile, mode: str, num_threads: int | None) -> Learne
         profile.encoder.model, precision=profile.encoder.precision, num_threads=num_threads
     )
     settings = profile.align.model_copy(update={"mode": mode, "pretrain_weight": 0.0})
-    return local_learner(encoder, settings, num_steps=NUM_SCHEDULE_STEPS)
+    return Learner(encoder, settings, NUM_SCHEDULE_STEPS)
 
 
 def make_pairs(num_queries: int, rows: int, columns: int, encoder: Encoder) -> RandomPairs:
@@ -139,7 +139,7 @@ def random_batches(count: int, size: int) -> Iterator[np.ndarray]:
 
 def naive_step(policy: Learner, reference: Encoder, pairs: RandomPairs, rows: np.ndarray) -> int:
     """One step of the plain loop, which encodes each pair separately; returns its number of pairs."""
-    settings: Align = policy.plan.settings
+    settings = policy.settings
     tokens = policy.encoder.tokenize([pairs.texts[query] for query in pairs.query[rows]])
     images = [torch.from_numpy(pairs.pixels[side[rows]]) for side in (pairs.winner, pairs.loser)]
     policy_scores = naive_scores(policy.encoder, tokens, images, policy.temperature, settings.mode == "both")

@@ -1,21 +1,9 @@
-"""Runs the product's `Learner` in this process, without Ray Train: for benchmarks and small experiments."""
+"""A batch for the product's `Learner` when it runs in this process, without Ray Train."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from actors.encoder import Encoder
-from cluster.profile import Align
-from jobs.align.learner import Learner
-
-
-def local_learner(encoder: Encoder, settings: Align, *, num_steps: int) -> Learner:
-    """A learner of `num_steps` optimiser steps an epoch, as a single training worker has it.
-
-    It trains the encoder's own weights.
-    """
-    return Learner(encoder, settings, num_steps)
 
 
 def preference_batch(
