@@ -1,7 +1,7 @@
-"""A store whose answers are known in advance, and a real server process over it.
+"""A store with known search results, and a real server process over it.
 
-The gallery's vectors are the standard basis, so the scores of one search are the components of the query's
-vector: what the server computed can be read back and compared with what the encoder gives here.
+The vectors of the images are the standard basis, so the scores of one search are the components of the query
+vector. Tests read back the vector that the server computed and compare it with the encoder's.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -26,43 +27,54 @@ from cluster.profile import PROFILES, ROOT
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
 
 MAX_K = 32
-START_TIMEOUT_S = 500  # twenty are enough on an idle machine
+START_TIMEOUT_S = 500  # an idle machine takes 20 s
 HEX_64 = "0" * 64
 
 
 def add_gallery(store, dim, fingerprint, order):
-    """`dim` images; the one at place `number` of `order` has the unit vector of axis `number`."""
-    pictures = [Image.new("RGB", (64 + 8 * number, 300), (7 * number, 99, 60)) for number in range(dim)]
-    ids = [hashlib.sha256(f"picture {number}".encode()).hexdigest() for number in range(dim)]
+    """Add `dim` images; image `order[axis]` has the unit vector of `axis`. Returns the image_ids by axis."""
+    pictures = [Image.new("RGB", (64 + 8 * index, 300), (7 * index, 99, 60)) for index in range(dim)]
+    ids = [hashlib.sha256(f"picture {index}".encode()).hexdigest() for index in range(dim)]
     shared = [
         {
-            "image_id": ids[number],
-            "caption": f"the picture {number}",
-            "width_px": pictures[number].width,
+            "image_id": ids[index],
+            "caption": f"the picture {index}",
+            "width_px": pictures[index].width,
             "height_px": 300,
             "tags": [],
             "source": "test",
             "added_at": now(),
         }
-        for number in range(dim)
+        for index in range(dim)
     ]
     images = [
         {**row, "uri": f"{row['image_id']}.png", "detailed_caption": "", "preview": preview_jpeg(picture)}
         for row, picture in zip(shared, pictures, strict=True)
     ]
     store.merge("images", pa.Table.from_pylist(images, SCHEMAS["images"]), on=["image_id"])
-    axes = np.eye(dim, dtype=np.float32)
+    unit_vectors = np.eye(dim, dtype=np.float32)
     rows = [
-        {**shared[number], "vector": axes[place], "aesthetic": place / dim}
-        for place, number in enumerate(order)
+        {**shared[index], "vector": unit_vectors[axis], "aesthetic": axis / dim}
+        for axis, index in enumerate(order)
     ]
     vectors = pa.Table.from_pylist(rows, embeddings_schema(dim))
     store.merge(embeddings_table(fingerprint), vectors, on=["image_id"])
-    return [ids[number] for number in order]
+    return [ids[index] for index in order]
 
 
-def make_world(folder: Path) -> dict:
-    """A store with two encoders and their indexes, and a profile file that points to it."""
+@dataclass
+class Deployment:
+    """A store with encoders `baseline` and `live`, and its profile. `axes`: alias -> image_ids by axis."""
+
+    store: Store
+    encoders: dict[str, Encoder]
+    axes: dict[str, list[str]]
+    profile: str
+    folder: Path
+
+
+def make_deployment(folder: Path) -> Deployment:
+    """Make the store, its encoders and indexes, and the profile."""
     store = Store(str(folder / "store"))
     encoders, axes = {}, {}
     for seed, alias in enumerate(("baseline", "live")):
@@ -80,13 +92,13 @@ def make_world(folder: Path) -> dict:
     values["ray"]["object_store_bytes"] = 200_000_000
     profile = folder / "profile.yaml"
     profile.write_text(yaml.safe_dump(values))
-    return {"store": store, "encoders": encoders, "axes": axes, "profile": str(profile), "folder": folder}
+    return Deployment(store, encoders, axes, str(profile), folder)
 
 
-def running(world: dict) -> Iterator[httpx.Client]:
-    """`python -m serve_app` in a process of its own; ends it with SIGTERM and checks how it ended."""
-    command = [sys.executable, "-m", "serve_app", "--profile", world["profile"], "--port", "0"]
-    log = open(world["folder"] / "stderr.txt", "w+")  # noqa: SIM115 (open until the process has ended)
+def run_server(profile: str, folder: Path) -> Iterator[httpx.Client]:
+    """Run `python -m serve_app` in a process; end it with SIGTERM and check its exit status and report."""
+    command = [sys.executable, "-m", "serve_app", "--profile", profile, "--port", "0"]
+    log = open(folder / "stderr.txt", "w+")  # noqa: SIM115 (the process writes to it)
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         address = wait_for_address(process, Path(log.name))
@@ -114,24 +126,22 @@ def wait_for_address(process, log):
 
 
 def search(client, query, system="live", k=MAX_K):
-    answer = client.post("/v1/search", json={"query": query, "k": k, "system": system})
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    return ask(client, query=query, k=k, system=system)
 
 
-def read_back(results, axes):
-    """The query's vector, from the scores against the unit vectors of the axes."""
+def query_vector(results, axes):
+    """The query vector, whose components are the scores of the images `axes`."""
     scores = {row["image_id"]: row["score"] for row in results}
     return np.array([scores[image_id] for image_id in axes])
 
 
 def ask(client: httpx.Client, **body: object) -> dict:
-    """The answer to one request, which must be 200."""
-    answer = client.post("/v1/search", json=body)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    """The JSON response to one search request, which must succeed."""
+    response = client.post("/v1/search", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 def ids(answer: dict) -> list[str]:
-    """image_ids of an answer, best first."""
+    """The image_ids of an answer, best first."""
     return [row["image_id"] for row in answer["results"]]

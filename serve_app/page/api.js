@@ -1,11 +1,11 @@
-// Talking to the server: time limits, refusals in its own words, the key where one is required.
+// Requests to the server, with time limits, error messages and the API key.
 
 import { byId } from "./dom.js";
 
-const SLOW_MS = 20_000;
-const TEACHER_MS = 120_000; // it rephrases and judges before it answers
+const TIMEOUT_MS = 20_000;
+const TEACHER_TIMEOUT_MS = 120_000; // it rephrases and judges before it answers
 
-export class Refusal extends Error {
+export class RequestError extends Error {
   constructor(title, message, { status = 0, code = "", retryAfter = 0 } = {}) {
     super(message);
     Object.assign(this, { title, status, code, retryAfter });
@@ -14,7 +14,7 @@ export class Refusal extends Error {
 
 export const server = { systems: {}, max_k: 0, max_upload_bytes: 0, keys_required: false, names: [] };
 
-// Who asks, the same in every visit, so that an experiment answers one person with one system.
+// The name of this browser, the same on every visit, so that an experiment assigns it to one system.
 function clientId() {
   let id = localStorage.getItem("kallos-client");
   if (!id) {
@@ -32,19 +32,19 @@ function headers(more) {
 
 // ---- the key
 
-let asking = null; // all requests that were refused wait for one dialog
+let keyDialog = null; // a promise: all refused requests wait for one dialog
 
 function askForKey(refused) {
-  asking ??= new Promise((resolve, reject) => {
+  keyDialog ??= new Promise((resolve, reject) => {
     const dialog = byId("key");
     byId("key-wrong").hidden = !refused;
     byId("key-value").value = "";
     dialog.returnValue = "";
     dialog.addEventListener("close", () => {
-      asking = null;
+      keyDialog = null;
       const value = byId("key-value").value.trim();
       if (dialog.returnValue === "use" && value) resolve(sessionStorage.setItem("kallos-key", value));
-      else reject(new Refusal("A key is needed", "This server answers only those who have a key."));
+      else reject(new RequestError("A key is required", "This server requires an API key."));
     }, { once: true });
     dialog.showModal();
   });
@@ -53,37 +53,37 @@ function askForKey(refused) {
 
 // ---- requests
 
-async function once(path, { signal, timeout = SLOW_MS, ...options }) {
-  const slow = new AbortController();
-  const timer = setTimeout(() => slow.abort(), timeout);
+async function fetchOnce(path, { signal, timeout = TIMEOUT_MS, ...options }) {
+  const timedOut = new AbortController();
+  const timer = setTimeout(() => timedOut.abort(), timeout);
   try {
-    const signals = signal ? [signal, slow.signal] : [slow.signal];
+    const signals = signal ? [signal, timedOut.signal] : [timedOut.signal];
     const response = await fetch(path, { ...options, headers: headers(options.headers), signal: AbortSignal.any(signals) });
     return { response, content: await response.blob() };
   } catch (error) {
     if (signal?.aborted) throw error;
-    if (slow.signal.aborted) throw new Refusal("The server is slow", `No answer within ${timeout / 1000} seconds.`);
-    throw new Refusal("The server does not answer", "Is it still running? Nothing was lost; try again.");
+    if (timedOut.signal.aborted) throw new RequestError("The server is slow", `No response within ${timeout / 1000} seconds.`);
+    throw new RequestError("The server does not respond", "Is it still running? Try again.");
   } finally {
     clearTimeout(timer);
   }
 }
 
 async function send(path, options) {
-  if (asking) await asking;
+  if (keyDialog) await keyDialog;
   const key = sessionStorage.getItem("kallos-key");
   if (server.keys_required && !key) await askForKey(false);
-  const { response, content } = await once(path, options);
+  const { response, content } = await fetchOnce(path, options);
   if (response.ok) return content;
   if (response.status === 401) {
-    // Another request may have asked for a new key since this one left.
-    if (asking || sessionStorage.getItem("kallos-key") === key) await askForKey(Boolean(key));
+    // Another request may have asked for a new key since this one was sent.
+    if (keyDialog || sessionStorage.getItem("kallos-key") === key) await askForKey(Boolean(key));
     return send(path, options);
   }
   const error = await content.text().then(JSON.parse).then((body) => body.error).catch(() => null);
-  throw new Refusal(
-    response.status < 500 ? "That was refused" : "The server had a problem",
-    error?.message ?? `It answered with status ${response.status}.`,
+  throw new RequestError(
+    response.status < 500 ? "The request was refused" : "The server failed",
+    error?.message ?? `It returned status ${response.status}.`,
     { status: response.status, code: error?.code, retryAfter: Number(response.headers.get("Retry-After")) },
   );
 }
@@ -93,7 +93,7 @@ export async function call(path, options = {}) {
   try {
     return JSON.parse(text);
   } catch {
-    throw new Refusal("The server had a problem", "Its answer cannot be read.");
+    throw new RequestError("The server failed", "Its response cannot be read.");
   }
 }
 
@@ -101,17 +101,17 @@ const post = (path, body, options) =>
   call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...options });
 
 export const search = (body, signal) =>
-  post("v1/search", body, { signal, timeout: body.system === "teacher" ? TEACHER_MS : SLOW_MS });
+  post("v1/search", body, { signal, timeout: body.system === "teacher" ? TEACHER_TIMEOUT_MS : TIMEOUT_MS });
 
 export const feedback = (event, options) => post("v1/feedback", event, options);
 
 export const blob = (path, signal) => send(path, { signal });
 
-export async function meetServer() {
+export async function connect() {
   Object.assign(server, await call("healthz"));
   server.names = Object.keys(server.systems);
-  // The document names what a search accepts, so also the teacher, which /healthz does not count as loaded.
-  const { content } = await once("openapi.json", {});
+  // The document lists every system that a search accepts, including the teacher, which /healthz does not list.
+  const { content } = await fetchOnce("openapi.json", {});
   const document = await content.text().then(JSON.parse).catch(() => null);
   const { enum: names, const: only } = document?.components?.schemas.SearchRequest.properties.system ?? {};
   if (names ?? only) server.names = names ?? [only];

@@ -1,50 +1,54 @@
-// The blind comparison: two answers without names, three questions, and the next query.
+// The blind comparison: two answers without names, three questions, then the next query.
 
 import { feedback, server } from "./api.js";
-import { asked, change } from "./search_state.js";
+import { state, change } from "./search_state.js";
 import { columns } from "./result_columns.js";
-import { byId, onToggle, showPressed, toast } from "./dom.js";
+import { byId, fromTemplate, onToggle, showPressed, toast } from "./dom.js";
 
-const QUESTIONS = ["accuracy", "aesthetics", "diversity"];
-const compared = new Set(); // queries, of this visit
+const QUESTIONS = {
+  accuracy: "Which fits the query better?",
+  aesthetics: "Which is more beautiful?",
+  diversity: "Which is more varied?",
+};
+const compared = new Set(); // queries of this visit
 let examples = [];
 
-export const isPossible = () => ["baseline", "live"].every((system) => server.names.includes(system));
+export const isAvailable = () => ["baseline", "live"].every((system) => server.names.includes(system));
 
-export const offer = (queries) => { examples = queries; };
+export const setExamples = (queries) => { examples = queries; };
 
-const nextExample = () => examples.find((query) => !compared.has(query) && query !== asked.words.trim());
+const nextExample = () => examples.find((query) => !compared.has(query) && query !== state.words.trim());
 
-export function toggle(blind = !asked.blind) {
-  if (!isPossible()) return;
-  const words = asked.words.trim() || asked.image ? asked.words : nextExample() ?? "";
+export function toggle(blind = !state.blind) {
+  if (!isAvailable()) return;
+  const words = state.words.trim() || state.image ? state.words : nextExample() ?? "";
   change({ blind, words });
 }
 
 export function draw() {
-  byId("blind").hidden = !isPossible();
-  showPressed(byId("blind"), asked.blind);
-  document.body.classList.toggle("blind", asked.blind);
-  byId("blind-intro").hidden = !asked.blind;
-  byId("verdict").hidden = byId("verdict-done").hidden = true; // until both answers are there
-  showSaved();
+  byId("blind").hidden = !isAvailable();
+  showPressed(byId("blind"), state.blind);
+  document.body.classList.toggle("blind", state.blind);
+  byId("blind-intro").hidden = !state.blind;
+  byId("verdict").hidden = byId("verdict-done").hidden = true; // until both answers have arrived
+  drawCount();
 }
 
-const saved = () => Number(localStorage.getItem("kallos-compared")) || 0;
+const numSaved = () => Number(localStorage.getItem("kallos-compared")) || 0;
 
-function showSaved() {
-  const count = saved();
+function drawCount() {
+  const count = numSaved();
   byId("blind-count").textContent = count === 1 ? "1 comparison saved" : `${count} comparisons saved`;
 }
 
 const ids = (column) => column.results.map((result) => result.image_id);
 
 function onShown() {
-  if (!asked.blind) return;
+  if (!state.blind) return;
   const [a, b] = columns.map(ids);
   if (!a.length || !b.length) return;
   byId("verdict").reset();
-  if (a.join() === b.join()) offerNext("Both answers are the same: there is nothing to compare.");
+  if (a.join() === b.join()) offerNext("Both answers are equal: there is nothing to compare.");
   else byId("verdict").hidden = false;
 }
 
@@ -60,13 +64,13 @@ async function save(event) {
       results: ids(a),
       other_search_id: b.answers[0].search_id,
       other_results: ids(b),
-      ...Object.fromEntries(QUESTIONS.map((name) => [name, chosen.get(name)])),
+      ...Object.fromEntries(Object.keys(QUESTIONS).map((name) => [name, chosen.get(name)])),
     });
-    if (isNew) localStorage.setItem("kallos-compared", saved() + 1);
-    showSaved();
+    if (isNew) localStorage.setItem("kallos-compared", numSaved() + 1);
+    drawCount();
     if (columns[0] === a) {
-      offerNext(isNew ? "Saved. Thank you." : "Saved before: it counts once.");
-      byId("verdict-next").focus({ preventScroll: true }); // only here: while one types the box keeps it
+      offerNext(isNew ? "Saved. Thank you." : "Already saved: it counts once.");
+      byId("verdict-next").focus({ preventScroll: true }); // only after a vote: the search box must not lose the focus
     }
   } catch (error) {
     toast(`Not saved. ${error.message}`, { bad: true });
@@ -75,16 +79,24 @@ async function save(event) {
 }
 
 function offerNext(text) {
-  compared.add(columns[0].question.query);
+  compared.add(columns[0].request.query);
   const query = nextExample();
   byId("verdict").hidden = true;
   byId("verdict-done").hidden = false;
-  byId("verdict-text").textContent = query ? text : `${text} Type a query of your own for the next one.`;
+  byId("verdict-text").textContent = query ? text : `${text} Type your own query for the next comparison.`;
   byId("verdict-next").hidden = !query;
   byId("verdict-next").textContent = `Next: ${query}`;
 }
 
+function questionElement([name, text]) {
+  const element = fromTemplate("question-template");
+  element.querySelector("legend").textContent = text;
+  for (const input of element.querySelectorAll("input")) input.name = name;
+  return element;
+}
+
 export function listen() {
+  byId("verdict").prepend(...Object.entries(QUESTIONS).map(questionElement));
   onToggle(byId("blind"), toggle);
   byId("results").addEventListener("shown", onShown);
   byId("verdict").addEventListener("submit", save);

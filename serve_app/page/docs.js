@@ -1,12 +1,12 @@
-// The API's own page, drawn from /openapi.json: nothing is loaded from elsewhere.
+// The API page, drawn from /openapi.json without code from other hosts.
 
 import { byId, make } from "./dom.js";
 
 let schemas = {};
 const nameOf = (schema) => schema.$ref?.split("/").pop();
-const follow = (schema) => (schema?.$ref ? schemas[nameOf(schema)] : schema) ?? {};
-// A body or an answer may have several forms.
-const forms = (schema) => (schema?.oneOf ?? schema?.anyOf ?? [schema]).map((form) => [form && nameOf(form), follow(form)]);
+const resolve = (schema) => (schema?.$ref ? schemas[nameOf(schema)] : schema) ?? {};
+// The alternative forms of a request or response body, each as [name, schema].
+const forms = (schema) => (schema?.oneOf ?? schema?.anyOf ?? [schema]).map((form) => [form && nameOf(form), resolve(form)]);
 
 function typeOf(schema) {
   if (schema.enum) return schema.enum.map((value) => `"${value}"`).join(" | ");
@@ -40,18 +40,18 @@ function parameters(list) {
   return table.rows.length ? [make("h3", "Parameters"), table] : [];
 }
 
-// The schemas that the fields of one name, such as `Filters`.
-const parts = (schema) =>
+// References to the schemas of its fields, such as `Filters`.
+const fieldSchemas = (schema) =>
   Object.values(schema.properties ?? {})
     .flatMap((field) => field.anyOf ?? [field])
     .map((field) => field.items ?? (field.additionalProperties || field))
     .filter((field) => field.$ref);
 
-// One table for each form and for each schema within it; `drawn` keeps a schema from being drawn twice.
+// One table for each form and each schema inside it. `drawn`: names of the schemas that have a table already.
 function tables(title, schema, drawn) {
   return forms(schema).flatMap(([name, form], index, all) => {
     if (name) drawn.add(name);
-    const inner = parts(form).filter((part) => !drawn.has(nameOf(part)));
+    const inner = fieldSchemas(form).filter((part) => !drawn.has(nameOf(part)));
     const heading = all.length > 1 ? `${title}, form ${index + 1}: ${name}` : title;
     return [...fields(heading, form), ...inner.flatMap((part) => tables(nameOf(part), part, drawn))];
   });
@@ -72,10 +72,10 @@ function operation(path, verb, details) {
   const heading = make("h2");
   heading.append(make("span", verb.toUpperCase(), "verb"), make("code", path));
   const request = details.requestBody?.content["application/json"]?.schema;
-  const answer = Object.values(details.responses["200"].content ?? {})[0]?.schema;
+  const response = Object.values(details.responses["200"].content ?? {})[0]?.schema;
   const drawn = new Set();
   element.append(heading, make("p", details.summary), ...parameters(details.parameters));
-  element.append(...tables("Request", request, drawn), ...tables("Answer", answer, drawn));
+  element.append(...tables("Request", request, drawn), ...tables("Response", response, drawn));
   element.append(make("pre", example(verb, path, request)));
   return element;
 }
@@ -89,7 +89,7 @@ async function start() {
       for (const [verb, details] of Object.entries(verbs)) box.append(operation(path, verb, details));
     }
   } catch (error) {
-    box.append(make("p", `The document could not be read: ${error.message}`));
+    box.append(make("p", `openapi.json could not be read: ${error.message}`));
   }
 }
 

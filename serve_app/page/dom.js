@@ -1,4 +1,4 @@
-// Small things that every part of the page needs. Text from outside goes in as textContent, never as HTML.
+// Helpers for every part of the page. Text of users and of the server becomes textContent, never HTML.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -15,7 +15,7 @@ export const milliseconds = (value) => `${value < 10 ? value.toFixed(1) : Math.r
 
 const PAUSE_MS = 200;
 
-// `act`, once no call of it has come for a while.
+// Calls `act` once there has been no call for `PAUSE_MS`.
 export function debounced(act) {
   let timer = null;
   const later = () => {
@@ -23,14 +23,14 @@ export function debounced(act) {
     timer = setTimeout(() => { timer = null; act(); }, PAUSE_MS);
   };
   later.cancel = () => { clearTimeout(timer); timer = null; };
-  later.waits = () => timer !== null;
+  later.isPending = () => timer !== null;
   return later;
 }
 
 // ---- the notice above the results
 
 export function notice({ title, message }) {
-  byId("notice-title").textContent = title ?? "The page had a problem";
+  byId("notice-title").textContent = title ?? "The page failed";
   byId("notice-text").textContent = message;
   byId("notice").hidden = false;
 }
@@ -39,12 +39,12 @@ export function hideNotice() {
   byId("notice").hidden = true;
 }
 
-// ---- the short message at the foot of the window
+// ---- short messages at the bottom of the window
 
 const TOAST_MS = 5000;
 let toastTimer;
 
-// It is a popover, so that it stands above an open dialog.
+// A popover, so that it is visible above an open dialog.
 export function toast(text, { bad = false } = {}) {
   const element = byId("toast");
   element.textContent = text;
@@ -54,7 +54,7 @@ export function toast(text, { bad = false } = {}) {
   toastTimer = setTimeout(() => element.hidePopover(), TOAST_MS);
 }
 
-// ---- buttons that switch something
+// ---- toggle buttons
 
 export function onToggle(button, act) {
   button.addEventListener("click", () => act(button.getAttribute("aria-pressed") !== "true"));
@@ -64,7 +64,7 @@ export function showPressed(button, pressed) {
   button.setAttribute("aria-pressed", String(pressed));
 }
 
-// A button that opens and closes the panel it names in aria-controls; its badge counts what is set there.
+// A button that opens and closes the panel named in its aria-controls.
 export function panelButton(button) {
   const panel = byId(button.getAttribute("aria-controls"));
   button.addEventListener("click", () => {

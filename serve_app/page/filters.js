@@ -1,13 +1,13 @@
-// What results must be, and whether they shall differ from each other.
+// The filter panel and the button for varied results.
 
-import { asked, change, FILTERS } from "./search_state.js";
+import { state, change, FILTERS } from "./search_state.js";
 import { byId, debounced, onToggle, panelButton, showCount, showPressed } from "./dom.js";
 
 const inputs = () => Object.keys(FILTERS).map((name) => byId("filters").elements[name]);
-const isOff = (input) => !input.value.trim() || !input.validity.valid || (input.type === "range" && input.valueAsNumber === 0);
+const isUnset = (input) => !input.value.trim() || !input.validity.valid || (input.type === "range" && input.valueAsNumber === 0);
 
-const filter = debounced(() => {
-  const set = inputs().filter((input) => !isOff(input));
+const applyFilters = debounced(() => {
+  const set = inputs().filter((input) => !isUnset(input));
   change({ filters: Object.fromEntries(set.map((input) => [input.name, input.value])) }, "typing");
 });
 
@@ -18,14 +18,14 @@ const showBeauty = () => {
 
 export function draw() {
   for (const input of inputs()) {
-    // What is being typed stays, also where it is not valid yet.
-    if (!filter.waits() && input !== document.activeElement) input.value = asked.filters[input.name] ?? (input.type === "range" ? 0 : "");
+    // Do not overwrite what is being typed, even if it is not valid yet.
+    if (!applyFilters.isPending() && input !== document.activeElement) input.value = state.filters[input.name] ?? (input.type === "range" ? 0 : "");
   }
   showBeauty();
-  const count = Object.keys(asked.filters).length;
+  const count = Object.keys(state.filters).length;
   showCount(byId("filters-button"), count);
   byId("filters-reset").disabled = !count;
-  showPressed(byId("varied"), asked.diverse);
+  showPressed(byId("varied"), state.diverse);
 }
 
 export function listen() {
@@ -34,7 +34,7 @@ export function listen() {
   const form = byId("filters");
   form.addEventListener("input", () => {
     showBeauty();
-    filter();
+    applyFilters();
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   byId("filters-reset").addEventListener("click", () => change({ filters: {} }));

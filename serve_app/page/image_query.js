@@ -1,20 +1,20 @@
-// Searching by image: a file that is picked, dropped or pasted, or an image of the store.
+// Search by image: a file that is picked, dropped or pasted, or an image of the store.
 
 import { server } from "./api.js";
-import { asked, change } from "./search_state.js";
+import { state, change } from "./search_state.js";
 import { byId, debounced, notice } from "./dom.js";
 import { release, show } from "./previews.js";
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
-async function use(file) {
+async function searchWith(file) {
   if (!file.type.startsWith("image/")) {
-    notice({ title: "That is not an image", message: `${file.name} cannot be searched with.` });
+    notice({ title: "Not an image", message: `${file.name} is not an image file.` });
     return;
   }
   if (file.size > server.max_upload_bytes) {
-    const limit = `${file.name} has ${megabytes(file.size)}; this server takes ${megabytes(server.max_upload_bytes)} at most.`;
-    notice({ title: "That image is too large", message: limit });
+    const message = `${file.name} has ${megabytes(file.size)}. This server accepts at most ${megabytes(server.max_upload_bytes)}.`;
+    notice({ title: "The image is too large", message });
     return;
   }
   const data = await base64(file);
@@ -31,38 +31,38 @@ function base64(file) {
 }
 
 export function draw() {
-  const { image } = asked;
+  const { image } = state;
   byId("image").hidden = !image;
   byId("image-pick").hidden = !server.max_upload_bytes;
-  byId("image-mix").hidden = !image || !asked.words.trim();
-  byId("image-weight").value = asked.weight;
+  byId("image-mix").hidden = !image || !state.words.trim();
+  byId("image-weight").value = state.weight;
   if (!image) {
     release(byId("image-thumb"));
     byId("image-thumb").removeAttribute("src");
     return;
   }
   show(byId("image-thumb"), image.url ?? `v1/images/${image.id}/preview`);
-  byId("image-name").textContent = image.name || "An image found here";
+  byId("image-name").textContent = image.name || "An image from the results";
 }
 
 export function listen() {
   const input = byId("image-file");
   byId("image-pick").addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
-    if (input.files[0]) use(input.files[0]);
+    if (input.files[0]) searchWith(input.files[0]);
     input.value = ""; // so that the same file can be picked again
   });
   byId("image-remove").addEventListener("click", () => {
     change({ image: null });
     byId("query").focus();
   });
-  const weigh = debounced(() => change({ weight: Number(byId("image-weight").value) }, "typing"));
-  byId("image-weight").addEventListener("input", weigh);
+  const applyWeight = debounced(() => change({ weight: Number(byId("image-weight").value) }, "typing"));
+  byId("image-weight").addEventListener("input", applyWeight);
   document.addEventListener("paste", (event) => {
     const [file] = event.clipboardData.files;
     if (!file) return;
     event.preventDefault();
-    use(file);
+    searchWith(file);
   });
   listenForDrops();
 }
@@ -80,6 +80,6 @@ function listenForDrops() {
     hint(false);
     if (!carriesFile(event)) return;
     event.preventDefault();
-    use(event.dataTransfer.files[0]);
+    searchWith(event.dataTransfer.files[0]);
   });
 }

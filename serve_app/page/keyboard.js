@@ -1,11 +1,11 @@
-// Everything by keyboard.
+// Keyboard shortcuts.
 
-import * as blind from "./blind_comparison.js";
+import * as blindComparison from "./blind_comparison.js";
 import { byId } from "./dom.js";
-import * as prefer from "./image_comparison.js";
+import * as imageComparison from "./image_comparison.js";
 import * as viewer from "./viewer.js";
 
-// A button that is hidden stands for something that does not go now.
+// A hidden button means that its action is not available now.
 const press = (id) => { if (byId(id).checkVisibility()) byId(id).click(); };
 
 const IN_VIEWER = {
@@ -22,12 +22,12 @@ const ON_PAGE = {
     byId("query").select();
   },
   "?": () => byId("help").showModal(),
-  b: () => blind.toggle(),
-  Escape: prefer.stop,
+  b: () => blindComparison.toggle(),
+  Escape: imageComparison.stop,
 };
 
-// Into a slider or a choice nobody types.
-const takesKeys = (element) => element.matches("input:not([type=radio], [type=range]), select");
+// Inputs that text is typed into, unlike sliders and radio buttons.
+const isTextInput = (element) => element.matches("input:not([type=radio], [type=range]), select");
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
@@ -39,17 +39,17 @@ function onKey(event) {
   }
   if (document.querySelector("dialog[open]")) return;
   if (event.target === byId("query")) {
-    inBox(event);
+    onKeyInSearchBox(event);
     return;
   }
   if (event.key.startsWith("Arrow")) moveFocus(neighbour(event.target.closest(".card button"), event.key), event);
-  if (takesKeys(event.target) && event.key !== "Escape") return;
+  if (isTextInput(event.target) && event.key !== "Escape") return;
   const act = ON_PAGE[event.key];
   if (act) event.preventDefault();
   act?.();
 }
 
-function inBox(event) {
+function onKeyInSearchBox(event) {
   if (event.key === "Escape" && event.target.value) {
     event.preventDefault();
     event.target.value = "";
@@ -65,21 +65,21 @@ function moveFocus(element, event) {
   element.scrollIntoView({ block: "nearest" });
 }
 
-// The nearest card in that direction, as the eye sees it: rows and columns differ with the window's width.
+// The nearest card in the direction of an arrow key, by position on the screen: the grid depends on its width.
 function neighbour(from, key) {
   if (!from) return null;
   const here = centre(from);
   const ahead = { ArrowLeft: (d) => -d.x, ArrowRight: (d) => d.x, ArrowUp: (d) => -d.y, ArrowDown: (d) => d.y }[key];
   const aside = key === "ArrowLeft" || key === "ArrowRight" ? (d) => Math.abs(d.y) : (d) => Math.abs(d.x);
-  let best = null;
+  let nearest = null;
   for (const other of byId("results").querySelectorAll(".card button")) {
     if (other.closest("[inert]")) continue;
     const delta = { x: centre(other).x - here.x, y: centre(other).y - here.y };
     if (ahead(delta) < 8) continue;
     const cost = ahead(delta) + 4 * aside(delta);
-    if (!best || cost < best.cost) best = { other, cost };
+    if (!nearest || cost < nearest.cost) nearest = { other, cost };
   }
-  return best?.other;
+  return nearest?.other;
 }
 
 function centre(element) {

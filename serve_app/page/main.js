@@ -1,26 +1,26 @@
-// The page of Kallos: one query, every system, side by side. This part starts the others.
+// Starts the page: one query, every system side by side.
 
-import { call, meetServer, server } from "./api.js";
-import { change, COUNTS, followAddress, onChange, asked } from "./search_state.js";
-import * as blind from "./blind_comparison.js";
+import { call, connect, server } from "./api.js";
+import { change, COUNTS, loadAddress, onChange, state } from "./search_state.js";
+import * as blindComparison from "./blind_comparison.js";
 import { onChoose } from "./result_columns.js";
 import { byId, hideNotice, make, notice, onToggle, showPressed } from "./dom.js";
 import * as filters from "./filters.js";
-import * as image from "./image_query.js";
-import * as keys from "./keyboard.js";
-import * as prefer from "./image_comparison.js";
+import * as imageQuery from "./image_query.js";
+import * as keyboard from "./keyboard.js";
+import * as imageComparison from "./image_comparison.js";
 import * as search from "./search.js";
 import * as tastes from "./tastes.js";
 import * as theme from "./theme.js";
 import * as viewer from "./viewer.js";
 
-let ready = false; // the server was met
-let offered = [];  // of /v1/tastes
+let ready = false; // the server has answered
+let availableTastes = [];  // from /v1/tastes
 
 function drawTeacher() {
   byId("teacher").hidden = !server.names.includes("teacher");
-  byId("teacher").disabled = asked.blind;
-  showPressed(byId("teacher"), asked.teacher);
+  byId("teacher").disabled = state.blind;
+  showPressed(byId("teacher"), state.teacher);
 }
 
 const counts = () => {
@@ -28,26 +28,26 @@ const counts = () => {
   return possible.length ? possible : [server.max_k];
 };
 
-function follow() {
+function followAddress() {
   search.stopTyping();
-  followAddress({ counts: counts(), tastes: offered, systems: server.names, blind: blind.isPossible() });
+  loadAddress({ counts: counts(), tastes: availableTastes, systems: server.names, blind: blindComparison.isAvailable() });
 }
 
 async function start() {
   hideNotice();
   const health = byId("health");
   try {
-    await meetServer();
-    const [examples, leanings] = await Promise.all([call("v1/examples"), call("v1/tastes")]);
-    offered = leanings.tastes;
+    await connect();
+    const [examples, { tastes: found }] = await Promise.all([call("v1/examples"), call("v1/tastes")]);
+    availableTastes = found;
     byId("k").replaceChildren(...counts().map((count) => new Option(`${count} images`, count)));
-    const counted = Object.values(server.systems).map((system) => system.num_rows).filter((rows) => rows !== null);
-    health.textContent = counted.length ? `${Math.max(...counted).toLocaleString("en")} images` : "connected";
+    const sizes = Object.values(server.systems).map((system) => system.num_rows).filter((rows) => rows !== null);
+    health.textContent = sizes.length ? `${Math.max(...sizes).toLocaleString("en")} images` : "connected";
     health.className = "health ok";
-    tastes.layOut(offered);
-    offer(examples.queries);
+    tastes.layOut(availableTastes);
+    showExamples(examples.queries);
     ready = true;
-    follow();
+    followAddress();
   } catch (error) {
     health.textContent = "no connection";
     health.className = "health down";
@@ -55,9 +55,9 @@ async function start() {
   }
 }
 
-function offer(queries) {
-  search.offer(queries[0] ?? "");
-  blind.offer(queries);
+function showExamples(queries) {
+  search.setExample(queries[0] ?? "");
+  blindComparison.setExamples(queries);
   const box = byId("examples");
   box.replaceChildren(box.firstElementChild, ...queries.map((query) => {
     const button = make("button", query, "pill");
@@ -68,14 +68,14 @@ function offer(queries) {
   box.hidden = queries.length === 0;
 }
 
-for (const part of [search, image, tastes, filters, blind, prefer, viewer, keys]) part.listen();
-for (const draw of [search.draw, image.draw, tastes.draw, filters.draw, blind.draw, drawTeacher]) onChange(draw);
-onChange(prefer.stop);
+for (const part of [search, imageQuery, tastes, filters, blindComparison, imageComparison, viewer, keyboard]) part.listen();
+for (const draw of [search.draw, imageQuery.draw, tastes.draw, filters.draw, blindComparison.draw, drawTeacher]) onChange(draw);
+onChange(imageComparison.stop);
 onChange(search.run);
-onChoose((column, place) => (prefer.isOn() ? prefer.finish(place) : viewer.open(column, place)));
+onChoose((column, index) => (imageComparison.isActive() ? imageComparison.finish(index) : viewer.open(column, index)));
 onToggle(byId("teacher"), (teacher) => change({ teacher }));
 theme.listen(byId("theme"));
 byId("retry").addEventListener("click", () => (ready ? search.run() : start()));
-addEventListener("popstate", () => ready && follow());
-if (matchMedia("(hover: hover)").matches) byId("query").focus(); // on a phone it would raise the keyboard
+addEventListener("popstate", () => ready && followAddress());
+if (matchMedia("(hover: hover)").matches) byId("query").focus(); // on a phone this would open the keyboard
 start();

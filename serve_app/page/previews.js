@@ -1,4 +1,4 @@
-// Pictures in <img>. One cannot send headers, so where a key is needed the bytes are fetched and shown as a blob.
+// Shows previews in <img>. An <img> cannot send a key, so if one is required the bytes are fetched as a blob.
 
 import { blob, server } from "./api.js";
 
@@ -16,10 +16,10 @@ export function show(image, url) {
     if (loading.get(image) !== entry) return;
     entry.url = URL.createObjectURL(content);
     image.src = entry.url;
-  }).catch(() => image.removeAttribute("src")); // the frame stays empty, as with a picture that is gone
+  }).catch(() => image.removeAttribute("src")); // the frame stays empty, as for a deleted image
 }
 
-// Forget the picture, or all pictures within an element that is about to go.
+// Release the image, or all images inside an element that will be removed.
 export function release(element) {
   for (const image of element.matches("img") ? [element] : element.querySelectorAll("img")) {
     const entry = loading.get(image);

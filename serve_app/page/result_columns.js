@@ -1,8 +1,8 @@
-// The results: one column for each system, or two without names in a blind comparison.
+// The columns of results: one for each system, or two without names in a blind comparison.
 
 import { search, server } from "./api.js";
-import { asked, isFiltered } from "./search_state.js";
-import { card, showMove } from "./result_card.js";
+import { state, isFiltered } from "./search_state.js";
+import { card, showRankChange } from "./result_card.js";
 import { byId, fromTemplate, make, milliseconds } from "./dom.js";
 import { release } from "./previews.js";
 
@@ -10,22 +10,22 @@ const TITLES = {
   baseline: ["Baseline", "before"],
   live: ["Live", "aligned"],
   candidate: ["Candidate", "not yet promoted"],
-  teacher: ["Teacher", "the slow cascade it learns from"],
+  teacher: ["Teacher", "the slow cascade that alignment learns from"],
 };
 const ORDER = ["baseline", "candidate", "live", "teacher"];
-const SKELETONS = 6;
+const NUM_SKELETONS = 6;
 
-let chosen = () => {};
-export const onChoose = (act) => { chosen = act; }; // act(column, place): a card was opened
+let chooseResult = () => {};
+export const onChoose = (listener) => { chooseResult = listener; }; // listener(column, index): a card was clicked
 
 export const titleOf = (system) => TITLES[system]?.[0] ?? system;
 
 export class Column {
-  // `side`: "A" or "B" in a blind comparison, where nothing may tell the system.
+  // `side`: "A" or "B" in a blind comparison, where nothing may reveal the system.
   constructor(system, side = "") {
     this.system = system;
     this.side = side;
-    this.results = []; // of all pages, each with the answer it came in
+    this.results = []; // of all pages, each with its answer
     this.answers = [];
     this.element = fromTemplate("column-template");
     this.cards = this.element.querySelector(".cards");
@@ -36,7 +36,7 @@ export class Column {
       this.element.dataset.side = side;
     } else {
       this.element.dataset.system = system;
-      this.element.classList.toggle("leads", system === "live");
+      this.element.classList.toggle("main-column", system === "live");
       this.element.querySelector(".encoder").textContent = TITLES[system]?.[1] ?? "";
     }
   }
@@ -45,27 +45,27 @@ export class Column {
     return this.answers.at(-1)?.next ?? "";
   }
 
-  place(imageId) {
+  indexOf(imageId) {
     return this.results.findIndex((result) => result.image_id === imageId);
   }
 
-  wait() {
+  showLoading() {
     this.element.setAttribute("aria-busy", "true");
-    this.element.querySelector(".said").hidden = true;
-    if (this.results.length) return; // older results are dimmed instead
-    this.cards.replaceChildren(...Array.from({ length: SKELETONS }, () => make("li", undefined, "skeleton")));
+    this.element.querySelector(".message").hidden = true;
+    if (this.results.length) return; // the older results are dimmed
+    this.cards.replaceChildren(...Array.from({ length: NUM_SKELETONS }, () => make("li", undefined, "skeleton")));
   }
 
-  // Asks and keeps the question: the cursor of the next page belongs to it.
-  async ask(question, signal) {
-    this.question = question;
-    return search(question, signal);
+  // Send a search and keep its request: the cursor of the next page belongs to it.
+  async search(request, signal) {
+    this.request = request;
+    return search(request, signal);
   }
 
   show(answer) {
     this.clear();
     this.add(answer);
-    if (!this.results.length) this.say(this.#nothing());
+    if (!this.results.length) this.showMessage(this.#noResultsText());
     if (this.side) return;
     const { total, ...steps } = answer.timings_ms;
     const parts = Object.entries(steps).map(([step, value]) => `${step} ${milliseconds(value)}`);
@@ -73,14 +73,14 @@ export class Column {
       make("b", milliseconds(total)), make("span", parts.length ? ` = ${parts.join(" + ")}` : ""));
   }
 
-  // Says in the header who answered; `baseline`: the encoder of the baseline's answer, "" where there is none.
-  tell(baseline) {
-    this.element.querySelector(".encoder").textContent = this.#who(this.answers[0], baseline);
+  // Name the encoder in the header. `baseline`: the encoder of the baseline's answer, "" if there is none.
+  showEncoder(baseline) {
+    this.element.querySelector(".encoder").textContent = this.#encoderText(this.answers[0], baseline);
   }
 
-  #who({ rephrased, system, encoder }, baseline) {
+  #encoderText({ rephrased, system, encoder }, baseline) {
     if (rephrased) return `searched for “${rephrased}”`;
-    if (system !== this.system) return `answered by the ${system}: an experiment`;
+    if (system !== this.system) return `answered by the ${system}, for an experiment`;
     const note = TITLES[system]?.[1];
     if (system === "teacher") return note;
     const same = system !== "baseline" && encoder === baseline;
@@ -91,13 +91,13 @@ export class Column {
     const start = this.results.length;
     this.answers.push(answer);
     this.results.push(...answer.results.map((result) => ({ ...result, answer })));
-    const looks = { judged: answer.system === "teacher", blind: Boolean(this.side), choose: (place) => chosen(this, place) };
-    this.cards.append(...answer.results.map((result, index) => card(result, start + index, looks)));
+    const options = { isRating: answer.system === "teacher", blind: Boolean(this.side), choose: (index) => chooseResult(this, index) };
+    this.cards.append(...answer.results.map((result, index) => card(result, start + index, options)));
   }
 
   clear() {
     this.element.removeAttribute("aria-busy");
-    this.element.querySelector(".said").hidden = true;
+    this.element.querySelector(".message").hidden = true;
     this.element.querySelector(".timings").replaceChildren();
     release(this.cards);
     this.cards.replaceChildren();
@@ -105,59 +105,59 @@ export class Column {
     this.answers = [];
   }
 
-  // A sentence in place of the results, with a button where something can be done.
-  say(text, label, act) {
-    const said = this.element.querySelector(".said");
-    said.replaceChildren(make("p", text));
+  // Show a message instead of results, with a button if `label` is given.
+  showMessage(text, label, act) {
+    const message = this.element.querySelector(".message");
+    message.replaceChildren(make("p", text));
     if (label) {
       const button = make("button", label, "plain");
       button.type = "button";
       button.addEventListener("click", act);
-      said.append(button);
+      message.append(button);
     }
-    said.hidden = false;
+    message.hidden = false;
   }
 
-  #nothing() {
-    if (server.systems[this.system]?.num_rows === 0) return "The index is empty: `kallos ingest` adds images.";
-    return isFiltered() ? "Nothing found: loosen the filters." : "Nothing found.";
+  #noResultsText() {
+    if (server.systems[this.system]?.num_rows === 0) return "The index is empty: add images with `kallos ingest`.";
+    return isFiltered() ? "No results: relax the filters." : "No results.";
   }
 }
 
 export let columns = [];
 
-// The columns that are wanted now; those that stay keep their results until new ones come.
+// Show the columns that the state requires. Columns that stay keep their results until new ones arrive.
 export function layOut() {
-  const wanted = asked.blind ? blindSides() : systemColumns();
-  for (const column of columns) if (!wanted.includes(column)) column.clear();
-  columns = wanted;
+  const required = state.blind ? blindSides() : systemColumns();
+  for (const column of columns) if (!required.includes(column)) column.clear();
+  columns = required;
   byId("results").replaceChildren(...columns.map((column) => column.element));
   byId("results").style.setProperty("--columns", columns.length);
 }
 
 function systemColumns() {
-  const names = server.names.filter((name) => name in server.systems || (name === "teacher" && asked.teacher));
-  names.sort((one, other) => ORDER.indexOf(one) - ORDER.indexOf(other));
+  const names = server.names.filter((name) => name in server.systems || (name === "teacher" && state.teacher));
+  names.sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b));
   return names.map((name) => columns.find((column) => column.system === name && !column.side) ?? new Column(name));
 }
 
-// New each time: the sides are shuffled for each query.
+// New columns for each query, with the sides shuffled.
 function blindSides() {
   const systems = Math.random() < 0.5 ? ["baseline", "live"] : ["live", "baseline"];
   return [new Column(systems[0], "A"), new Column(systems[1], "B")];
 }
 
-// What only several answers tell: whether an encoder is the baseline's, and where that has the others' images.
+// Compare each column with the baseline: mark equal encoders and the changes of rank.
 export function compare() {
   const baseline = columns.find((column) => column.system === "baseline" && !column.side && column.answers.length);
   const encoder = baseline?.answers[0].encoder ?? "";
   for (const column of columns) {
     if (column.side || !column.answers.length) continue;
-    column.tell(encoder);
+    column.showEncoder(encoder);
     const same = column.system !== "teacher" && column.answers[0].encoder === encoder;
     if (!baseline || column === baseline || same) continue;
-    column.results.forEach((result, place) => {
-      showMove(column.cards.children[place], place, baseline.place(result.image_id));
+    column.results.forEach((result, index) => {
+      showRankChange(column.cards.children[index], index, baseline.indexOf(result.image_id));
     });
   }
 }

@@ -1,32 +1,32 @@
-// From a change of what is asked to results on the page: while typing, page by page, with all that can go wrong.
+// Runs the search whenever the state changes, and shows results, further pages and errors.
 
-import { Refusal } from "./api.js";
-import { asked, change, question } from "./search_state.js";
+import { RequestError } from "./api.js";
+import { change, requestFor, state } from "./search_state.js";
 import { columns, compare, layOut } from "./result_columns.js";
 import { byId, debounced, hideNotice, notice, toast } from "./dom.js";
 
-let running = null; // AbortController of the search under way
-let example = "";   // what a page just opened shows
+let running = null; // AbortController of the running search
+let example = "";   // the query that a newly opened page shows
 
 const searchTyped = debounced(() => change({ words: byId("query").value }, "typing"));
 
-export const offer = (query) => { example = query; };
+export const setExample = (query) => { example = query; };
 
 export async function run() {
   running?.abort();
   running = new AbortController();
   const { signal } = running;
-  const first = !asked.words.trim() && !asked.image;
-  if (!drawHead(first)) return;
+  const isStart = !state.words.trim() && !state.image;
+  if (!drawHead(isStart)) return;
   layOut();
-  for (const column of columns) column.wait();
-  const loaded = columns.filter((column) => column.system !== "teacher");
+  for (const column of columns) column.showLoading();
+  const encoderColumns = columns.filter((column) => column.system !== "teacher");
   const teacher = columns.find((column) => column.system === "teacher");
-  if (teacher) askTeacher(teacher, signal);
+  if (teacher) searchTeacher(teacher, signal);
   try {
-    const answers = await Promise.all(loaded.map((column) => column.ask(question(column.system, example), signal)));
+    const answers = await Promise.all(encoderColumns.map((column) => column.search(requestFor(column.system, example), signal)));
     if (signal.aborted) return;
-    loaded.forEach((column, index) => column.show(answers[index]));
+    encoderColumns.forEach((column, index) => column.show(answers[index]));
     compare();
     drawMore();
     byId("results").dispatchEvent(new Event("shown"));
@@ -37,18 +37,18 @@ export async function run() {
   }
 }
 
-// Everything around the results; false when there is nothing to search for.
-function drawHead(first) {
+// Draw everything around the results. Returns false if there is nothing to search for.
+function drawHead(isStart) {
   hideNotice();
-  document.body.classList.toggle("searched", !first || asked.blind);
-  document.title = first ? "Kallos" : `${asked.words.trim() || "By image"} · Kallos`;
-  byId("example").hidden = !first || !example;
+  document.body.classList.toggle("searched", !isStart || state.blind);
+  document.title = isStart ? "Kallos" : `${state.words.trim() || "By image"} · Kallos`;
+  byId("example").hidden = !isStart || !example;
   byId("example").textContent = `For example: ${example}`;
   byId("more").hidden = true;
-  const { query, image } = question("", example);
+  const { query, image } = requestFor("", example);
   byId("results").hidden = !query && !image;
-  if (!query && !image && !first) {
-    notice({ title: "Nothing to look for", message: "Words with a minus sign say what not to show. Say also what to show." });
+  if (!query && !image && !isStart) {
+    notice({ title: "Nothing to search for", message: "Words with a minus sign only exclude images. Add words for what to show." });
   }
   return query || image;
 }
@@ -59,10 +59,10 @@ function fail(error) {
   notice(error);
 }
 
-// The teacher answers when it can, while the others stand there already.
-async function askTeacher(column, signal) {
+// The teacher is slow: its results are added after those of the encoders.
+async function searchTeacher(column, signal) {
   try {
-    const answer = await column.ask(question("teacher", example), signal);
+    const answer = await column.search(requestFor("teacher", example), signal);
     if (signal.aborted) return;
     column.show(answer);
     compare();
@@ -70,39 +70,39 @@ async function askTeacher(column, signal) {
   } catch (error) {
     if (signal.aborted) return;
     column.clear();
-    if (error instanceof Refusal && error.code === "teacher_starting") waitForTeacher(column, signal, error.retryAfter || 10);
-    else column.say(`${error.title ?? "The page had a problem"}. ${error.message}`, "Try again", () => again(column, signal));
+    if (error instanceof RequestError && error.code === "teacher_starting") waitForTeacher(column, signal, error.retryAfter || 10);
+    else column.showMessage(`${error.title ?? "The page failed"}. ${error.message}`, "Try again", () => retryTeacher(column, signal));
   }
 }
 
-function again(column, signal) {
-  column.wait();
-  askTeacher(column, signal);
+function retryTeacher(column, signal) {
+  column.showLoading();
+  searchTeacher(column, signal);
 }
 
 function waitForTeacher(column, signal, seconds) {
   if (signal.aborted) return;
   if (seconds <= 0) {
-    again(column, signal);
+    retryTeacher(column, signal);
     return;
   }
-  column.say(`The teacher is starting. Next try in ${seconds} s.`, "Try now", () => { clearTimeout(timer); again(column, signal); });
+  column.showMessage(`The teacher is starting. Next try in ${seconds} s.`, "Try now", () => { clearTimeout(timer); retryTeacher(column, signal); });
   const timer = setTimeout(() => waitForTeacher(column, signal, seconds - 1), 1000);
 }
 
 // ---- further pages
 
 function drawMore() {
-  byId("more").hidden = asked.blind || !columns.some((column) => column.next);
+  byId("more").hidden = state.blind || !columns.some((column) => column.next);
 }
 
-async function more() {
+async function loadMore() {
   const { signal } = running;
   const button = byId("more");
   button.disabled = true;
   try {
     await Promise.all(columns.filter((column) => column.next).map(async (column) => {
-      const answer = await column.ask({ ...column.question, cursor: column.next }, signal);
+      const answer = await column.search({ ...column.request, cursor: column.next }, signal);
       if (!signal.aborted) column.add(answer);
     }));
     if (!signal.aborted) drawMore();
@@ -113,7 +113,7 @@ async function more() {
   button.disabled = false;
 }
 
-// ---- the box
+// ---- the search box
 
 export function listen() {
   byId("query").addEventListener("input", searchTyped);
@@ -122,7 +122,7 @@ export function listen() {
     submit(byId("query").value);
   });
   byId("k").addEventListener("change", () => change({ k: Number(byId("k").value) }));
-  byId("more").addEventListener("click", more);
+  byId("more").addEventListener("click", loadMore);
 }
 
 export function submit(words) {
@@ -134,6 +134,6 @@ export const stopTyping = () => searchTyped.cancel();
 
 export function draw() {
   const box = byId("query");
-  if (!searchTyped.waits() && box.value !== asked.words) box.value = asked.words;
-  byId("k").value = asked.k;
+  if (!searchTyped.isPending() && box.value !== state.words) box.value = state.words;
+  byId("k").value = state.k;
 }

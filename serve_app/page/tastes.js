@@ -1,16 +1,16 @@
-// Sliders that lean the results: darker or brighter, calmer or livelier, whatever the server offers.
+// The taste sliders, such as darker to brighter. The server names them.
 
-import { asked, change } from "./search_state.js";
+import { change, state } from "./search_state.js";
 import { byId, debounced, fromTemplate, panelButton, showCount } from "./dom.js";
 
 const sliders = () => [...byId("tastes").querySelectorAll("input")];
 
-const lean = debounced(() => {
+const applyTastes = debounced(() => {
   const set = sliders().filter((slider) => slider.valueAsNumber !== 0);
   change({ tastes: Object.fromEntries(set.map((slider) => [slider.name, slider.valueAsNumber])) }, "typing");
 });
 
-// tastes: [{name, less, more}] of /v1/tastes; the panel is there only when there are any.
+// tastes: [{name, less, more}] from /v1/tastes. Without any the panel is hidden.
 export function layOut(tastes) {
   byId("tastes-button").hidden = !tastes.length;
   if (!tastes.length) byId("tastes").hidden = true;
@@ -27,16 +27,16 @@ export function layOut(tastes) {
 
 export function draw() {
   for (const slider of sliders()) {
-    if (!lean.waits()) slider.value = asked.tastes[slider.name] ?? 0;
+    if (!applyTastes.isPending()) slider.value = state.tastes[slider.name] ?? 0;
     slider.classList.toggle("set", slider.valueAsNumber !== 0);
   }
-  const count = Object.keys(asked.tastes).length;
+  const count = Object.keys(state.tastes).length;
   showCount(byId("tastes-button"), count);
   byId("tastes-reset").disabled = !count;
 }
 
 export function listen() {
   panelButton(byId("tastes-button"));
-  byId("tastes").addEventListener("input", lean);
+  byId("tastes").addEventListener("input", applyTastes);
   byId("tastes-reset").addEventListener("click", () => change({ tastes: {} }));
 }

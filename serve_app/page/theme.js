@@ -1,10 +1,10 @@
-// Light or dark: as the system has it, or as the button was used last. Runs before anything is painted.
+// Light or dark: the choice of the system, or the last one made with the button. Runs before the first paint.
 
 const root = document.documentElement;
 
 function show() {
-  const kept = localStorage.getItem("theme");
-  if (kept) root.dataset.theme = kept;
+  const saved = localStorage.getItem("theme");
+  if (saved) root.dataset.theme = saved;
 }
 
 export function listen(button) {

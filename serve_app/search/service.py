@@ -9,7 +9,7 @@ from time import perf_counter, time
 import numpy as np
 
 from actors.images import decode
-from actors.parts import similarity_map
+from actors.heatmap import similarity_map
 from actors.retriever import Gone
 from cluster.errors import UserError
 from cluster.profile import Serve

@@ -1,4 +1,4 @@
-"""What the tests of the page share: a made-up search, whose ranks are known, and how to wait for the page."""
+"""Helpers of the page's tests: a fake service with known ranks, and functions that wait for the page."""
 
 import asyncio
 import hashlib
@@ -37,19 +37,19 @@ def encoder_of(name):
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-class MadeUp:
-    """A `Service` whose baseline ranks images 0, 1, 2, ... and whose live system starts with 5, 0, 1, 29.
+class FakePageService:
+    """A service whose baseline ranks images 0, 1, 2, ... and whose live system starts with 5, 0, 1, 29.
 
-    It keeps what it was asked in `asked` and `events`; its answers' search_id tell system and query.
+    It records requests in `searches`, `events` and `heatmaps`. A search_id is "<system> <query> <offset>".
     """
 
     def __init__(self):
         self.examples, self.tastes, self.delay_s, self.fail = ["a red boat", "two cats"], [], 0.0, False
         self.system_names = ("live", "baseline")
         self.systems = {name: self.system(name, NUM_IMAGES) for name in self.system_names}
-        self.asked, self.clients, self.events, self.whys = [], set(), [], []
-        self.teacher_starts = 0
-        self.encoders = {"teacher": encoder_of("baseline")}  # of a system, where it is not its name's
+        self.searches, self.clients, self.events, self.heatmaps = [], set(), [], []
+        self.num_refusals = 0  # of the teacher, because it is starting
+        self.encoders = {"teacher": encoder_of("baseline")}  # overrides `encoder_of(system)`
 
     def system(self, name, num_rows):
         record = SimpleNamespace(encoder=encoder_of(name), parent="")
@@ -59,28 +59,27 @@ class MadeUp:
         return ""
 
     async def search(self, request, client):
-        self.asked.append(request)
+        self.searches.append(request)
         self.clients.add(client)
         await asyncio.sleep(self.delay_s)
         if self.fail:
-            raise RuntimeError("made to fail")
-        if request.system == "teacher" and self.teacher_starts > 0:
-            self.teacher_starts -= 1
-            error = ApiError(503, "teacher_starting", "The teacher is starting.")
-            error.headers = {"Retry-After": "1"}
-            raise error
+            raise RuntimeError("a failure of the server")
+        if request.system == "teacher" and self.num_refusals > 0:
+            self.num_refusals -= 1
+            headers = {"Retry-After": "1"}
+            raise ApiError(503, "teacher_starting", "The teacher is starting.", headers=headers)
         order = ORDERS[request.system] if request.query != "nothing" else []
         start = int(request.cursor or 0)
         caption = HOSTILE if request.query == "hostile" else f"{request.query}, picture"
         rows = [
             {
                 "image_id": image_id(number),
-                "score": 0.9 - 0.02 * place if request.system != "teacher" else 4.5 - place,
+                "score": 0.9 - 0.02 * rank if request.system != "teacher" else 4.5 - rank,
                 "caption": f"{caption} {number}",
                 "width_px": 120,
                 "height_px": 90 + number,
             }
-            for place, number in enumerate(order)
+            for rank, number in enumerate(order)
         ][start : start + request.k]
         end = start + request.k
         return SearchAnswer(
@@ -94,8 +93,8 @@ class MadeUp:
             timings_ms={"encode": 1.25, "search": 2.5, "total": 3.75},
         )
 
-    def heatmap(self, wanted, query, system):
-        self.whys.append((wanted, query, system))
+    def heatmap(self, image, query, system):
+        self.heatmaps.append((image, query, system))
         values = [[0.1 + 0.02 * (row + column) for column in range(7)] for row in range(5)]
         return Heatmap(encoder=encoder_of(system), values=values)
 
@@ -104,12 +103,12 @@ class MadeUp:
         self.events.append(event)
         return FeedbackResponse(event_id="e", new=not known, num_preferences=0)
 
-    def delete(self, wanted):
-        raise KeyError(wanted)
+    def delete(self, image):
+        raise KeyError(image)
 
-    def preview(self, wanted):
+    def preview(self, image):
         out = io.BytesIO()
-        {image_id(number): picture(number) for number in range(NUM_IMAGES)}[wanted].save(out, "JPEG")
+        {image_id(number): picture(number) for number in range(NUM_IMAGES)}[image].save(out, "JPEG")
         return out.getvalue()
 
 
@@ -120,7 +119,7 @@ def search(page, query):
 
 
 def shown(page, query):
-    """Wait until the results for the query are there."""
+    """Wait for the results of the query."""
     page.wait_for_selector(f"body.searched .caption:has-text('{query}, picture 0')", state="attached")
     settled(page)
 
@@ -129,11 +128,11 @@ def settled(page):
     page.wait_for_selector(".column[aria-busy]", state="detached")
 
 
-def until(true, seconds=10.0):
-    """Wait until `true()` is."""
+def until(condition, seconds=10.0):
+    """Wait until `condition()` is true."""
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "did not happen"
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.02)
 
 

@@ -1,9 +1,9 @@
-"""A page in real Chromium over the real HTTP app; its searches are made up."""
+"""A page in real Chromium over the real HTTP app, with a fake search service."""
 
 import os
 
 import pytest
-from browsing import MadeUp
+from browsing import FakePageService
 from fake_service import http_server
 
 from cluster.profile import load_profile
@@ -22,7 +22,7 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 
 @pytest.fixture
 def service():
-    return MadeUp()
+    return FakePageService()
 
 
 @pytest.fixture
@@ -54,25 +54,26 @@ def browser():
 
 @pytest.fixture
 def blank(browser, address):
-    """A page still empty. The test fails if the browser refused a script or style, or a script threw."""
+    """An empty browser page. The test fails if the browser refuses a script or style, or a script throws."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     page = context.new_page()
     page.set_default_timeout(60_000)
-    problems, foreign = [], []
+    problems, foreign_urls = [], []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     page.on(
-        "request", lambda request: request.url.startswith((address, "blob:")) or foreign.append(request.url)
+        "request",
+        lambda request: request.url.startswith((address, "blob:")) or foreign_urls.append(request.url),
     )
     yield page
-    assert foreign == []
+    assert foreign_urls == []
     assert [text for text in problems if "status of" not in text] == []
     context.close()
 
 
 @pytest.fixture
 def page(blank, address):
-    """The page just opened, with the results of the first example."""
+    """The opened page, with the results of the first example."""
     blank.goto(address)
     blank.wait_for_selector(".card")
     return blank

@@ -1,4 +1,4 @@
-"""Single images on the page: looking closer, why, more like it, one's own file, and which one is better."""
+"""Single images on the page: the viewer, the heat map, search by image, and choosing the better one."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ def upload(page, name, content, mime="image/png"):
 
 
 def drop(page, content, name="dropped.png"):
-    """Drop a file onto the page, as a file manager does."""
+    """Drop a file on the page, as from a file manager."""
     page.evaluate(
         """([text, name]) => {
             const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
@@ -44,7 +44,7 @@ def open_image(page, system, number):
     page.wait_for_selector("#viewer[open]")
 
 
-def test_opening_an_image_tells_its_facts_and_is_a_click(page, service):
+def test_opening_an_image_shows_its_facts_and_sends_a_click(page, service):
     search(page, "a boat")
     open_image(page, "live", 1)
     facts = page.inner_text("#viewer-facts")
@@ -55,7 +55,7 @@ def test_opening_an_image_tells_its_facts_and_is_a_click(page, service):
     assert event.results[:3] == [image_id(5), image_id(0), image_id(1)]
 
 
-def test_this_one_is_better_takes_a_second_choice_of_the_same_answer(page, service):
+def test_better_image_is_compared_with_a_second_image_of_the_same_answer(page, service):
     search(page, "a boat")
     page.click("#more")
     page.wait_for_selector("[data-system=baseline] .card:nth-child(24)")
@@ -64,17 +64,17 @@ def test_this_one_is_better_takes_a_second_choice_of_the_same_answer(page, servi
     assert "Number 5 is better" in page.inner_text("#pick")
     assert page.get_attribute("[data-system=live]", "inert") == ""
     open_cards = page.query_selector_all("[data-system=baseline] .card:not([inert])")
-    assert len(open_cards) == 11  # without itself and without the next page, an answer of its own
+    assert len(open_cards) == 11  # neither the image itself nor the next page, which is another answer
     page.click(f"[data-system=baseline] .card[data-image='{image_id(2)}'] button")
     page.wait_for_selector("#toast:popover-open")
-    assert page.inner_text("#toast") == "Saved: Number 5 is better than number 3."
+    assert page.inner_text("#toast") == "Saved: number 5 is better than number 3."
     event = service.events[-1]
     assert (event.kind, event.image_id, event.over) == ("prefer", image_id(4), image_id(2))
     assert event.search_id == "baseline a boat 0" and len(event.results) == 12
     assert page.is_hidden("#pick") and page.query_selector("[inert]") is None
 
 
-def test_choosing_the_better_one_by_keyboard_and_giving_up(page, service):
+def test_choosing_the_better_image_works_by_keyboard_and_can_be_cancelled(page, service):
     search(page, "a boat")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
@@ -90,12 +90,12 @@ def test_choosing_the_better_one_by_keyboard_and_giving_up(page, service):
     assert (service.events[-1].image_id, service.events[-1].over) == (image_id(0), image_id(2))
 
 
-def test_why_paints_a_heat_map_and_goes_away(page, service):
+def test_heat_map_is_painted_and_removed(page, service):
     search(page, "a boat")
     open_image(page, "live", 0)
     page.click("#why")
     page.wait_for_selector("#heat:not([hidden])")
-    assert service.whys == [(image_id(0), "a boat", "live")]
+    assert service.heatmaps == [(image_id(0), "a boat", "live")]
     at = "(x) => [...document.getElementById('heat').getContext('2d').getImageData(x, 90, 1, 1).data]"
     dark, bright = page.evaluate(at, 2), page.evaluate(at, 236)
     assert sum(bright[:3]) > sum(dark[:3]) + 150 and dark[3] > bright[3] > 0
@@ -108,52 +108,52 @@ def test_why_paints_a_heat_map_and_goes_away(page, service):
     assert page.is_hidden("#heat")
 
 
-def test_more_like_this_searches_with_the_image_and_the_address_keeps_it(page, service):
+def test_more_like_this_searches_by_image_and_is_kept_in_the_address(page, service):
     search(page, "a boat")
     open_image(page, "live", 29)
     page.click("#like")
-    until(lambda: service.asked[-1].image)
+    until(lambda: service.searches[-1].image)
     settled(page)
-    assert service.asked[-1].image.image_id == image_id(29) and service.asked[-1].query == ""
+    assert service.searches[-1].image.image_id == image_id(29) and service.searches[-1].query == ""
     assert page.is_visible("#image") and page.is_hidden("#image-mix") and page.input_value("#query") == ""
     open_image(page, "live", 0)
-    assert page.is_hidden("#why")  # there are no words that could be explained
+    assert page.is_hidden("#why")  # without words there is no heat map
     page.keyboard.press("w")
-    assert page.get_attribute("#why", "aria-pressed") == "false" and service.whys == []
+    assert page.get_attribute("#why", "aria-pressed") == "false" and service.heatmaps == []
     page.keyboard.press("Escape")
     page.reload()
     page.wait_for_selector(".card")
-    assert service.asked[-1].image.image_id == image_id(29)
+    assert service.searches[-1].image.image_id == image_id(29)
     page.go_back()
     shown(page, "a boat")
-    assert page.is_hidden("#image") and service.asked[-1].image is None
+    assert page.is_hidden("#image") and service.searches[-1].image is None
 
 
-def test_a_file_is_sent_with_words_and_a_weight_and_can_be_removed(page, service):
+def test_picked_file_is_sent_with_words_and_weight_and_can_be_removed(page, service):
     content = png()
     upload(page, "mine.png", content)
-    until(lambda: service.asked[-1].image)
-    assert base64.b64decode(service.asked[-1].image.data) == content
+    until(lambda: service.searches[-1].image)
+    assert base64.b64decode(service.searches[-1].image.data) == content
     assert page.inner_text("#image-name") == "mine.png"
     assert page.get_attribute("#image-thumb", "src").startswith("blob:")
     page.wait_for_function("document.getElementById('image-thumb').naturalWidth === 40")
     page.fill("#query", "at night")
     page.wait_for_selector("#image-mix")
     page.fill("#image-weight", "0.8")
-    until(lambda: service.asked[-1].image_weight == 0.8)
-    assert service.asked[-1].query == "at night" and service.asked[-1].image.data
+    until(lambda: service.searches[-1].image_weight == 0.8)
+    assert service.searches[-1].query == "at night" and service.searches[-1].image.data
     page.click("#image-remove")
-    until(lambda: service.asked[-1].image is None)
+    until(lambda: service.searches[-1].image is None)
     assert page.is_hidden("#image")
-    page.go_back()  # an address cannot hold the file, the visit's history does
-    until(lambda: service.asked[-1].image is not None)
+    page.go_back()  # the address cannot hold the file, but the page remembers it
+    until(lambda: service.searches[-1].image is not None)
 
 
-def test_a_dropped_and_a_pasted_file_are_searched_with(page, service):
+def test_dropped_and_pasted_files_are_searched_with(page, service):
     first, second = png((20, 20)), png((30, 30))
     drop(page, first)
-    until(lambda: service.asked[-1].image)
-    assert base64.b64decode(service.asked[-1].image.data) == first
+    until(lambda: service.searches[-1].image)
+    assert base64.b64decode(service.searches[-1].image.data) == first
     assert page.is_hidden("#drop")
     page.evaluate(
         """(text) => {
@@ -164,35 +164,35 @@ def test_a_dropped_and_a_pasted_file_are_searched_with(page, service):
         }""",
         base64.b64encode(second).decode(),
     )
-    until(lambda: base64.b64decode(service.asked[-1].image.data) == second)
+    until(lambda: base64.b64decode(service.searches[-1].image.data) == second)
     assert page.inner_text("#image-name") == "pasted.png"
 
 
-def test_a_file_that_is_too_large_or_no_image_is_never_sent(page, service):
-    before = len(service.asked)
+def test_file_that_is_too_large_or_not_an_image_is_not_sent(page, service):
+    before = len(service.searches)
     upload(page, "large.png", b"0" * 100_001)
     page.wait_for_selector("#notice:not([hidden])")
-    assert page.inner_text("#notice-text") == "large.png has 0.1 MB; this server takes 0.1 MB at most."
+    assert page.inner_text("#notice-text") == "large.png has 0.1 MB. This server accepts at most 0.1 MB."
     upload(page, "words.txt", b"words", "text/plain")
-    page.wait_for_selector("#notice-title:has-text('not an image')")
-    assert len(service.asked) == before and page.is_hidden("#image")
+    page.wait_for_selector("#notice-title:has-text('Not an image')")
+    assert len(service.searches) == before and page.is_hidden("#image")
 
 
 @pytest.fixture
 def keyed():
-    """A key is required: see `config`."""
+    """Marks a test whose server requires a key."""
 
 
 @pytest.fixture
 def config(tmp_path, config, request):
-    """Tests marked `keyed` have a file of keys."""
+    """The config, with a keys file for tests marked by `keyed`."""
     if "keyed" not in request.fixturenames:
         return config
     (tmp_path / "keys").write_text(f"tester:{KEY}\n")
     return config.model_copy(update={"keys_file": str(tmp_path / "keys")})
 
 
-def test_where_keys_are_required_one_is_asked_for_and_pictures_are_fetched_with_it(keyed, blank, address):
+def test_page_asks_for_a_required_key_and_fetches_previews_with_it(keyed, blank, address):
     blank.add_init_script(WATCH_REVOKED)
     blank.goto(f"{address}/?q=a+boat")
     blank.wait_for_selector("#key[open]")
@@ -206,7 +206,7 @@ def test_where_keys_are_required_one_is_asked_for_and_pictures_are_fetched_with_
     sources = blank.eval_on_selector_all(".card img", "images => images.map(image => image.src)")
     assert all(source.startswith("blob:") for source in sources[:3])
     search(blank, "a dog")
-    assert blank.evaluate("revoked").count(sources[0]) == 1  # let go of together with its card
+    assert blank.evaluate("revoked").count(sources[0]) == 1  # released together with its card
     blank.reload()
     shown(blank, "a dog")
     assert blank.query_selector("#key[open]") is None

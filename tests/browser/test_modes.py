@@ -1,4 +1,4 @@
-"""Ways to look at the page: blind, with the teacher, by keyboard, dark, on a phone; and the API's page."""
+"""Modes of the page: blind, with the teacher, by keyboard, dark, on a phone; and the API page."""
 
 from collections import Counter
 
@@ -8,7 +8,7 @@ from browsing import HOSTILE, TASTES, encoder_of, image_id, search, settled, sho
 
 
 def sides(page):
-    """The image ids that are shown as A and as B."""
+    """The image ids of answers A and B."""
     read = "cards => cards.map(card => card.dataset.image)"
     return [page.eval_on_selector_all(f"[data-side={side}] .card", read) for side in "AB"]
 
@@ -20,7 +20,7 @@ def judge(page, accuracy, aesthetics, diversity):
     page.click("#verdict-save")
 
 
-def test_a_blind_vote_names_what_was_shown_and_shows_no_names(page, service):
+def test_blind_vote_sends_the_shown_results_and_the_page_shows_no_names(page, service):
     search(page, "a boat")
     page.click("#blind")
     page.wait_for_selector("#verdict:not([hidden])")
@@ -39,13 +39,13 @@ def test_a_blind_vote_names_what_was_shown_and_shows_no_names(page, service):
     assert event.search_id == f"{'live' if live_is_a else 'baseline'} a boat 0"
     assert event.other_search_id == f"{'baseline' if live_is_a else 'live'} a boat 0"
     assert page.inner_text("#blind-count") == "1 comparison saved"
-    page.keyboard.press("Enter")  # the button of the next query has the focus
+    page.keyboard.press("Enter")  # the focus is on the button of the next query
     page.wait_for_selector("#verdict:not([hidden])")
     assert page.input_value("#query") == "a red boat" and "mode=blind" in page.url
     assert page.query_selector("#verdict input:checked") is None
 
 
-def test_the_sides_are_shuffled_for_each_query(page):
+def test_sides_are_shuffled_for_each_query(page):
     page.click("#blind")
     seen = Counter()
     for number in range(16):
@@ -53,10 +53,10 @@ def test_the_sides_are_shuffled_for_each_query(page):
         page.press("#query", "Enter")
         page.wait_for_selector("#verdict:not([hidden])")
         seen[sides(page)[0][0]] += 1
-    assert set(seen) == {image_id(0), image_id(5)}  # the other happens once in 32768 times
+    assert set(seen) == {image_id(0), image_id(5)}  # fails by chance once in 32,768 runs
 
 
-def test_a_blind_vote_by_keyboard_needs_all_three_answers(page, service):
+def test_blind_vote_by_keyboard_requires_all_three_verdicts(page, service):
     search(page, "a boat")
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("b")
@@ -64,7 +64,7 @@ def test_a_blind_vote_by_keyboard_needs_all_three_answers(page, service):
     page.focus("#verdict [name=accuracy][value=a]")
     page.keyboard.press("Space")
     page.keyboard.press("Enter")
-    assert service.events == []  # the focus went to the first question without an answer
+    assert service.events == []  # the focus moved to the first question without a verdict
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
@@ -77,7 +77,7 @@ def test_a_blind_vote_by_keyboard_needs_all_three_answers(page, service):
     assert "mode=blind" not in page.url
 
 
-def test_two_same_answers_are_nothing_to_compare(page, service, monkeypatch):
+def test_equal_answers_are_not_compared(page, service, monkeypatch):
     monkeypatch.setitem(browsing.ORDERS, "live", browsing.ORDERS["baseline"])
     page.fill("#query", "a boat")
     page.click("#blind")
@@ -85,13 +85,13 @@ def test_two_same_answers_are_nothing_to_compare(page, service, monkeypatch):
     assert "nothing to compare" in page.inner_text("#verdict-text") and page.is_hidden("#verdict")
 
 
-def test_the_box_keeps_the_focus_while_one_types_and_both_answers_are_the_same(page, service, monkeypatch):
+def test_search_box_keeps_the_focus_when_equal_answers_arrive_while_typing(page, service, monkeypatch):
     monkeypatch.setitem(browsing.ORDERS, "live", browsing.ORDERS["baseline"])
     page.click("#blind")
     page.wait_for_selector("#verdict-done:not([hidden])")
     page.fill("#query", "")
     page.type("#query", "a boat")
-    until(lambda: service.asked[-1].query == "a boat")
+    until(lambda: service.searches[-1].query == "a boat")
     page.wait_for_selector("#verdict-done:not([hidden])")
     assert page.is_visible("#verdict-next")
     page.keyboard.type(" at night")
@@ -99,43 +99,43 @@ def test_the_box_keeps_the_focus_while_one_types_and_both_answers_are_the_same(p
 
 
 @pytest.mark.parametrize("key", ["p", "m", "w"])
-def test_no_key_does_what_a_blind_comparison_withholds(page, service, key):
+def test_shortcuts_of_hidden_actions_do_nothing_in_a_blind_comparison(page, service, key):
     search(page, "a boat")
     page.click("#blind")
     page.wait_for_selector("#verdict:not([hidden])")
     page.click("[data-side=A] .card button")
     page.wait_for_selector("#viewer[open]")
-    num_asked = len(service.asked)
+    num_searches = len(service.searches)
     page.keyboard.press(key)
     assert page.is_visible("#viewer") and page.is_hidden("#pick")
     assert page.get_attribute("#why", "aria-pressed") == "false"
     page.keyboard.press("Escape")
     settled(page)
-    assert (len(service.asked), service.whys) == (num_asked, [])
+    assert (len(service.searches), service.heatmaps) == (num_searches, [])
 
 
 @pytest.fixture
-def taught(service):
-    """The service with a teacher, before the app is made over it."""
+def with_teacher(service):
+    """Adds the teacher to the service before the app is made."""
     service.system_names = ("live", "baseline", "teacher")
 
 
-def test_the_teacher_stands_beside_the_others_once_it_has_started(taught, page, service):
+def test_teacher_column_appears_once_the_teacher_has_started(with_teacher, page, service):
     search(page, "a boat")
     assert texts(page, ".column h2") == ["Baseline", "Live"]
-    service.teacher_starts = 1
+    service.num_refusals = 1
     page.click("#teacher")
-    page.wait_for_selector(".said:has-text('The teacher is starting. Next try in 1 s.')")
+    page.wait_for_selector(".message:has-text('The teacher is starting. Next try in 1 s.')")
     assert page.query_selector("[data-system=live] .card")
     page.wait_for_selector("[data-system=teacher] .card")
     assert texts(page, ".column h2") == ["Baseline", "Live", "Teacher"]
     assert texts(page, "[data-system=teacher] output")[0] == "4.5 of 5"
     assert "a photograph of a boat" in page.inner_text("[data-system=teacher] .encoder")
-    assert texts(page, "[data-system=teacher] .moved")[0] == "↑ 7"
+    assert texts(page, "[data-system=teacher] .rank-change")[0] == "↑ 7"
     page.click("[data-system=teacher] .card button")
     page.click("#why")
     page.wait_for_selector("#heat:not([hidden])")
-    assert service.whys[-1][2] == "baseline"  # whose encoder it searched with
+    assert service.heatmaps[-1][2] == "baseline"  # the system with the encoder that the teacher used
     page.keyboard.press("Escape")
     page.reload()
     page.wait_for_selector("[data-system=teacher] .card")
@@ -143,7 +143,7 @@ def test_the_teacher_stands_beside_the_others_once_it_has_started(taught, page, 
     page.wait_for_selector("[data-system=teacher]", state="detached")
 
 
-def test_everything_works_by_keyboard(page):
+def test_search_and_viewer_work_by_keyboard(page):
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("/")
     page.keyboard.type("a boat")
@@ -157,7 +157,7 @@ def test_everything_works_by_keyboard(page):
     page.keyboard.press("Enter")
     page.wait_for_selector("#viewer[open]")
     assert page.inner_text("#viewer-caption") == "a boat, picture 1"
-    assert "number 3" in page.inner_text("#viewer-facts")  # its place in the live system
+    assert "number 3" in page.inner_text("#viewer-facts")  # its rank in the live system
     page.keyboard.press("ArrowRight")
     assert page.inner_text("#viewer-caption") == "a boat, picture 2"
     page.keyboard.press("w")
@@ -180,7 +180,7 @@ def test_dark_mode_follows_the_system_and_the_button(page):
     assert page.evaluate(ground) == light
 
 
-# For every visible text: its contrast against what is painted behind it, by WCAG 2.
+# The contrast of every visible text with its background, by WCAG 2.
 CONTRASTS = """
 () => {
   const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
@@ -221,7 +221,7 @@ CONTRASTS = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_texts_have_the_contrast_of_wcag_aa(taught, service, blank, address, scheme):
+def test_all_texts_have_the_contrast_of_wcag_aa(with_teacher, service, blank, address, scheme):
     service.tastes = TASTES
     blank.emulate_media(color_scheme=scheme)
     blank.goto(address)
@@ -253,7 +253,7 @@ def test_texts_have_the_contrast_of_wcag_aa(taught, service, blank, address, sch
     assert measured["results"]["seen"] > 60
 
 
-def test_a_phone_shows_everything_without_sideways_scrolling(taught, page):
+def test_page_fits_a_phone_without_horizontal_scrolling(with_teacher, page):
     page.set_viewport_size({"width": 390, "height": 844})
     search(page, "a boat")
     wide = "document.documentElement.scrollWidth"
@@ -275,13 +275,13 @@ def test_a_phone_shows_everything_without_sideways_scrolling(taught, page):
     assert page.evaluate(wide) <= 390
 
 
-def test_nothing_moves_where_less_motion_is_wanted(page):
+def test_reduced_motion_disables_transitions(page):
     page.emulate_media(reduced_motion="reduce")
     moving = "getComputedStyle(document.querySelector('.frame img')).transitionDuration"
     assert page.evaluate(moving) == "0s"
 
 
-def test_a_hostile_query_stays_text_in_a_blind_comparison(page, service):
+def test_hostile_query_stays_text_in_a_blind_comparison(page, service):
     service.examples = [HOSTILE]
     page.reload()
     page.wait_for_selector(".card")
@@ -290,12 +290,12 @@ def test_a_hostile_query_stays_text_in_a_blind_comparison(page, service):
     assert page.input_value("#query") == HOSTILE and page.query_selector("img[src=x]") is None
 
 
-def test_the_docs_page_draws_every_operation(page, address):
+def test_api_page_shows_every_operation(page, address):
     page.goto(f"{address}/docs")
     page.wait_for_selector(".operation pre")
     paths = set(texts(page, ".operation h2 code"))
     assert {"/v1/search", "/v1/feedback", "/v1/images/{image_id}/why", "/v1/tastes", "/healthz"} <= paths
     text = page.inner_text("#operations")
     assert "at most 500 characters" in text
-    assert "Request, form 2: SearchesRequest" in text and "Answer, form 2: SearchesResponse" in text
+    assert "Request, form 2: SearchesRequest" in text and "Response, form 2: SearchesResponse" in text
     assert "min_aesthetic" in text and "image_weight" in text

@@ -1,4 +1,4 @@
-"""Searching on the page: while typing, side by side, page by page, and what is said when it does not work."""
+"""Searching on the page: while typing, side by side, page by page, and error messages."""
 
 import time
 
@@ -12,7 +12,7 @@ def type_in(page, words):
     page.type("#query", words)
 
 
-def test_two_columns_with_captions_scores_and_moves(page):
+def test_two_columns_show_captions_scores_and_rank_changes(page):
     search(page, "a red boat")
     assert texts(page, ".column h2") == ["Baseline", "Live"]
     assert texts(page, "[data-system=baseline] .caption")[:2] == [
@@ -24,8 +24,8 @@ def test_two_columns_with_captions_scores_and_moves(page):
         "a red boat, picture 0",
     ]
     assert texts(page, "[data-system=live] output")[:2] == ["0.900", "0.880"]
-    assert texts(page, "[data-system=live] .moved")[:5] == ["↑ 5", "↓ 1", "↓ 1", "new", "↓ 1"]
-    assert set(texts(page, "[data-system=baseline] .moved")) == {""}
+    assert texts(page, "[data-system=live] .rank-change")[:5] == ["↑ 5", "↓ 1", "↓ 1", "new", "↓ 1"]
+    assert set(texts(page, "[data-system=baseline] .rank-change")) == {""}
     assert "3.8 ms" in page.inner_text("[data-system=live] .timings")
     page.wait_for_load_state("networkidle")
     widths = page.eval_on_selector_all(
@@ -36,21 +36,21 @@ def test_two_columns_with_captions_scores_and_moves(page):
     assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"] and abs(boxes[0]["y"] - boxes[1]["y"]) < 1
 
 
-def test_results_come_while_typing_and_not_for_every_letter(page, service):
-    before = len(service.asked)
+def test_results_appear_while_typing_without_a_search_per_letter(page, service):
+    before = len(service.searches)
     type_in(page, "a green door")
     shown(page, "a green door")
-    assert len(service.asked) - before < 2 * len("a green door")
+    assert len(service.searches) - before < 2 * len("a green door")
     assert "q=a+green+door" in page.url
     page.press("#query", "Enter")
     page.type("#query", " at night")
     shown(page, "a green door at night")
-    page.go_back()  # typing is one step of the history, however many searches it made
+    page.go_back()  # all typing is one entry of the history
     shown(page, "a green door")
     assert page.input_value("#query") == "a green door"
 
 
-def test_the_box_emptied_shows_the_first_example_again(page):
+def test_emptying_the_search_box_shows_the_first_example_again(page):
     search(page, "a boat")
     page.press("#query", "Escape")
     page.wait_for_selector("#example:not([hidden])")
@@ -58,7 +58,7 @@ def test_the_box_emptied_shows_the_first_example_again(page):
     assert page.title() == "Kallos"
 
 
-def test_an_example_and_the_address_search_too(page, address):
+def test_example_buttons_and_the_address_start_a_search(page, address):
     page.click(".examples button:has-text('two cats')")
     shown(page, "two cats")
     assert "q=two+cats" in page.url and page.input_value("#query") == "two cats"
@@ -71,14 +71,14 @@ def test_an_example_and_the_address_search_too(page, address):
     assert page.input_value("#query") == "a dog"
 
 
-def test_a_page_just_opened_shows_the_first_example(page):
+def test_opened_page_shows_the_first_example(page):
     assert page.inner_text("#example") == "For example: a red boat"
     assert texts(page, "[data-system=baseline] .caption")[0] == "a red boat, picture 0"
     assert page.input_value("#query") == "" and "?" not in page.url
     assert page.is_visible("h1") and page.title() == "Kallos"
 
 
-def test_captions_and_queries_are_text_not_html(page):
+def test_captions_and_queries_are_shown_as_text_not_html(page):
     page.fill("#query", "hostile")
     page.press("#query", "Enter")
     page.wait_for_selector(".caption:has-text('onerror')")
@@ -99,15 +99,15 @@ def test_more_loads_the_next_page_of_every_system_that_has_one(page, service):
     assert len(page.query_selector_all("[data-system=baseline] .card")) == 12
     page.click("#more")
     page.wait_for_selector("[data-system=baseline] .card:nth-child(24)")
-    assert [(one.system, one.cursor) for one in service.asked[-1:]] == [("baseline", "12")]
+    assert [(one.system, one.cursor) for one in service.searches[-1:]] == [("baseline", "12")]
     assert texts(page, "[data-system=baseline] .rank")[-1] == "24"
     page.click("#more")
     page.wait_for_selector(f"[data-system=baseline] .card:nth-child({NUM_IMAGES})")
     page.wait_for_selector("#more", state="hidden")
-    assert texts(page, "[data-system=live] .moved")[3] == "↑ 26"  # no longer new: the baseline has it too
+    assert texts(page, "[data-system=live] .rank-change")[3] == "↑ 26"  # on the second page
 
 
-def test_a_slow_answer_never_overwrites_a_newer_one(page, service):
+def test_late_answer_does_not_overwrite_a_newer_one(page, service):
     service.delay_s = 0.6
     page.fill("#query", "old")
     page.press("#query", "Enter")
@@ -118,7 +118,7 @@ def test_a_slow_answer_never_overwrites_a_newer_one(page, service):
     assert texts(page, "[data-system=baseline] .caption")[0] == "new, picture 0"
 
 
-def test_a_slow_server_is_waited_for_with_a_skeleton_and_then_given_up(blank, address, service):
+def test_slow_server_shows_skeletons_and_then_a_timeout(blank, address, service):
     blank.clock.install()
     service.delay_s = 3.0
     blank.goto(f"{address}/?q=a+boat")
@@ -132,12 +132,12 @@ def test_a_slow_server_is_waited_for_with_a_skeleton_and_then_given_up(blank, ad
     shown(blank, "a boat")
 
 
-def test_a_refusal_is_shown_in_the_servers_words_and_goes_away(page, service):
+def test_refusal_shows_the_message_of_the_server_until_the_next_search(page, service):
     search(page, "a boat")
     page.evaluate("document.getElementById('k').append(new Option('too many', 99, true, true))")
     page.dispatch_event("#k", "change")
     page.wait_for_selector("#notice:not([hidden])")
-    assert page.inner_text("#notice-title") == "That was refused"
+    assert page.inner_text("#notice-title") == "The request was refused"
     assert page.inner_text("#notice-text") == "`k` must be at most 48."
     assert page.is_hidden("#results")
     page.select_option("#k", "12")
@@ -145,34 +145,34 @@ def test_a_refusal_is_shown_in_the_servers_words_and_goes_away(page, service):
     assert page.is_hidden("#notice")
 
 
-def test_a_failing_server_is_told_apart_and_can_be_tried_again(page, service):
+def test_failing_server_is_reported_and_can_be_retried(page, service):
     service.fail = True
     page.fill("#query", "a boat")
     page.press("#query", "Enter")
     page.wait_for_selector("#notice:not([hidden])")
-    assert page.inner_text("#notice-title") == "The server had a problem"
-    assert "made to fail" not in page.content()
+    assert page.inner_text("#notice-title") == "The server failed"
+    assert "a failure of the server" not in page.content()
     service.fail = False
     page.click("#retry")
     shown(page, "a boat")
     assert page.is_hidden("#notice")
 
 
-def test_nothing_found_and_an_empty_index_are_said(page, service, address):
+def test_page_reports_no_results_and_an_empty_index(page, service, address):
     page.fill("#query", "nothing")
     page.press("#query", "Enter")
-    page.wait_for_selector(".said:not([hidden])")
-    assert texts(page, ".said") == ["Nothing found."] * 2
+    page.wait_for_selector(".message:not([hidden])")
+    assert texts(page, ".message") == ["No results."] * 2
     page.goto(f"{address}/?q=nothing&tags=sea")
-    page.wait_for_selector(".said:not([hidden])")
-    assert texts(page, ".said") == ["Nothing found: loosen the filters."] * 2
+    page.wait_for_selector(".message:not([hidden])")
+    assert texts(page, ".message") == ["No results: relax the filters."] * 2
     service.systems = {name: service.system(name, 0) for name in service.systems}
     page.goto(f"{address}/?q=nothing")
-    page.wait_for_selector(".said:not([hidden])")
-    assert "kallos ingest" in page.inner_text("[data-system=live] .said")
+    page.wait_for_selector(".message:not([hidden])")
+    assert "kallos ingest" in page.inner_text("[data-system=live] .message")
 
 
-def test_a_header_names_the_encoder_that_answered_also_after_a_promotion(page, service):
+def test_column_header_names_the_encoder_also_after_a_promotion(page, service):
     header = "[data-system=live] .encoder"
     search(page, "a boat")
     assert page.inner_text(header) == f"aligned · encoder {encoder_of('live')[:8]}"
@@ -186,7 +186,7 @@ def test_a_header_names_the_encoder_that_answered_also_after_a_promotion(page, s
     assert before == f"before · encoder {encoder_of('baseline')[:8]}"
 
 
-def test_the_number_of_images_is_told_where_it_is_known(page, service):
+def test_number_of_images_is_shown_if_known(page, service):
     assert page.inner_text("#health") == f"{NUM_IMAGES} images"
     service.systems = {name: service.system(name, None) for name in service.systems}
     page.reload()
@@ -194,52 +194,52 @@ def test_the_number_of_images_is_told_where_it_is_known(page, service):
     assert page.inner_text("#health") == "connected"
 
 
-def test_words_with_a_minus_are_what_not_to_show(page, service):
+def test_words_with_a_minus_become_negatives(page, service):
     page.fill("#query", 'well-known red boat -people -"at night" - calm')
     page.press("#query", "Enter")
-    until(lambda: service.asked[-1].negatives)
-    assert service.asked[-1].query == "well-known red boat - calm"
-    assert service.asked[-1].negatives == ["people", "at night"]
+    until(lambda: service.searches[-1].negatives)
+    assert service.searches[-1].query == "well-known red boat - calm"
+    assert service.searches[-1].negatives == ["people", "at night"]
     page.fill("#query", "-people")
     page.wait_for_selector("#notice:not([hidden])")
-    assert "Say also what to show" in page.inner_text("#notice")
+    assert "Add words for what to show" in page.inner_text("#notice")
 
 
-def test_filters_and_variety_are_sent_and_kept_in_the_address(page, service):
+def test_filters_and_diversity_are_sent_and_kept_in_the_address(page, service):
     search(page, "a boat")
     page.click("#filters-button")
     for name, value in {"tags": "sea, night", "source": "alps", "width": "800", "from": "2026-01-02"}.items():
         page.fill(f"#filters [name={name}]", value)
     page.fill("#filters [name=beauty]", "0.6")
     page.click("#varied")
-    until(lambda: service.asked[-1].filters.min_aesthetic and service.asked[-1].diversity)
-    filters = service.asked[-1].filters
+    until(lambda: service.searches[-1].filters.min_aesthetic and service.searches[-1].diversity)
+    filters = service.searches[-1].filters
     assert filters.tags_any == ["sea", "night"] and filters.sources == ["alps"]
     assert filters.min_width_px == 800 and filters.min_height_px is None
     assert filters.added_from.isoformat().startswith("2026-01-0") and filters.min_aesthetic == 0.6
-    assert service.asked[-1].diversity.weight == 0.5
+    assert service.searches[-1].diversity.weight == 0.5
     assert page.inner_text("#filters-button .count") == "5"
     page.reload()
     shown(page, "a boat")
-    assert service.asked[-1].filters == filters and service.asked[-1].diversity
+    assert service.searches[-1].filters == filters and service.searches[-1].diversity
     page.click("#filters-button")
     assert page.input_value("#filters [name=tags]") == "sea, night"
     page.click("#filters-reset")
-    until(lambda: service.asked[-1].filters.min_width_px is None)
+    until(lambda: service.searches[-1].filters.min_width_px is None)
     assert page.is_hidden("#filters-button .count")
 
 
-def test_what_the_address_names_wrongly_is_left_out(page, service, address):
-    wrong = (
+def test_invalid_parameters_of_the_address_are_ignored(page, service, address):
+    invalid = (
         "from=abc&before=0001-01-01&width=wide&height=0&beauty=7&tags=,&weight=x&image_id=none&taste.light=x"
     )
-    page.goto(f"{address}/?q=a+boat&{wrong}&source=alps")
+    page.goto(f"{address}/?q=a+boat&{invalid}&source=alps")
     shown(page, "a boat")
-    assert service.asked[-1].filters == Filters(sources=["alps"]) and service.asked[-1].image is None
+    assert service.searches[-1].filters == Filters(sources=["alps"]) and service.searches[-1].image is None
     assert page.inner_text("#filters-button .count") == "1"
 
 
-def test_tastes_are_sent_kept_and_reset(page, service, address):
+def test_tastes_are_sent_kept_in_the_address_and_reset(page, service, address):
     assert page.is_hidden("#tastes-button")  # the server has none
     service.tastes = [{"name": "light", "less": "darker", "more": "brighter"}]
     page.goto(f"{address}/?q=a+boat")
@@ -247,23 +247,23 @@ def test_tastes_are_sent_kept_and_reset(page, service, address):
     page.click("#tastes-button")
     assert texts(page, ".taste span") == ["darker", "brighter"]
     page.fill("#tastes [name=light]", "-0.4")
-    until(lambda: service.asked[-1].tastes == {"light": -0.4})
+    until(lambda: service.searches[-1].tastes == {"light": -0.4})
     page.reload()
     shown(page, "a boat")
-    assert service.asked[-1].tastes == {"light": -0.4}
+    assert service.searches[-1].tastes == {"light": -0.4}
     page.click("#tastes-button")
     assert page.input_value("#tastes [name=light]") == "-0.4"
     page.click("#tastes-reset")
-    until(lambda: service.asked[-1].tastes == {})
+    until(lambda: service.searches[-1].tastes == {})
 
 
-def test_the_same_image_lights_up_in_both_columns(page):
+def test_hovered_image_is_marked_in_both_columns(page):
     search(page, "a boat")
     page.hover(f"[data-system=live] .card[data-image='{image_id(5)}']")
-    assert len(page.query_selector_all(f".card.twin[data-image='{image_id(5)}']")) == 2
+    assert len(page.query_selector_all(f".card.same-image[data-image='{image_id(5)}']")) == 2
 
 
-def test_a_client_keeps_its_name(page, service):
+def test_client_name_stays_the_same_on_every_visit(page, service):
     search(page, "a boat")
     page.reload()
     page.wait_for_selector(".card")

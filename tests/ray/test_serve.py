@@ -36,24 +36,22 @@ def deployment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(deployment):
-    yield from run_server(deployment)
+    yield from run_server(deployment.profile, deployment.folder)
 
 
 @pytest.mark.parametrize("system", ["live", "baseline"])
 def test_server_computes_the_same_query_vector_as_the_encoder(server, deployment, system):
     query = "a red sailboat at sunset"
     answer = search(server, query, system)
-    expected = deployment["encoders"][system].encode_texts([query])[0]
-    np.testing.assert_allclose(
-        query_vector(answer["results"], deployment["axes"][system]), expected, atol=1e-5
-    )
+    expected = deployment.encoders[system].encode_texts([query])[0]
+    np.testing.assert_allclose(query_vector(answer["results"], deployment.axes[system]), expected, atol=1e-5)
     assert answer["system"] == system
-    assert answer["encoder"] == deployment["encoders"][system].fingerprint
+    assert answer["encoder"] == deployment.encoders[system].fingerprint
 
 
 def test_results_are_the_best_k_with_captions_sizes_and_timings(server, deployment):
-    vector = deployment["encoders"]["live"].encode_texts(["two dogs"])[0]
-    expected = [deployment["axes"]["live"][axis] for axis in np.argsort(-vector)[:5]]
+    vector = deployment.encoders["live"].encode_texts(["two dogs"])[0]
+    expected = [deployment.axes["live"][axis] for axis in np.argsort(-vector)[:5]]
     answer = search(server, "  two dogs ", k=5)
     assert [row["image_id"] for row in answer["results"]] == expected
     first = answer["results"][0]
@@ -71,20 +69,17 @@ def test_concurrent_searches_each_get_their_own_answer(server, deployment):
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda pair: search(server, *pair), zip(queries, systems, strict=True)))
     for query, system, answer in zip(queries, systems, answers, strict=True):
-        expected = deployment["encoders"][system].encode_texts([query])[0]
+        expected = deployment.encoders[system].encode_texts([query])[0]
         np.testing.assert_allclose(
-            query_vector(answer["results"], deployment["axes"][system]), expected, atol=1e-5
+            query_vector(answer["results"], deployment.axes[system]), expected, atol=1e-5
         )
 
 
 def test_preview_is_the_stored_jpeg_and_can_be_revalidated(server, deployment):
     result = search(server, "a lake", k=1)["results"][0]
     answer = server.get(result["preview_url"])
-    stored = (
-        deployment["store"]
-        .read("images", ["preview"], f"image_id = '{result['image_id']}'")["preview"][0]
-        .as_py()
-    )
+    where = f"image_id = '{result['image_id']}'"
+    stored = deployment.store.read("images", ["preview"], where)["preview"][0].as_py()
     assert answer.content == stored
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["cache-control"] == "private, no-cache"  # a deleted image disappears at once
@@ -98,7 +93,7 @@ def test_preview_is_the_stored_jpeg_and_can_be_revalidated(server, deployment):
 def test_healthz_describes_every_system(server, deployment):
     health = server.get("/healthz").json()
     assert health["status"] == "ok" and health["max_k"] == MAX_K
-    for alias, encoder in deployment["encoders"].items():
+    for alias, encoder in deployment.encoders.items():
         expected = {
             "encoder": encoder.fingerprint,
             "parent": "",
@@ -113,7 +108,7 @@ def test_preview_of_an_image_ingested_later(server, deployment):
     row = {"image_id": "f" * 64, "uri": "late.png", "caption": "", "detailed_caption": "", "width_px": 50}
     row |= {"height_px": 50, "preview": jpeg, "tags": [], "source": "test", "added_at": now()}
     assert server.get(f"/v1/images/{'f' * 64}/preview").status_code == 404
-    deployment["store"].merge("images", pa.Table.from_pylist([row], SCHEMAS["images"]), on=["image_id"])
+    deployment.store.merge("images", pa.Table.from_pylist([row], SCHEMAS["images"]), on=["image_id"])
     assert server.get(f"/v1/images/{'f' * 64}/preview").content == jpeg
 
 
@@ -190,7 +185,7 @@ def test_foreign_host_is_refused(server):
 
 
 def test_feedback_tables_exist_before_any_feedback(server, deployment):
-    assert {"feedback", "preferences"} <= set(deployment["store"].names())
+    assert {"feedback", "preferences"} <= set(deployment.store.names())
 
 
 @pytest.mark.parametrize(
@@ -239,15 +234,15 @@ def test_openapi_documents_bounds_systems_and_errors(server):
 
 
 def open_systems(deployment, store, aliases=("live",)):
-    profile = load_profile(deployment["profile"])
+    profile = load_profile(deployment.profile)
     return Systems(store, aliases, opener(profile, store, Metrics()))
 
 
 def test_missing_index_is_refused_with_the_command_that_makes_it(deployment, tmp_path):
     store = Store(str(tmp_path))
-    encoder = deployment["encoders"]["live"]
+    encoder = deployment.encoders["live"]
     record = EncoderRecord(
-        encoder=encoder.fingerprint, checkpoint=str(deployment["folder"] / "live"), dim=encoder.dim
+        encoder=encoder.fingerprint, checkpoint=str(deployment.folder / "live"), dim=encoder.dim
     )
     store.register_encoder(record)
     store.set_alias("live", encoder.fingerprint)
@@ -259,9 +254,9 @@ def test_missing_index_is_refused_with_the_command_that_makes_it(deployment, tmp
 
 def test_checkpoint_of_another_encoder_is_refused_with_both_fingerprints(deployment, tmp_path):
     store = Store(str(tmp_path))
-    live, baseline = deployment["encoders"]["live"], deployment["encoders"]["baseline"]
+    live, baseline = deployment.encoders["live"], deployment.encoders["baseline"]
     record = EncoderRecord(
-        encoder=live.fingerprint, checkpoint=str(deployment["folder"] / "baseline"), dim=live.dim
+        encoder=live.fingerprint, checkpoint=str(deployment.folder / "baseline"), dim=live.dim
     )
     store.register_encoder(record)
     store.set_alias("live", live.fingerprint)
@@ -274,9 +269,9 @@ def test_checkpoint_of_another_encoder_is_refused_with_both_fingerprints(deploym
 
 def test_live_is_the_baseline_until_something_is_promoted(deployment, tmp_path):
     store = Store(str(tmp_path))
-    baseline = deployment["encoders"]["baseline"]
+    baseline = deployment.encoders["baseline"]
     record = EncoderRecord(
-        encoder=baseline.fingerprint, checkpoint=str(deployment["folder"] / "baseline"), dim=baseline.dim
+        encoder=baseline.fingerprint, checkpoint=str(deployment.folder / "baseline"), dim=baseline.dim
     )
     store.register_encoder(record)
     store.set_alias("baseline", baseline.fingerprint)

@@ -1,4 +1,4 @@
-"""Every form of a query on a real server: images, filters, pages, tastes, feedback, deletion, promotion."""
+"""All features of a real server: images, filters, pages, tastes, feedback, deletion, promotion."""
 
 import base64
 import hashlib
@@ -12,40 +12,40 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from served import HEX_64, MAX_K, START_TIMEOUT_S, ask, ids, make_world, read_back, running
+from served import HEX_64, MAX_K, START_TIMEOUT_S, ask, ids, make_deployment, query_vector, run_server
 
 from cluster.profile import ROOT
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("forms"))
+def deployment(tmp_path_factory):
+    return make_deployment(tmp_path_factory.mktemp("forms"))
 
 
 @pytest.fixture(scope="module")
-def server(world):
-    yield from running(world)
+def server(deployment):
+    yield from run_server(deployment.profile, deployment.folder)
 
 
-def test_an_image_of_the_store_finds_itself_first(server, world):
-    wanted = world["axes"]["live"][3]
+def test_image_of_the_store_finds_itself_first(server, deployment):
+    wanted = deployment.axes["live"][3]
     answer = ask(server, image={"image_id": wanted}, k=3)
     assert ids(answer)[0] == wanted and answer["results"][0]["score"] == pytest.approx(1, abs=1e-5)
     assert set(answer["timings_ms"]) == {"image", "search", "total"}
 
 
-def test_an_upload_is_seen_as_the_encoder_sees_it(server, world):
+def test_upload_gets_the_same_vector_as_from_the_encoder(server, deployment):
     picture = Image.new("RGB", (90, 70), (200, 40, 90))
     data = io.BytesIO()
     picture.save(data, "PNG")
-    encoder = world["encoders"]["live"]
+    encoder = deployment.encoders["live"]
     expected = encoder.encode_images(encoder.pixels(picture)[None])[0]
     answer = ask(server, image={"data": base64.b64encode(data.getvalue()).decode()}, k=MAX_K)
-    np.testing.assert_allclose(read_back(answer["results"], world["axes"]["live"]), expected, atol=1e-5)
+    np.testing.assert_allclose(query_vector(answer["results"], deployment.axes["live"]), expected, atol=1e-5)
 
 
-def test_words_image_and_negatives_are_weighed(server, world):
-    encoder, axes = world["encoders"]["live"], world["axes"]["live"]
+def test_words_image_and_negatives_are_weighted(server, deployment):
+    encoder, axes = deployment.encoders["live"], deployment.axes["live"]
     words, negative = encoder.encode_texts(["a dog", "people"])
     expected = 0.25 * words - 0.8 * negative
     expected[3] += 0.75
@@ -54,10 +54,10 @@ def test_words_image_and_negatives_are_weighed(server, world):
         negative_weight=0.8, k=MAX_K,
     )  # fmt: skip
     expected /= np.linalg.norm(expected)
-    np.testing.assert_allclose(read_back(answer["results"], axes), expected, atol=1e-5)
+    np.testing.assert_allclose(query_vector(answer["results"], axes), expected, atol=1e-5)
 
 
-def test_several_searches_are_answered_in_their_order(server):
+def test_several_searches_are_answered_in_order(server):
     searches = [{"query": "a dog", "k": 2}, {"query": "a cat", "k": 3, "system": "baseline"}]
     answers = ask(server, searches=searches)["answers"]
     assert [(a["query"], a["system"], len(a["results"])) for a in answers] == [
@@ -67,8 +67,8 @@ def test_several_searches_are_answered_in_their_order(server):
     assert ids(answers[0]) == ids(ask(server, query="a dog", k=2))
 
 
-def test_filters_hold_and_are_typed(server, world):
-    axes = world["axes"]["live"]
+def test_results_meet_the_filters(server, deployment):
+    axes = deployment.axes["live"]
     answer = ask(server, query="a dog", k=MAX_K, filters={"min_aesthetic": 0.5})
     assert set(ids(answer)) == set(axes[len(axes) // 2 :])
     answer = ask(server, query="a dog", k=MAX_K, filters={"max_width_px": 100})
@@ -76,7 +76,7 @@ def test_filters_hold_and_are_typed(server, world):
     assert ask(server, query="a dog", filters={"sources": ["elsewhere"]})["results"] == []
 
 
-def test_pages_follow_one_another_without_gap_or_double(server):
+def test_pages_have_no_gaps_or_duplicates(server):
     whole = ids(ask(server, query="a dog", k=MAX_K))
     pages, cursor = [], ""
     while True:
@@ -88,7 +88,7 @@ def test_pages_follow_one_another_without_gap_or_double(server):
     assert pages == whole
 
 
-def test_diversity_changes_the_order_and_pages_too(server):
+def test_diversity_changes_the_order_consistently_over_pages(server):
     plain = ids(ask(server, query="a dog", k=MAX_K))
     diversity = {"weight": 0.9, "num_candidates": MAX_K}
     diverse = ask(server, query="a dog", k=MAX_K, diversity=diversity)
@@ -98,7 +98,7 @@ def test_diversity_changes_the_order_and_pages_too(server):
     assert ids(first) + ids(second) == ids(diverse)[:8]
 
 
-def test_tastes_are_offered_and_move_the_results(server):
+def test_tastes_are_listed_and_shift_the_results(server):
     offered = {taste["name"] for taste in server.get("/v1/tastes").json()["tastes"]}
     assert "colour" in offered or "warmth" in offered
     name = sorted(offered)[0]
@@ -108,47 +108,55 @@ def test_tastes_are_offered_and_move_the_results(server):
     assert refused.json()["error"]["code"] == "unknown_taste"
 
 
-def test_why_tells_which_parts_speak(server, world):
-    shown = world["axes"]["live"][0]
+def test_why_returns_a_heat_map(server, deployment):
+    shown = deployment.axes["live"][0]
     answer = server.get(f"/v1/images/{shown}/why", params={"query": "a dog"})
     values = np.array(answer.json()["values"])
     assert values.ndim == 2 and np.abs(values).max() <= 1.0001
     assert server.get(f"/v1/images/{HEX_64}/why", params={"query": "a dog"}).status_code == 404
 
 
-def test_no_candidate_is_told_with_the_way_to_one(server):
+def test_missing_candidate_is_refused_with_404(server):
     answer = server.post("/v1/search", json={"query": "a dog", "system": "candidate"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_such_system")
 
 
-def test_it_is_alive_and_ready(server):
+def test_server_is_ready(server):
     assert server.get("/readyz").json() == {"status": "ready"}
 
 
-def test_a_click_is_on_the_disk_when_it_is_answered(server, world):
+def test_click_is_stored_when_its_request_returns(server, deployment):
     answer = ask(server, query="a clicked dog", k=4)
-    time.sleep(0.5)  # faster is no person
+    time.sleep(0.5)  # faster clicks are refused
     event = {"kind": "click", "search_id": answer["search_id"], "results": ids(answer)}
     event["image_id"] = ids(answer)[2]
-    told = server.post("/v1/feedback", json=event).json()
-    assert told["new"] and told["num_preferences"] == 2
-    kept = world["store"].read("preferences", where="query = 'a clicked dog'").to_pylist()
-    assert {(row["winner"], row["loser"], row["source"]) for row in kept} == {
+    response = server.post("/v1/feedback", json=event).json()
+    assert response["new"] and response["num_preferences"] == 2
+    rows = deployment.store.read("preferences", where="query = 'a clicked dog'").to_pylist()
+    assert {(row["winner"], row["loser"], row["source"]) for row in rows} == {
         (ids(answer)[2], other, "human") for other in ids(answer)[:2]
     }
     assert not server.post("/v1/feedback", json=event).json()["new"]
 
 
-def test_a_new_image_is_found_at_once_and_a_deleted_one_nowhere(server, world):
-    folder, name = world["folder"] / "photos", "plum.png"
+def test_ingested_image_is_found_at_once_and_a_deleted_one_nowhere(server, deployment):
+    folder, name = deployment.folder / "photos", "plum.png"
     folder.mkdir()
     Image.new("RGB", (50, 50), "plum").save(folder / name)
     data = (folder / name).read_bytes()
     new, image = hashlib.sha256(data).hexdigest(), {"data": base64.b64encode(data).decode()}
-    command = [sys.executable, "-m", "jobs.ingest", "--profile", world["profile"], "--source", str(folder)]
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    live = world["encoders"]["live"].fingerprint  # ingest embeds with another one, the baseline
-    assert json.loads(told.splitlines()[-1])["other_encoders"][live]["num_embedded"] == 1
+    command = [
+        sys.executable,
+        "-m",
+        "jobs.ingest",
+        "--profile",
+        deployment.profile,
+        "--source",
+        str(folder),
+    ]
+    stdout = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    live = deployment.encoders["live"].fingerprint  # ingest embeds with another one, the baseline
+    assert json.loads(stdout.splitlines()[-1])["other_encoders"][live]["num_embedded"] == 1
     for system in ("live", "baseline"):
         assert ids(ask(server, image=image, k=1, system=system)) == [new]
     page = ask(server, image=image, k=1)
@@ -162,8 +170,8 @@ def test_a_new_image_is_found_at_once_and_a_deleted_one_nowhere(server, world):
     assert older["results"] and new not in ids(older)
 
 
-def test_a_promotion_is_followed_without_a_mixed_answer(server, world):
-    store, encoders = world["store"], world["encoders"]
+def test_promotion_is_followed_without_mixed_answers(server, deployment):
+    store, encoders = deployment.store, deployment.encoders
     before, after = encoders["live"].fingerprint, encoders["baseline"].fingerprint
     first = ask(server, query="a dog", k=3)
     store.set_alias("live", after)
@@ -174,28 +182,28 @@ def test_a_promotion_is_followed_without_a_mixed_answer(server, world):
             seen.add(answer["encoder"])
             alias = "live" if answer["encoder"] == before else "baseline"
             vector = encoders[alias].encode_texts(["a dog"])[0]
-            assert ids(answer) == [world["axes"][alias][axis] for axis in np.argsort(-vector)[:3]]
+            assert ids(answer) == [deployment.axes[alias][axis] for axis in np.argsort(-vector)[:3]]
             if answer["encoder"] == after:
                 break
             time.sleep(0.05)
         assert after in seen
         second = ask(server, query="a dog", k=3, cursor=first["next"])
-        assert second["encoder"] == before  # a search goes on with the encoder that it began with
+        assert second["encoder"] == before  # later pages keep the encoder of the first
     finally:
         store.set_alias("live", before)
 
 
-def test_a_replica_that_dies_is_told_by_a_503_and_comes_back(server):
+def test_dead_replica_is_reported_with_503_and_restarts(server):
     for process in psutil.Process().children(recursive=True):
         if "ServeReplica:kallos:Search" in "".join(process.cmdline()):
             process.kill()
-    end, told = time.monotonic() + START_TIMEOUT_S, None
+    end, error = time.monotonic() + START_TIMEOUT_S, None
     while time.monotonic() < end:
         answer = server.post("/v1/search", json={"query": "a dog"})
-        if answer.status_code == 200 and told:
+        if answer.status_code == 200 and error:
             return
         if answer.status_code != 200:
-            told = answer.json()["error"]["code"]
-            assert (answer.status_code, told) == (503, "no_replica") and answer.headers["retry-after"]
+            error = answer.json()["error"]["code"]
+            assert (answer.status_code, error) == (503, "no_replica") and answer.headers["retry-after"]
         time.sleep(0.1)
-    raise AssertionError(f"the replica did not come back, the last error was {told}")
+    raise AssertionError(f"the replica did not restart; the last error was {error}")

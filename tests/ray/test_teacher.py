@@ -1,4 +1,4 @@
-"""The teacher online: its engines start on demand, and what it answers is the cascade."""
+"""The teacher as a system: its engines start on demand, and its answers are those of the cascade."""
 
 import time
 
@@ -6,7 +6,7 @@ import httpx
 import psutil
 import pytest
 import yaml
-from served import ask, ids, running
+from served import ask, ids, run_server
 
 from cluster.profile import PROFILES
 from jobs.ingest import job as ingest
@@ -14,7 +14,7 @@ from jobs.ingest.config import IngestConfig
 from lab.studio import job as write
 from lab.studio.config import StudioConfig
 
-GIVE_UP_S = 400
+TIMEOUT_S = 400
 IDLE_S = 30
 
 
@@ -31,14 +31,14 @@ def server(tmp_path_factory):
     sizes = {"num_images": 400, "num_train_queries": 8, "num_heldout_queries": 8, "num_hpir": 0}
     write.run(StudioConfig(out=str(folder / "studio"), **sizes, **common))
     ingest.run(IngestConfig(source=str(folder / "studio"), **common))
-    yield from running({"profile": str(profile), "folder": folder})
+    yield from run_server(str(profile), folder)
 
 
 def wait_for_teacher(server: httpx.Client, **body: object) -> dict:
-    end = time.monotonic() + GIVE_UP_S
+    end = time.monotonic() + TIMEOUT_S
     while time.monotonic() < end:
         body = {"query": "a castle", "system": "teacher", **body}
-        answer = server.post("/v1/search", json=body, timeout=GIVE_UP_S)
+        answer = server.post("/v1/search", json=body, timeout=TIMEOUT_S)
         if answer.status_code == 200:
             return answer.json()
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "teacher_starting"), answer.text
@@ -46,7 +46,7 @@ def wait_for_teacher(server: httpx.Client, **body: object) -> dict:
     raise AssertionError("the teacher did not start")
 
 
-def test_the_first_question_starts_the_engines_and_is_told_to_come_again(server):
+def test_first_search_starts_the_engines_and_returns_503(server):
     began = time.monotonic()
     answer = server.post("/v1/search", json={"query": "a castle", "system": "teacher"})
     assert time.monotonic() - began < 10
@@ -54,7 +54,7 @@ def test_the_first_question_starts_the_engines_and_is_told_to_come_again(server)
     assert int(answer.headers["retry-after"]) > 0
 
 
-def test_it_rephrases_and_orders_by_beauty(server):
+def test_teacher_rephrases_and_orders_by_beauty(server):
     answer = wait_for_teacher(server, k=20)
     assert answer["rephrased"].startswith("a castle") and len(answer["rephrased"]) > len("a castle")
     assert set(answer["timings_ms"]) == {"rephrase", "encode", "search", "judge", "total"}
@@ -63,29 +63,29 @@ def test_it_rephrases_and_orders_by_beauty(server):
     assert ids(answer) != ids(ask(server, query="a castle", k=20, system="baseline"))
 
 
-def test_a_filter_that_nothing_passes_finds_nothing(server):
+def test_filter_that_excludes_every_image_gives_no_results(server):
     answer = wait_for_teacher(server, k=5, filters={"min_width_px": 100_000})
     assert answer["results"] == [] and answer["rephrased"]
 
 
-def test_it_takes_words_alone(server):
+def test_teacher_refuses_negatives(server):
     answer = server.post("/v1/search", json={"query": "a castle", "negatives": ["fog"], "system": "teacher"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "teacher_takes_words")
 
 
-def test_engines_that_nobody_asks_end_and_come_back(server):
+def test_idle_engines_stop_and_start_again(server):
     wait_for_teacher(server, k=1)
-    assert engines()
-    end = time.monotonic() + GIVE_UP_S
-    while engines() and time.monotonic() < end:
+    assert engine_processes()
+    end = time.monotonic() + TIMEOUT_S
+    while engine_processes() and time.monotonic() < end:
         time.sleep(1)
-    assert not engines()
+    assert not engine_processes()
     answer = server.post("/v1/search", json={"query": "a castle", "system": "teacher"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "teacher_starting")
     assert wait_for_teacher(server, k=1)["results"]
 
 
-def engines() -> list[str]:
-    """The processes of the server that hold the teacher's models."""
+def engine_processes() -> list[str]:
+    """The processes that hold the teacher's models."""
     names = ["".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
     return [name for name in names if "RephraserEngine" in name or "JudgeEngine" in name]
