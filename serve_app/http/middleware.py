@@ -14,22 +14,11 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.unavailable import SECURITY_HEADERS
 from serve_app.errors import ApiError
 from serve_app.http.error_responses import error_response
 from serve_app.http.keys import Keyring, is_loopback
 
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
 # The page must load before it can ask for a key, and load balancers check health without one.
 PUBLIC_PATHS = ("/", "/docs", "/healthz", "/readyz", "/openapi.json")
 PUBLIC_FOLDER = "/page/"

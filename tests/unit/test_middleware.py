@@ -11,9 +11,10 @@ from starlette.responses import PlainTextResponse
 
 from cluster.errors import UserError
 from cluster.profile import PROFILES, ROOT, Serve, profile_names
+from cluster.unavailable import SECURITY_HEADERS
 from serve_app.config import ServeConfig, resolve_profile
 from serve_app.http.keys import Keyring, check_exposure, is_loopback, read_keys
-from serve_app.http.middleware import SECURITY_HEADERS, BodyLimit
+from serve_app.http.middleware import BodyLimit
 
 KEY, OTHER = "k" * 16, "another-key-of-more-characters"
 OPEN = ["/", "/docs", "/page/main.css", "/healthz", "/readyz", "/openapi.json"]
