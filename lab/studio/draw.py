@@ -1,4 +1,4 @@
-"""Draws a scene: vector scenery and subject (SVG, rendered by resvg), then a camera's faults in pixels (OpenCV)."""
+"""Draws a scene: scenery and subject as SVG (rendered by resvg), then camera faults in pixels (OpenCV)."""
 
 from dataclasses import dataclass
 
@@ -28,9 +28,11 @@ class _Pose:
     size: float
 
 
-def _place(latents: Latents, rng: np.random.Generator) -> _Pose:
-    """Where the subject stands. A good composition sets it on a third (or the middle) at a telling size; a bad one
-    lets it run out of the frame or get lost."""
+def _subject_pose(latents: Latents, rng: np.random.Generator) -> _Pose:
+    """Position and size of the subject. A good composition puts it on a third or in the middle, at a clear size.
+
+    In a bad composition it is cut off by the frame, or too small.
+    """
     fault = 1.0 - latents.composition
     x = {"left": FRAME / 3, "centre": FRAME / 2, "right": 2 * FRAME / 3}[latents.place]
     outward = {"left": -1.0, "centre": float(rng.choice([-0.5, 0.5])), "right": 1.0}[latents.place]
@@ -49,7 +51,7 @@ def _shades(drawing: str, latents: Latents) -> str:
 
 
 def _subjects_svg(latents: Latents, pose: _Pose) -> str:
-    """The subject, once to three times, the others smaller and set back, with a soft shadow below each."""
+    """One to three copies of the subject, the others smaller and further back, each with a soft shadow."""
     drawing = _shades(DRAWINGS[latents.subject], latents)
     copies = [(0.0, 0.0, 1.0), (0.62, -7.0, 0.72), (-0.6, -5.0, 0.8)][: latents.count]
     grounded = not SUBJECTS[latents.subject].airborne
@@ -81,7 +83,7 @@ def _litter_svg(latents: Latents, rng: np.random.Generator) -> str:
 
 
 def _rasterise(body: str, size_px: int, tilt_deg: float) -> np.ndarray:
-    """SVG body -> float32 [H, W, 4] BGRA in [0, 1], alpha premultiplied by nothing (straight)."""
+    """SVG body -> float32 [H, W, 4] BGRA in [0, 1], with straight alpha."""
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size_px}" height="{size_px}" viewBox="0 0 {FRAME} {FRAME}">'
         f'<g transform="rotate({tilt_deg:.2f} {FRAME / 2} {FRAME / 2})">{body}</g></svg>'
@@ -91,7 +93,7 @@ def _rasterise(body: str, size_px: int, tilt_deg: float) -> np.ndarray:
 
 
 def _lit(layer: np.ndarray, latents: Latents) -> np.ndarray:
-    """The subject as the light shows it: tinted, and brighter on the side that the light comes from."""
+    """Tint the layer with the light, and make it brighter on the side of the light."""
     tint = np.array(LIGHTING[latents.light].tint[::-1], np.float32)
     fall = np.linspace(1.15, 0.85, layer.shape[1], dtype=np.float32)[None, :, None]
     layer[..., :3] = (
@@ -110,7 +112,7 @@ def _blur(image: np.ndarray, sigma_px: float) -> np.ndarray:
 
 
 def _grade(image: np.ndarray, latents: Latents, rng: np.random.Generator) -> np.ndarray:
-    """Palette (saturation, contrast, colour cast) and exposure."""
+    """Apply palette (saturation, contrast, colour cast) and exposure."""
     fault = 1.0 - latents.palette
     grey = image.mean(axis=2, keepdims=True)
     image = grey + (image - grey) * (1.25 - 0.95 * fault)
@@ -121,8 +123,8 @@ def _grade(image: np.ndarray, latents: Latents, rng: np.random.Generator) -> np.
     return image * 2.0**stops
 
 
-def _air(image: np.ndarray, latents: Latents, size_px: int) -> np.ndarray:
-    """Mist thickens towards the horizon; a warm veil lies on a sunset."""
+def _with_mist(image: np.ndarray, latents: Latents, size_px: int) -> np.ndarray:
+    """Add mist, which is densest at the horizon, to an outdoor scene whose light is mist."""
     if latents.light != "mist" or latents.setting in INDOOR_SETTINGS:
         return image
     rows = np.arange(size_px, dtype=np.float32) / size_px * FRAME
@@ -131,13 +133,9 @@ def _air(image: np.ndarray, latents: Latents, size_px: int) -> np.ndarray:
 
 
 def render(latents: Latents, size_px: int = FRAME) -> np.ndarray:
-    """Draw a scene.
-
-    Returns:
-        uint8 [size_px, size_px, 3], RGB. The same latents and size always give the same pixels.
-    """
+    """Draw a scene: uint8 [size_px, size_px, 3], RGB. The same latents and size give the same pixels."""
     rng = np.random.default_rng(latents.scenery_seed)
-    pose = _place(latents, rng)
+    pose = _subject_pose(latents, rng)
     tilt_deg = 13.0 * (1.0 - latents.level) * float(rng.choice([-1.0, 1.0]))
     scale = size_px / FRAME
     scenery = scenery_svg(latents.setting, latents.light, rng)
@@ -147,7 +145,7 @@ def render(latents: Latents, size_px: int = FRAME) -> np.ndarray:
     litter = _litter_svg(latents, rng)
     blur_px = 2.5 * (1.0 - latents.focus) ** 1.3 * scale
     back = _rasterise(scenery + companion, size_px, tilt_deg)[..., :3]
-    back = _air(_blur(back, 0.9 * latents.focus * scale), latents, size_px)
+    back = _with_mist(_blur(back, 0.9 * latents.focus * scale), latents, size_px)
     front = _lit(_rasterise(litter + _subjects_svg(latents, pose), size_px, tilt_deg), latents)
     image = _blur(_over(front, back), blur_px)
     image = _grade(image, latents, rng)

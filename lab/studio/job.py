@@ -1,15 +1,15 @@
-"""Writes a studio: images, captions, latents, queries and votes, as anyone's image folder would be.
+"""Writes a studio: images, captions, latents, queries and votes, in the form of an ordinary image folder.
 
     kallos studio --out runs/studio --seed 0 --num-images 4000
 
 Input: a seed. Output folder:
 
-    images/<split>/<index>.jpg   split: train | gallery | heldout; no image is in two
-    metadata.parquet             file_name, caption, detailed_caption, tags, split: what `kallos ingest` reads
+    images/<split>/<index>.jpg   split: train | gallery | heldout
+    metadata.parquet             file_name, caption, detailed_caption, tags, split: input of `kallos ingest`
     latents.parquet              image_id, file_name, split, aesthetics and every latent
     truth.parquet                query, image_id, accurate, aesthetics: held-out queries x gallery images
     labels.parquet               image_id, label: the subject of each image
-    queries_train.parquet        query; no query is in both files
+    queries_train.parquet        query; disjoint from the held-out queries
     queries_heldout.parquet      query; each has at least five accurate images in the gallery
     hpir.parquet                 votes of simulated people on held-out images (form: `raters.hpir_row`)
 """
@@ -39,18 +39,20 @@ from lab.studio.truth import accurate_ids, label_table, scenes, truth_table
 
 SPLITS = {"train": 0.4, "gallery": 0.4, "heldout": 0.2}
 JPEG_QUALITY = 92
-MIN_ACCURATE = 5
-GROUP_SIZE = 5
+MIN_ACCURATE = 5  # images of the gallery that match a held-out query, at least
+GROUP_SIZE = 5  # images of a group that people vote on
+# Seed streams beside those of the images, which are their indices.
+QUERIES_STREAM, VOTES_STREAM = 1_000_003, 1_000_004
 
 
 def split_of(index: int, num_images: int) -> str:
-    """The split of the index-th image."""
+    """The split of the image with that index."""
     bounds = np.cumsum(list(SPLITS.values())) * num_images
     return list(SPLITS)[int(np.searchsorted(bounds, index, side="right"))]
 
 
 def write_image(index: int, config: StudioConfig) -> dict:
-    """Draw and save one image; returns its row of `metadata` and `latents`."""
+    """Draw and save one image; returns its columns of `metadata` and `latents`."""
     rng = np.random.default_rng((config.seed, index))
     latents = sample_latents(rng)
     encoded = cv2.imencode(
@@ -71,13 +73,13 @@ def write_image(index: int, config: StudioConfig) -> dict:
 
 
 def draw_batch(batch: dict[str, np.ndarray], config: StudioConfig) -> pa.Table:
-    """Ray Data stage: `id` -> the images' rows, the files written on the way."""
+    """Ray Data stage: column `id` -> the rows of `write_image`."""
     cv2.setNumThreads(1)
     return pa.Table.from_pylist([write_image(int(index), config) for index in batch["id"]])
 
 
 def draw_images(config: StudioConfig) -> pa.Table:
-    """All images, drawn side by side by Ray Data; their rows, ordered by file name."""
+    """Draw all images in parallel with Ray Data; returns their rows, ordered by file name."""
     for split in SPLITS:
         (Path(config.out) / "images" / split).mkdir(parents=True, exist_ok=True)
     num_blocks = max(2, config.num_images // 250)
@@ -94,7 +96,7 @@ def draw_images(config: StudioConfig) -> pa.Table:
 
 def write_queries(rows: pa.Table, config: StudioConfig) -> None:
     """Write training and held-out queries, which are disjoint, and the truth of the held-out ones."""
-    rng = np.random.default_rng((config.seed, 1_000_003))
+    rng = np.random.default_rng((config.seed, QUERIES_STREAM))
     gallery = scenes(rows, "gallery")
     held_out = sample_queries(
         rng, config.num_heldout_queries, lambda query: len(accurate_ids(query, gallery)) >= MIN_ACCURATE
@@ -106,8 +108,8 @@ def write_queries(rows: pa.Table, config: StudioConfig) -> None:
 
 
 def write_votes(rows: pa.Table, config: StudioConfig) -> None:
-    """HPIR rows on the held-out split, for queries with enough images for two groups."""
-    rng = np.random.default_rng((config.seed, 1_000_004))
+    """Write HPIR rows on the held-out split, for queries with enough images for two groups."""
+    rng = np.random.default_rng((config.seed, VOTES_STREAM))
     held_out = scenes(rows, "heldout")
     raters = sample_raters(rng, config.num_raters)
     usable = [
@@ -117,18 +119,18 @@ def write_votes(rows: pa.Table, config: StudioConfig) -> None:
     ]
     if config.num_hpir and not usable:
         raise UserError(
-            f"num_images={config.num_images} is too few for votes on groups of {GROUP_SIZE}; ask for at "
-            "least 1,000 images, or for num_hpir=0."
+            f"num_images={config.num_images} is too few for votes on groups of {GROUP_SIZE} images: give at "
+            "least 1,000 images, or num_hpir=0."
         )
-    votes = [
-        hpir_row(*usable[i % len(usable)][:1], held_out, usable[i % len(usable)][1], raters, rng, GROUP_SIZE)
-        for i in range(config.num_hpir)
-    ]
+    votes = []
+    for index in range(config.num_hpir):
+        query, ids = usable[index % len(usable)]
+        votes.append(hpir_row(query, held_out, ids, raters, rng, GROUP_SIZE))
     pq.write_table(pa.Table.from_pylist(votes), Path(config.out) / "hpir.parquet")
 
 
 def write_metadata(rows: pa.Table, config: StudioConfig) -> None:
-    """Write `latents.parquet`, `labels.parquet`, and `metadata.parquet`, which any owner of images has."""
+    """Write `latents.parquet`, `labels.parquet` and `metadata.parquet`."""
     folder = Path(config.out)
     pq.write_table(rows.drop_columns(["caption", "detailed_caption"]), folder / "latents.parquet")
     pq.write_table(label_table(scenes(rows)), folder / "labels.parquet")
@@ -138,20 +140,19 @@ def write_metadata(rows: pa.Table, config: StudioConfig) -> None:
 
 
 def run(config: StudioConfig) -> dict:
-    """Write the folder; a folder that this config has finished before is left as it is.
+    """Write the folder, unless the same config has written it before.
 
-    Raises:
-        UserError: the folder holds something else.
+    Raises UserError when the folder holds something else.
     """
     started = time.monotonic()
     folder = Path(config.out)
-    mark = folder / "studio.json"
-    identity = config.model_dump(exclude={"profile", "store", "out"})
-    if mark.exists() and json.loads(mark.read_text()) != identity:
-        raise UserError(f"{folder} holds a studio of another configuration; choose another --out.")
-    if not mark.exists():
+    done_mark = folder / "studio.json"
+    identity = config.model_dump(exclude={"profile", "set", "store", "out"})
+    if done_mark.exists() and json.loads(done_mark.read_text()) != identity:
+        raise UserError(f"The folder {folder} holds a studio of another configuration: give another --out.")
+    if not done_mark.exists():
         if folder.exists() and not (folder / "resolved_config.yaml").exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} is not empty and not a studio; choose another --out.")
+            raise UserError(f"The folder {folder} is not empty and holds no studio: give another --out.")
         profile, _ = settings(config)
         connect(profile)
         save_config(config, folder)
@@ -159,7 +160,7 @@ def run(config: StudioConfig) -> dict:
         write_queries(rows, config)
         write_votes(rows, config)
         write_metadata(rows, config)
-        mark.write_text(json.dumps(identity))
+        done_mark.write_text(json.dumps(identity))
     return {
         "studio": str(folder),
         "num_images": config.num_images,

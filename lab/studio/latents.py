@@ -1,7 +1,7 @@
-"""What a studio scene is made of, how beautiful it truly is, and whether it answers a query.
+"""The latents of a studio scene, its true beauty, and its true accuracy for a query.
 
-A scene's latents are drawn from one seeded generator. A hidden `skill` of the imaginary photographer moves
-all aspects together, as in real collections: the same hand that focuses well tends to compose well.
+The latents are drawn from one seeded generator. A hidden `skill` of an imaginary photographer correlates all
+aspects, as in real collections: who focuses well tends to compose well.
 """
 
 import re
@@ -24,7 +24,7 @@ from lab.studio.words import (
     SUBJECTS,
 )
 
-# How much each aspect counts in the true aesthetic value. Ours; the sum is 1.
+# Weight of each aspect in the true beauty, chosen for the studio; the sum is 1.
 AESTHETIC_WEIGHTS: dict[str, float] = {
     "light": 0.20,
     "focus": 0.19,
@@ -40,7 +40,7 @@ assert set(AESTHETIC_WEIGHTS) == set(ASPECTS)
 
 @dataclass(frozen=True)
 class Latents:
-    """One scene. `light` is a name of `LIGHTS`; the aspects below it are in [0, 1], 1 being the best."""
+    """One scene. `light` is a key of `LIGHTS`; the aspects from `composition` on are in [0, 1], 1 is best."""
 
     subject: str
     colour: str
@@ -59,12 +59,12 @@ class Latents:
     scenery_seed: int
 
     def aspect(self, name: str) -> float:
-        """The scene's value in one of `ASPECTS`, in [0, 1]."""
+        """The value of one of `ASPECTS`, in [0, 1]."""
         return LIGHT_APPEAL[self.light] if name == "light" else getattr(self, name)
 
 
 def sample_latents(rng: np.random.Generator, subject: str = "") -> Latents:
-    """Draw one scene; `subject` fixes what it is of."""
+    """Draw one scene, with a given subject if `subject` is not ""."""
     skill = rng.uniform(0.0, 1.0)
     chosen = SUBJECTS[subject or str(rng.choice(list(SUBJECTS)))]
     lights = list(LIGHTS)
@@ -88,15 +88,18 @@ def sample_latents(rng: np.random.Generator, subject: str = "") -> Latents:
 
 
 def true_aesthetics(latents: Latents) -> float:
-    """The studio's ground truth of beauty, in [0, 1]: the weighted mean of the aspects (`AESTHETIC_WEIGHTS`),
-    stretched so that a fine picture stands out from a fair one."""
+    """The true beauty of a scene, in [0, 1].
+
+    It is a logistic of the weighted mean of the aspects (`AESTHETIC_WEIGHTS`), which spreads scenes over the
+    whole interval.
+    """
     mean = sum(weight * latents.aspect(name) for name, weight in AESTHETIC_WEIGHTS.items())
     return float(1.0 / (1.0 + np.exp(-7.0 * (mean - 0.52))))
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a query asks for; an empty field asks for nothing."""
+class ParsedQuery:
+    """The subjects and attributes that a query names; an empty field names nothing."""
 
     subjects: frozenset[str] = frozenset()
     colour: str = ""
@@ -123,7 +126,7 @@ _COUNT_PHRASES = {"two": 2, "pair of": 2, "three": 3}
 
 
 def _take(text: str, phrases: Mapping) -> tuple[list, str]:
-    """What the phrases in the text stand for, longest phrase first, and the text without them."""
+    """The values of the phrases in the text, longest phrase first, and the text without them."""
     found = []
     for phrase in sorted(phrases, key=len, reverse=True):
         pattern = rf"\b{re.escape(phrase)}\b"
@@ -133,12 +136,12 @@ def _take(text: str, phrases: Mapping) -> tuple[list, str]:
     return found, text
 
 
-@lru_cache(maxsize=4096)  # asked for each image of a query, by each rater
-def parse_query(text: str) -> Wanted:
-    """Read a query in the studio's words; words it does not know ask for nothing.
+@lru_cache(maxsize=4096)  # called for each image of a query and each rater
+def parse_query(text: str) -> ParsedQuery:
+    """Parse a query in the words of the studio; unknown words are ignored.
 
-    Lights are read before colours and companions before both, so that "blue hour" and "white clouds" ask for
-    no colour.
+    Companions are read first, and lights before colours, so that "white clouds" and "blue hour" name no
+    colour.
     """
     text = re.sub(r"[^a-z ]+", " ", text.lower())
     _, text = _take(text, _COMPANION_PHRASES)
@@ -147,7 +150,7 @@ def parse_query(text: str) -> Wanted:
     counts, text = _take(text, _COUNT_PHRASES)
     colours, text = _take(text, _COLOUR_PHRASES)
     subjects, _ = _take(text, _SUBJECT_PHRASES)
-    return Wanted(
+    return ParsedQuery(
         subjects=frozenset(subjects),
         colour=next(iter(colours), ""),
         setting=next(iter(settings), ""),
@@ -156,27 +159,27 @@ def parse_query(text: str) -> Wanted:
     )
 
 
-def accuracy(wanted: Wanted, latents: Latents) -> float:
-    """How well a scene answers, in [0, 1].
+def accuracy(query: ParsedQuery, latents: Latents) -> float:
+    """How well a scene matches a query, in [0, 1].
 
-    0 with another subject, otherwise half for the subject and half for the share of the named attributes
-    that fit; 1 only when everything named is there.
+    0 for another subject; otherwise 0.5, plus 0.5 times the share of the named attributes that match. 1 only
+    when everything that the query names matches.
     """
-    if wanted.subjects and latents.subject not in wanted.subjects:
+    if query.subjects and latents.subject not in query.subjects:
         return 0.0
-    named = [
-        getattr(wanted, field) == getattr(latents, field)
+    matches = [
+        getattr(query, field) == getattr(latents, field)
         for field in ("colour", "setting", "light", "count")
-        if getattr(wanted, field)
+        if getattr(query, field)
     ]
-    return 1.0 if not named else 0.5 + 0.5 * sum(named) / len(named)
+    return 1.0 if not matches else 0.5 + 0.5 * sum(matches) / len(matches)
 
 
 def true_accuracy(query: str, latents: Latents) -> float:
-    """`accuracy` of a scene for a query in words, in [0, 1]."""
+    """`accuracy` of a scene for the text of a query, in [0, 1]."""
     return accuracy(parse_query(query), latents)
 
 
 def is_accurate(query: str, latents: Latents) -> bool:
-    """Whether everything that the query names is in the scene."""
+    """Whether the scene shows everything that the query names."""
     return true_accuracy(query, latents) == 1.0

@@ -1,8 +1,8 @@
-"""Simulated people: raters with tastes of their own, who vote on pairs of image groups in HPIR form.
+"""Simulated raters with different tastes, who vote on pairs of image groups in HPIR form.
 
-Every rater weighs the aspects of a picture in their own way and sees with some noise, so that majorities,
-ties and confidence exist. Form after the paper's benchmark (section 4): a query, two groups of images, the
-number of people who prefer each group for accuracy and, separately, for aesthetics.
+Every rater weighs the aspects of an image differently and judges with some noise, so that votes have
+majorities and confidence. The form is that of the paper's benchmark (section 4): a query, two groups of
+images, and the number of people who prefer each group for accuracy and, separately, for aesthetics.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,23 +12,23 @@ import numpy as np
 
 from lab.studio.latents import AESTHETIC_WEIGHTS, Latents, true_accuracy
 
-TASTE_CONCENTRATION = 30.0  # Dirichlet: the larger, the more alike the tastes
-SIGHT_NOISE = 0.08  # standard deviation of one look at one group, in aesthetic units
+TASTE_CONCENTRATION = 30.0  # of the Dirichlet distribution: the larger, the more similar the tastes
+SCORE_NOISE = 0.08  # standard deviation of a rater's difference between two groups, in units of the score
 
 
 @dataclass(frozen=True)
 class Rater:
-    """One person: how much each aspect counts for them (the weights sum to 1)."""
+    """One simulated person, with the weight of each aspect (the weights sum to 1)."""
 
     taste: Mapping[str, float]
 
     def aesthetics(self, latents: Latents) -> float:
-        """How beautiful this person finds a scene, in [0, 1]."""
+        """How beautiful a scene is to this rater, in [0, 1]."""
         return sum(weight * latents.aspect(name) for name, weight in self.taste.items())
 
 
 def sample_raters(rng: np.random.Generator, num_raters: int) -> list[Rater]:
-    """People whose tastes scatter around the studio's true weights."""
+    """Raters whose weights scatter around `AESTHETIC_WEIGHTS`."""
     alpha = TASTE_CONCENTRATION * np.array(list(AESTHETIC_WEIGHTS.values()))
     return [
         Rater(dict(zip(AESTHETIC_WEIGHTS, weights, strict=True)))
@@ -42,12 +42,12 @@ def votes(
     groups: tuple[Sequence[Latents], Sequence[Latents]],
     rng: np.random.Generator,
 ) -> tuple[int, int]:
-    """How many raters prefer the first and the second group by their own mean score, seen with noise."""
+    """How many raters prefer the first and the second group, by their noisy mean score of each."""
     gaps = [
         np.mean([score(rater, x) for x in groups[0]]) - np.mean([score(rater, x) for x in groups[1]])
         for rater in raters
     ]
-    for_first = int(np.sum(np.array(gaps) + rng.normal(0.0, SIGHT_NOISE, len(gaps)) > 0))
+    for_first = int(np.sum(np.array(gaps) + rng.normal(0.0, SCORE_NOISE, len(gaps)) > 0))
     return for_first, len(raters) - for_first
 
 
@@ -59,24 +59,23 @@ def hpir_row(
     rng: np.random.Generator,
     group_size: int = 5,
 ) -> dict:
-    """One HPIR row: two disjoint groups of `group_size` images and everybody's votes.
+    """One HPIR row: two disjoint groups of `group_size` images, and the votes of all raters.
 
-    The groups are drawn with opposite leanings towards beauty; a few images are replaced by ones that do not
-    answer the query.
+    The groups are drawn with opposite preferences for beauty; a few of their images are replaced by images
+    that do not match the query.
 
-    Args:
-        scenes: image_id -> latents of all images that may appear.
-        accurate: image_ids that answer the query, at least `2 * group_size`.
+    scenes: image_id -> latents of all images that may appear. accurate: ids of images that match the query,
+    at least `2 * group_size`.
     """
     beauty = np.array([sum(w * scenes[i].aspect(a) for a, w in AESTHETIC_WEIGHTS.items()) for i in accurate])
-    lean = np.argsort(rng.normal(0.0, 3.0) * beauty + rng.gumbel(size=len(beauty)))
-    groups = [[accurate[i] for i in lean[:group_size]], [accurate[i] for i in lean[-group_size:]]]
+    order = np.argsort(rng.normal(0.0, 3.0) * beauty + rng.gumbel(size=len(beauty)))
+    groups = [[accurate[i] for i in order[:group_size]], [accurate[i] for i in order[-group_size:]]]
     others = sorted(set(scenes) - set(accurate))
-    strays = iter(rng.choice(others, 2 * group_size, replace=False))
-    groups = [[str(next(strays)) if rng.random() < 0.15 else i for i in group] for group in groups]
-    seen = tuple([scenes[i] for i in group] for group in groups)
-    votes_accuracy = votes(lambda _, latents: true_accuracy(query, latents), raters, seen, rng)
-    votes_aesthetic = votes(lambda rater, latents: rater.aesthetics(latents), raters, seen, rng)
+    replacements = iter(rng.choice(others, 2 * group_size, replace=False))
+    groups = [[str(next(replacements)) if rng.random() < 0.15 else i for i in group] for group in groups]
+    shown = [scenes[i] for i in groups[0]], [scenes[i] for i in groups[1]]
+    votes_accuracy = votes(lambda _, latents: true_accuracy(query, latents), raters, shown, rng)
+    votes_aesthetic = votes(lambda rater, latents: rater.aesthetics(latents), raters, shown, rng)
     return {
         "query": query,
         "group_a": groups[0],

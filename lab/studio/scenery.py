@@ -1,4 +1,4 @@
-"""The places behind the studio's subjects, as SVG in a frame of 160 x 160 units, coloured by the light."""
+"""The settings behind the studio's subjects, as SVG in a frame of 160 x 160 units, coloured by the light."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import numpy as np
 
 FRAME = 160
 HORIZON = 96
-_BOTTOM = 205  # below the frame, so that a tilted camera still sees ground
+_BOTTOM = 205  # below the frame, so that a tilted image still shows ground
 
 
 @dataclass(frozen=True)
 class Light:
-    """A light's sky, from the zenith to the horizon, and how it colours what stands in it."""
+    """The sky of a light, from zenith to horizon, its tint of everything in the scene, and its glow."""
 
     sky: tuple[str, str, str]
     tint: tuple[float, float, float]
@@ -29,7 +29,7 @@ LIGHTING: dict[str, Light] = {
 
 
 def shade(colour: str, light: str, factor: float = 1.0) -> str:
-    """A colour (#rrggbb) as the light shows it, times `factor`."""
+    """A colour (#rrggbb) under the light, times `factor`."""
     channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     values = (
         min(255, max(0, round(c * t * factor))) for c, t in zip(channels, LIGHTING[light].tint, strict=True)
@@ -242,7 +242,7 @@ def _table(rng: np.random.Generator, light: str) -> str:
     return f"<defs>{wall}{wood}</defs>{_band(-40, 'url(#wall)', 116)}{cloth}{_band(114, 'url(#wood)')}{grain}"
 
 
-_PLACES = {
+_SETTINGS = {
     "sea": _sea,
     "beach": _beach,
     "desert": _desert,
@@ -268,10 +268,10 @@ _COMPANIONS = {
 
 
 def companion_svg(companion: str, x: float, y: float, size: float = 1.0) -> str:
-    """The second motif of a scene, standing at (x, y) in frame units."""
+    """The companion of a scene at (x, y) in frame units."""
     return f'<g transform="translate({x:.1f} {y:.1f}) scale({size:.2f})">{_COMPANIONS[companion]}</g>'
 
 
 def scenery_svg(setting: str, light: str, rng: np.random.Generator) -> str:
-    """The sky and the place of a scene, as the inside of an SVG of `FRAME` units."""
-    return _sky(rng, light) + _PLACES[setting](rng, light)
+    """The sky and the setting of a scene, as the content of an SVG of `FRAME` units."""
+    return _sky(rng, light) + _SETTINGS[setting](rng, light)

@@ -1,7 +1,7 @@
-"""The drawings of the studio's subjects: SVG in a box of 100 x 100, standing on y = 100.
+"""The drawings of the studio's subjects: SVG in a box of 100 x 100 units, with the ground at y = 100.
 
-`@c`, `@l` and `@d` stand for the subject's colour, a lighter and a darker shade of it. Everything else keeps its
-own colour, so that a red car still has black tyres.
+`@c`, `@l` and `@d` are placeholders for the subject's colour, a lighter and a darker shade of it. All other
+colours are fixed, so that a red car still has black tyres.
 """
 
 DRAWINGS: dict[str, str] = {

@@ -1,7 +1,7 @@
-"""The studio's lexicon: what can be in a picture, and the words people use for it.
+"""The studio's lexicon: what an image can show, and the words that people use for it.
 
-Everything that draws, describes, asks for or judges a studio scene takes its words from here, so a new
-subject or a new synonym is one line in this file (and, for a subject, its drawing in `subjects.py`).
+All code that draws, describes, searches or judges studio scenes takes its words from here. A new synonym is
+one line in this file; a new subject also needs a drawing in `subjects.py`.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing a scene can be of."""
+    """A possible subject of a scene, with the settings in which it occurs; the first is the most typical."""
 
     name: str
     plural: str
@@ -77,7 +77,7 @@ COLOUR_SYNONYMS: dict[str, tuple[str, ...]] = {
     "white": ("ivory",),
 }
 
-# Where a scene is set: the phrase that follows the subject, then the words that ask for it.
+# The setting of a scene: phrases that follow the subject, then other words for it.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "sea": ("on the sea", "at sea", "on the water", "sea", "ocean", "water"),
     "beach": ("on the beach", "at the beach", "by the shore", "beach", "shore", "coast"),
@@ -91,7 +91,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "table": ("on a table", "as a still life", "table", "still life", "tabletop"),
 }
 
-# The light of a scene: phrases that say when it is, and how much people like it in a photograph (0 to 1).
+# The light of a scene: phrases for it, then how much people like it in a photograph, in [0, 1].
 LIGHTS: dict[str, tuple[str, ...]] = {
     "sunset": ("at sunset", "at golden hour", "in the evening sun", "sunset", "golden hour"),
     "dusk": ("at dusk", "at blue hour", "at twilight", "dusk", "twilight", "blue hour"),
@@ -104,7 +104,7 @@ LIGHT_APPEAL: dict[str, float] = {
     "sunset": 1.0, "dusk": 0.85, "mist": 0.75, "night": 0.55, "midday": 0.3, "overcast": 0.1,
 }  # fmt: skip
 
-# A small second motif: what it is called in a detailed caption ("" where there is none).
+# A small second object: its name in a detailed caption, "" for none.
 COMPANIONS: dict[str, str] = {
     "none": "",
     "birds": "birds in the sky",
@@ -120,7 +120,7 @@ OUTDOOR_COMPANIONS = frozenset({"birds", "clouds", "fence"})
 COUNT_WORDS: dict[int, tuple[str, ...]] = {1: ("a", "one"), 2: ("two", "a pair of"), 3: ("three",)}
 PLACES: dict[str, str] = {"left": "on the left", "centre": "in the middle", "right": "on the right"}
 
-# What people write of a picture that does well, or badly, in one aspect. "overall" speaks of the whole.
+# Phrases about an image that is good, or bad, in one aspect; "overall" is about the whole image.
 GOOD_PHRASES: dict[str, tuple[str, ...]] = {
     "light": ("beautiful light", "golden hour light", "soft light", "dramatic light"),
     "composition": ("rule of thirds", "well composed", "balanced composition"),

@@ -1,13 +1,16 @@
-"""The studio's world: what it draws, what is true of it, what people say and how they vote."""
+"""The studio: its drawings, its truth, its captions and queries, and the votes of its raters."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
+from cluster.errors import UserError
 from lab.studio.captions import detailed_caption, plain_caption, sample_queries, web_caption
+from lab.studio.config import StudioConfig
 from lab.studio.draw import render
-from lab.studio.job import split_of
+from lab.studio.job import run, split_of
 from lab.studio.latents import (
     AESTHETIC_WEIGHTS,
     Latents,
@@ -44,45 +47,45 @@ def with_(**changes) -> Latents:
     return dataclasses.replace(BOAT, **changes)
 
 
-def test_world_is_as_wide_as_promised():
+def test_studio_has_at_least_24_subjects_in_8_settings():
     assert len(SUBJECTS) >= 24 and len(SETTINGS) >= 8
     assert set(DRAWINGS) == set(SUBJECTS)
     assert set(GOOD_PHRASES) == set(BAD_PHRASES) == {*ASPECTS, "overall"}
     assert sum(AESTHETIC_WEIGHTS.values()) == pytest.approx(1.0)
 
 
-def test_same_seed_same_scene_same_pixels():
+def test_the_same_seed_gives_the_same_scene_and_pixels():
     first, second = (sample_latents(np.random.default_rng((3, 5))) for _ in range(2))
     assert first == second != sample_latents(np.random.default_rng((3, 6)))
     np.testing.assert_array_equal(render(first), render(second))
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_every_subject_shows_and_its_colour_matters(subject):
+def test_every_subject_is_visible_in_its_colour(subject):
     setting = SUBJECTS[subject].settings[0]
-    pictures = [
+    images = [
         render(with_(subject=subject, setting=setting, colour=c), 96).astype(int) for c in ("red", "blue")
     ]
-    assert pictures[0].shape == (96, 96, 3)
-    changed = np.abs(pictures[0] - pictures[1]).max(axis=2) > 40
+    assert images[0].shape == (96, 96, 3)
+    changed = np.abs(images[0] - images[1]).max(axis=2) > 40
     assert 0.005 < changed.mean() < 0.5
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_every_place_and_light_can_be_drawn(setting):
+def test_every_setting_is_drawn_differently_in_every_light(setting):
     subject = next(name for name, s in SUBJECTS.items() if setting in s.settings)
-    pictures = [render(with_(subject=subject, setting=setting, light=light), 64) for light in LIGHT_APPEAL]
-    assert len({picture.tobytes() for picture in pictures}) == len(LIGHT_APPEAL)
+    images = [render(with_(subject=subject, setting=setting, light=light), 64) for light in LIGHT_APPEAL]
+    assert len({image.tobytes() for image in images}) == len(LIGHT_APPEAL)
 
 
 @pytest.mark.parametrize("aspect", [aspect for aspect in ASPECTS if aspect != "light"])
-def test_every_aspect_raises_the_truth_and_shows(aspect):
-    poor, fine = with_(**{aspect: 0.1}), with_(**{aspect: 1.0})
-    assert true_aesthetics(poor) < true_aesthetics(fine)
-    assert np.abs(render(poor).astype(int) - render(fine).astype(int)).mean() > 0.3
+def test_every_aspect_raises_the_true_beauty_and_changes_the_image(aspect):
+    bad, good = with_(**{aspect: 0.1}), with_(**{aspect: 1.0})
+    assert true_aesthetics(bad) < true_aesthetics(good)
+    assert np.abs(render(bad).astype(int) - render(good).astype(int)).mean() > 0.3
 
 
-def test_true_aesthetics_spreads_over_the_unit_interval():
+def test_true_beauty_spreads_over_the_unit_interval():
     rng = np.random.default_rng(0)
     values = np.array([true_aesthetics(sample_latents(rng)) for _ in range(2000)])
     assert values.min() >= 0 and values.max() <= 1
@@ -108,7 +111,7 @@ def test_true_accuracy(query, expected):
     assert is_accurate(query, BOAT) == (expected == 1.0)
 
 
-def test_query_words_are_found_whole_and_longest_first():
+def test_query_phrases_match_whole_words_and_the_longest_first():
     assert parse_query("hot air balloon").subjects == {"hot air balloon"}
     assert parse_query("a scarf for the carpet").subjects == frozenset()
     assert parse_query("car and dog in the snow").subjects == {"car", "dog"}
@@ -135,20 +138,20 @@ def test_plain_captions_are_true_and_web_captions_sometimes_wrong():
     assert 0.9 < web_true < 0.98
 
 
-def test_words_of_quality_fit_loosely():
+def test_quality_words_fit_loosely():
     rng = np.random.default_rng(3)
     praise = {phrase for phrases in GOOD_PHRASES.values() for phrase in phrases}
-    fine, poor = with_(), with_(**{a: 0.05 for a in ASPECTS if a != "light"}, light="overcast")
+    good, bad = with_(), with_(**{a: 0.05 for a in ASPECTS if a != "light"}, light="overcast")
 
     def praised(latents: Latents) -> float:
         words = [part for _ in range(600) for part in web_caption(latents, rng).split(", ")[1:]]
         return np.mean([word in praise for word in words])
 
-    assert 0.75 < praised(fine) < 1.0
-    assert 0.0 < praised(poor) < 0.25
+    assert 0.75 < praised(good) < 1.0
+    assert 0.0 < praised(bad) < 0.25
 
 
-def test_queries_are_distinct_and_filtered_and_refuse_the_impossible():
+def test_queries_are_distinct_and_filtered_and_too_many_are_refused():
     rng = np.random.default_rng(4)
     queries = sample_queries(rng, 200, lambda query: "vase" not in query)
     assert len(set(queries)) == 200 and not any("vase" in query for query in queries)
@@ -156,12 +159,22 @@ def test_queries_are_distinct_and_filtered_and_refuse_the_impossible():
         sample_queries(rng, 5, lambda query: query == "vase")
 
 
-def test_split_shares():
+def test_splits_have_their_shares_of_the_images():
     splits = [split_of(i, 1000) for i in range(1000)]
     assert [splits.count(name) for name in ("train", "gallery", "heldout")] == [400, 400, 200]
 
 
-def test_raters_agree_with_the_truth_but_not_always():
+def test_a_finished_studio_is_kept_and_another_configuration_is_refused(tmp_path):
+    config = StudioConfig(out=str(tmp_path), set=("align.beta=2",))
+    identity = config.model_dump(exclude={"profile", "set", "store", "out"})
+    (tmp_path / "studio.json").write_text(json.dumps(identity))
+    assert run(config)["num_images"] == config.num_images
+    assert [path.name for path in tmp_path.iterdir()] == ["studio.json"]
+    with pytest.raises(UserError, match="another configuration"):
+        run(config.model_copy(update={"seed": 1}))
+
+
+def test_raters_agree_with_the_truth_in_most_but_not_all_votes():
     rng = np.random.default_rng(5)
     scenes = {f"boat{i}": sample_latents(rng, "sailboat") for i in range(60)}
     scenes |= {f"car{i}": sample_latents(rng, "car") for i in range(60)}
