@@ -30,7 +30,7 @@ from cluster.errors import UserError
 from cluster.profile import Profile, Serve, Stage
 from cluster.session import connect
 from cluster.tables import Store
-from serve_app.config import ServeConfig, resolve_profile
+from serve_app.config import ServeConfig, local_address, resolve_profile
 from serve_app.feedback.events import make_tables
 from serve_app.feedback.signed_ids import SignedIds
 from serve_app.http import logs
@@ -157,16 +157,9 @@ def deploy(config: ServeConfig) -> str:
     connect(profile)
     host, port = _listen(profile.serve)
     serve.run(build_app(config), name=APP, route_prefix="/", logging_config=QUIET)
-    address = _address(host, port)
+    address = local_address(host, port)
     _wait_until_ready(address)
     return address
-
-
-def _address(host: str, port: int) -> str:
-    """The address at which this machine reaches a server that listens on the host and port."""
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _wait_until_ready(address: str) -> None:

@@ -50,3 +50,10 @@ def resolve_profile(config: ServeConfig) -> Profile:
     serve = command.merged(profile.serve, config, max_replicas=config.num_replicas)
     check_exposure(serve.host, serve)
     return profile.model_copy(update={"serve": serve})
+
+
+def local_address(host: str, port: int) -> str:
+    """The address at which this machine reaches a server that listens on the host and port."""
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

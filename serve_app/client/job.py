@@ -22,6 +22,7 @@ from cluster.errors import UserError
 from cluster.profile import Serve
 from serve_app.client.client import Client, ClientError, SearchFields
 from serve_app.client.config import SearchConfig
+from serve_app.config import local_address
 from serve_app.models import SearchResponse
 
 PICTURE_CELLS = 24  # width of a picture in a terminal
@@ -63,8 +64,7 @@ def address_of(serve: Serve) -> str:
     """The address of `kallos serve` with these settings. Raises UserError if the port is 0, any free one."""
     if not serve.port:
         raise UserError("The profile's serve.port is 0, which is any free port: give --server.")
-    host = "127.0.0.1" if serve.host in ("0.0.0.0", "::") else serve.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{serve.port}"
+    return local_address(serve.host, serve.port)
 
 
 def show(response: SearchResponse, client: Client, address: str) -> None:

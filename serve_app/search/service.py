@@ -8,8 +8,8 @@ from time import perf_counter, time
 
 import numpy as np
 
-from actors.images import decode
 from actors.heatmap import similarity_map
+from actors.images import decode
 from actors.retriever import Gone
 from cluster.errors import UserError
 from cluster.profile import Serve

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 from ray.serve.schema import ServeDeploySchema
-from served import HEX_64, MAX_K, add_gallery, make_deployment, query_vector, run_server, search
+from served import HEX_64, MAX_K, add_gallery, query_vector, search
 
 from actors.images import preview_jpeg
 from cluster import command
@@ -27,16 +27,6 @@ from serve_app.config import ServeConfig
 from serve_app.errors import ApiError
 from serve_app.metrics import Metrics
 from serve_app.search.systems import Systems, opener
-
-
-@pytest.fixture(scope="module")
-def deployment(tmp_path_factory):
-    return make_deployment(tmp_path_factory.mktemp("serve"))
-
-
-@pytest.fixture(scope="module")
-def server(deployment):
-    yield from run_server(deployment.profile, deployment.folder)
 
 
 @pytest.mark.parametrize("system", ["live", "baseline"])
@@ -233,6 +223,13 @@ def test_openapi_documents_bounds_systems_and_errors(server):
 # ---- refusals at the start, without server and Ray
 
 
+def register(store, encoder, alias, checkpoint):
+    """Register an encoder, with this folder as its checkpoint, and give it the alias."""
+    record = EncoderRecord(encoder=encoder.fingerprint, checkpoint=str(checkpoint), dim=encoder.dim)
+    store.register_encoder(record)
+    store.set_alias(alias, encoder.fingerprint)
+
+
 def open_systems(deployment, store, aliases=("live",)):
     profile = load_profile(deployment.profile)
     return Systems(store, aliases, opener(profile, store, Metrics()))
@@ -241,11 +238,7 @@ def open_systems(deployment, store, aliases=("live",)):
 def test_missing_index_is_refused_with_the_command_that_makes_it(deployment, tmp_path):
     store = Store(str(tmp_path))
     encoder = deployment.encoders["live"]
-    record = EncoderRecord(
-        encoder=encoder.fingerprint, checkpoint=str(deployment.folder / "live"), dim=encoder.dim
-    )
-    store.register_encoder(record)
-    store.set_alias("live", encoder.fingerprint)
+    register(store, encoder, "live", deployment.folder / "live")
     with pytest.raises(
         UserError, match=rf"{encoder.fingerprint}.*kallos index --encoder {encoder.fingerprint}"
     ):
@@ -255,11 +248,7 @@ def test_missing_index_is_refused_with_the_command_that_makes_it(deployment, tmp
 def test_checkpoint_of_another_encoder_is_refused_with_both_fingerprints(deployment, tmp_path):
     store = Store(str(tmp_path))
     live, baseline = deployment.encoders["live"], deployment.encoders["baseline"]
-    record = EncoderRecord(
-        encoder=live.fingerprint, checkpoint=str(deployment.folder / "baseline"), dim=live.dim
-    )
-    store.register_encoder(record)
-    store.set_alias("live", live.fingerprint)
+    register(store, live, "live", deployment.folder / "baseline")
     add_gallery(store, live.dim, live.fingerprint, range(live.dim))
     with pytest.raises(UserError) as refusal:
         open_systems(deployment, store)
@@ -270,11 +259,7 @@ def test_checkpoint_of_another_encoder_is_refused_with_both_fingerprints(deploym
 def test_live_is_the_baseline_until_something_is_promoted(deployment, tmp_path):
     store = Store(str(tmp_path))
     baseline = deployment.encoders["baseline"]
-    record = EncoderRecord(
-        encoder=baseline.fingerprint, checkpoint=str(deployment.folder / "baseline"), dim=baseline.dim
-    )
-    store.register_encoder(record)
-    store.set_alias("baseline", baseline.fingerprint)
+    register(store, baseline, "baseline", deployment.folder / "baseline")
     add_gallery(store, baseline.dim, baseline.fingerprint, range(baseline.dim))
     systems = open_systems(deployment, store, ("live", "baseline"))
     assert systems.get("live") is systems.get("baseline")

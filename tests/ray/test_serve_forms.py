@@ -12,19 +12,9 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from served import HEX_64, MAX_K, START_TIMEOUT_S, ask, ids, make_deployment, query_vector, run_server
+from served import HEX_64, MAX_K, START_TIMEOUT_S, ask, ids, query_vector
 
 from cluster.profile import ROOT
-
-
-@pytest.fixture(scope="module")
-def deployment(tmp_path_factory):
-    return make_deployment(tmp_path_factory.mktemp("forms"))
-
-
-@pytest.fixture(scope="module")
-def server(deployment):
-    yield from run_server(deployment.profile, deployment.folder)
 
 
 def test_image_of_the_store_finds_itself_first(server, deployment):

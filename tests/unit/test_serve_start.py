@@ -10,7 +10,7 @@ from cluster import proxy
 from cluster.errors import UserError
 from cluster.profile import load_profile
 from serve_app import app
-from serve_app.config import ServeConfig
+from serve_app.config import ServeConfig, local_address
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_forwarded_addresses_are_not_trusted_by_default(host, tmp_path, monkeypa
     ],
 )  # fmt: skip
 def test_printed_address_can_be_connected_to(host, address):
-    assert app._address(host, 80) == address
+    assert local_address(host, 80) == address
 
 
 def test_exposed_replica_does_not_start_without_keys(monkeypatch):
