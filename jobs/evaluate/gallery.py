@@ -39,7 +39,7 @@ def embedded_ids(store: Store, fingerprint: str, where: str | None = None) -> se
         if isinstance(error, UserError) or not where:
             raise
         raise UserError(f"--where {where!r} is no valid filter on the embeddings: {error}") from None
-    return set(rows["image_id"].to_pylist())
+    return set(rows.to_pydict()["image_id"])
 
 
 def scan_vectors(store: Store, table: str, where: str | None) -> Iterator[tuple[list[str], np.ndarray]]:

@@ -134,7 +134,7 @@ def load_queries(
 
 
 def _all_captions(store: Store, where: str | None) -> list[str]:
-    return sorted(set(store.read("images", ["caption"], where)["caption"].to_pylist()) - {""})
+    return sorted(set(store.read("images", ["caption"], where).to_pydict()["caption"]) - {""})
 
 
 def load_captions(
@@ -183,9 +183,9 @@ def load_votes(
     """
     if not config.hpir and not config.pairs:
         return [], []
-    table = store.read("images", ["image_id", "uri"])
-    uris = dict(zip(table["image_id"].to_pylist(), table["uri"].to_pylist(), strict=True))
-    uris = {image_id: uri for image_id, uri in uris.items() if image_id in embedded}
+    images = store.read("images", ["image_id", "uri"]).to_pydict()
+    pairs = zip(images["image_id"], images["uri"], strict=True)
+    uris = {image_id: uri for image_id, uri in pairs if image_id in embedded}
     readers = [(path, hpir.read_hpir) for path in config.hpir] + [(p, hpir.read_pairs) for p in config.pairs]
     tables = [_vote_table(path, reader(path), uris, learned, config) for path, reader in readers]
     return tables[: len(config.hpir)], tables[len(config.hpir) :]

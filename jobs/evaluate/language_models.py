@@ -7,6 +7,7 @@ once per (query, image), preference once per pair (in both orders).
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,11 @@ from cluster.profile import LanguageModel, Profile, Stage
 from cluster.tables import Store
 
 AESTHETICS, ACCURACY, OVERALL = "aesthetics", "accuracy", "overall"
-CRITERIA = {"accuracy together": "accuracy", "aesthetics together": "aesthetics"}  # of two images in sight
+# Ratings of two images in sight.
+CRITERIA: dict[str, Literal["accuracy", "aesthetics"]] = {
+    "accuracy together": "accuracy",
+    "aesthetics together": "aesthetics",
+}
 KINDS = (AESTHETICS, ACCURACY, OVERALL, *CRITERIA)
 TASKS = pa.schema({name: pa.string() for name in ("kind", "query", "image_a", "image_b")})
 
@@ -159,6 +164,7 @@ def collect(profile: Profile, stages: Mapping[str, Stage], build: Callable[[], r
     session.connect(profile)
     session.require(stages)
     try:
-        return pa.concat_tables(ray.get(build().to_arrow_refs()))
+        blocks: Any = build().to_arrow_refs()  # of tables, which `ray.get` is not annotated for
+        return pa.concat_tables(ray.get(blocks))
     except RayError as error:
         raise find_user_error(error) or error from None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -180,8 +181,10 @@ def _aesthetics_rho(found: EvaluationResults, truth: Truth) -> float | None:
     scores = np.array([(true, found.judgements.aesthetics.get(i, np.nan)) for true, i in known])
     scores = scores.reshape(-1, 2)
     scores = scores[~np.isnan(scores).any(axis=1)]
-    rho = stats.spearmanr(*scores.T).statistic if len(scores) > 2 else np.nan
-    return None if np.isnan(rho) else float(rho)
+    if len(scores) < 3:
+        return None
+    found_rho: Any = stats.spearmanr(*scores.T)
+    return None if np.isnan(found_rho.statistic) else float(found_rho.statistic)
 
 
 def _captions(found: EvaluationResults) -> dict:

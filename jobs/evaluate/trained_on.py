@@ -13,7 +13,7 @@ from cluster.tables import EncoderRecord, Store
 def queries(store: Store) -> frozenset[str]:
     """The queries that were labelled, and those for which people chose a result."""
     tables = [name for name in ("rankings", "preferences") if store.exists(name)]
-    return frozenset(text for name in tables for text in store.read(name, ["query"])["query"].to_pylist())
+    return frozenset(text for name in tables for text in store.read(name, ["query"]).to_pydict()["query"])
 
 
 def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozenset[str] | None:
@@ -28,7 +28,7 @@ def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozense
             return None
         images = parquet.read_table(corpus / "images.parquet")["image_id"]
         captioned = parquet.read_table(corpus / "captions.parquet")["image"]
-        found.update(images.take(pa.chunked_array(captioned.chunks)).to_pylist())
+        found.update(map(str, images.take(pa.chunked_array(captioned.chunks)).to_pylist()))
     return frozenset(found)
 
 

@@ -10,7 +10,9 @@ import pyarrow as pa
 from cluster.errors import UserError
 from cluster.table_files import read_table
 
-TRUTH_COLUMNS = ("query", "image_id", "accurate", "aesthetics")
+TRUTH = pa.schema(
+    {"query": pa.string(), "image_id": pa.string(), "accurate": pa.bool_(), "aesthetics": pa.float64()}
+)
 
 
 class Truth(Protocol):
@@ -69,23 +71,22 @@ def load_truth(path: str, queries: Sequence[str]) -> TruthTable:
     Raises UserError for an unreadable file, a missing value, aesthetics outside [0, 1], or a query that the
     table lacks.
     """
-    table = read_table(path, TRUTH_COLUMNS).select(list(TRUTH_COLUMNS))
-    empty = [name for name in TRUTH_COLUMNS if table[name].null_count]
+    table = read_table(path, TRUTH.names).select(TRUTH.names)
+    empty = [name for name in TRUTH.names if table[name].null_count]
     if empty:
         raise UserError(f"the truth table {path!r} has rows without {', '.join(empty)}: fill or remove them")
     try:
-        accurate = table["accurate"].cast(pa.bool_()).to_pylist()
-        aesthetics = table["aesthetics"].cast(pa.float64()).to_pylist()
+        columns = table.cast(TRUTH).to_pydict()
     except pa.ArrowInvalid as error:
-        raise UserError(f"the truth table {path!r} needs true or false in accurate, and numbers in "
-                        f"aesthetics: {error}") from None  # fmt: skip
-    outside = [value for value in aesthetics if not 0 <= value <= 1]
+        raise UserError(
+            f"the truth table {path!r} needs true or false in accurate, and numbers in aesthetics: {error}"
+        ) from None
+    outside = [value for value in columns["aesthetics"] if not 0 <= value <= 1]
     if outside:
         raise UserError(f"the truth table {path!r} has aesthetics {outside[0]}: scale them to 0..1")
     marks: dict[str, dict[str, tuple[bool, float]]] = {}
-    rows = zip(table["query"].to_pylist(), table["image_id"].to_pylist(), accurate, aesthetics, strict=True)
-    for query, image_id, *mark in rows:
-        marks.setdefault(query.strip(), {})[image_id] = (mark[0], mark[1])
+    for query, image_id, accurate, aesthetics in zip(*columns.values(), strict=True):
+        marks.setdefault(query.strip(), {})[image_id] = (accurate, aesthetics)
     missing = [query for query in queries if query not in marks]
     if missing:
         raise UserError(
@@ -97,5 +98,6 @@ def load_truth(path: str, queries: Sequence[str]) -> TruthTable:
 
 def load_labels(path: str) -> dict[str, str]:
     """image_id -> what the image shows, from a table. Raises UserError for an unreadable one."""
-    table = read_table(path, ("image_id", "label"))
-    return dict(zip(table["image_id"].to_pylist(), table["label"].cast(pa.string()).to_pylist(), strict=True))
+    table = read_table(path, ("image_id", "label")).select(["image_id", "label"])
+    columns = table.cast(pa.schema({"image_id": pa.string(), "label": pa.string()})).to_pydict()
+    return dict(zip(*columns.values(), strict=True))

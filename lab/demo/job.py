@@ -145,10 +145,10 @@ def run(config: DemoConfig) -> dict:
 def summary(config: DemoConfig, reports: dict[str, dict], pipeline: StudioPipeline) -> dict:
     """The content of report.json, without the promotion."""
     evaluation, seconds = reports["evaluate"], pipeline.steps.seconds
-    found, latents = output_files.read(pipeline.folder / "evaluate"), load_scenes(pipeline.studio)
-    by_people = people.win_rate(
-        found, latents, num_resamples=EvaluateConfig().num_resamples, seed=config.seed
-    )
+    folder = pipeline.folder / "evaluate"
+    found, latents = output_files.read(folder), load_scenes(pipeline.studio)
+    num_resamples = output_files.read_config(folder, EvaluateConfig).num_resamples
+    by_people = people.win_rate(found, latents, num_resamples=num_resamples, seed=config.seed)
     return {
         "seed": config.seed,
         "num_images": config.num_images,

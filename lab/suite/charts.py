@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ INK = "#7c7c80"  # a grey that is readable on white and on near black
 COLOURS = {"both": "#0a8f85", "text": "#5b70d8"}
 PANELS_PER_ROW = 3
 NAMES = {"both": "both towers", "text": "text tower"}
-STYLE = {
+STYLE: Any = {
     "svg.hashsalt": "kallos",  # the same figures give the same page
     "font.size": 9,
     "text.color": INK,

@@ -11,6 +11,7 @@ keeps everything of a studio, and report.json is made from it.
 """
 
 from pathlib import Path
+from typing import Any
 
 from cluster import command
 from cluster.profile import Profile
@@ -87,10 +88,11 @@ def draw_page(folder: Path, options: PageOptions) -> dict:
     return document | {"report": str(folder / "report.html")}
 
 
-def evaluation_of(config: SuiteConfig, pipeline: StudioPipeline, **changes: object) -> EvaluateConfig:
+def evaluation_of(config: SuiteConfig, pipeline: StudioPipeline, **changes: Any) -> EvaluateConfig:
     """The evaluation of one studio, on queries and images that are never used in training."""
     names = {**MeasureOptions.model_fields, **PageOptions.model_fields}
-    options = {name: getattr(config, name) for name in names} | pipeline.evaluation_inputs()
+    options: dict[str, Any] = {name: getattr(config, name) for name in names}
+    options |= pipeline.evaluation_inputs()
     options |= {"protocols": PROTOCOLS, "out": str(pipeline.folder / "evaluate")}
     return EvaluateConfig(**options | changes)
 
@@ -99,7 +101,9 @@ def measure_studio(config: SuiteConfig, pipeline: StudioPipeline) -> None:
     """Draw, label, align in both modes, evaluate and sweep one studio."""
     pipeline.ingest()
     labelled = pipeline.label()
-    keep = {"keep_epochs": pipeline.seed == config.seed}  # of the first studio, for `measure_epochs`
+    keep: dict[str, Any] = {
+        "keep_epochs": pipeline.seed == config.seed
+    }  # of the first studio, for `measure_epochs`
     both = pipeline.align(labelled, mode="both", **keep)
     pipeline.index(both["encoder"])
     text = pipeline.align(labelled, "align text", mode="text", epochs=variants.TEXT_EPOCHS, **keep)

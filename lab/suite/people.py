@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from pyarrow import compute
 
 from jobs.evaluate.figures import winrate
 from jobs.evaluate.figures.winrate import TIE
@@ -42,11 +41,16 @@ def _gated(rater: Rater, latents: Latents, query: str) -> float:
     return rater.aesthetics(latents) if is_accurate(query, latents) else 0.0
 
 
+def rows_of(found: EvaluationTables, challenger: str) -> np.ndarray:
+    """Indices of a challenger's rows, int [Q]."""
+    return np.flatnonzero(np.array(found.rows["challenger"].to_pylist()) == challenger)
+
+
 def outcomes_in(
     found: EvaluationTables, challenger: str, latents: Mapping[str, Latents], *, seed: int
 ) -> np.ndarray:
     """`outcomes` of a challenger's results against the baseline's, int [Q], in the order of its rows."""
-    queries = found.rows.filter(compute.equal(found.rows["challenger"], challenger))["query"].to_pylist()
+    queries = found.rows.take(rows_of(found, challenger)).to_pydict()["query"]
     shown: dict[tuple[str, str], list[str]] = {}
     for row in found.answers.to_pylist():
         shown.setdefault((row["system"], row["query"]), []).append(row["image_id"])
@@ -59,8 +63,7 @@ def win_rate(
 ) -> dict:
     """{"people": their win rate of the aligned encoder, "judge_agrees_with_people": where both decided}."""
     people = outcomes_in(found, "aligned", latents, seed=seed)
-    rows = compute.equal(found.rows["challenger"], "aligned").to_numpy(zero_copy_only=False)
-    judge = winrate.outcomes(found.margins("ranker")[rows])
+    judge = winrate.outcomes(found.margins("ranker")[rows_of(found, "aligned")])
     decided = (people != TIE) & (judge != TIE)
     return {
         "people": winrate.summary(people, num_resamples=num_resamples, seed=seed),

@@ -7,6 +7,7 @@ queries of all seeds, and each seed's own value.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pyarrow import parquet
@@ -113,7 +114,7 @@ def gains(of: Mapping[str, Worlds], sampling: Mapping[str, int]) -> dict:
     exact = {s: float(np.mean([w[AESTHETIC].values.mean() for w in worlds])) for s, worlds in of.items()}
     num_queries = sum(len(world[AESTHETIC].values) for world in of["baseline"])
 
-    def ratio(of_systems: Callable[[Mapping], float | np.ndarray]) -> dict:
+    def ratio(of_systems: Callable[[Mapping], Any]) -> dict:
         with np.errstate(divide="ignore", invalid="ignore"):  # a resample in which nothing was gained
             resamples = of_systems(drawn)
         kept = resamples[np.isfinite(resamples)]
@@ -127,16 +128,12 @@ def gains(of: Mapping[str, Worlds], sampling: Mapping[str, int]) -> dict:
     return found
 
 
-def _of_challenger(found: EvaluationTables, challenger: str) -> np.ndarray:
-    return np.flatnonzero(np.array(found.rows["challenger"].to_pylist()) == challenger)
-
-
 def win_rates(
     found: Sequence[EvaluationTables], by_people: Outcomes, challenger: str, sampling: Mapping[str, int]
 ) -> dict:
     """By the order-consistent judge and by simulated people, with wins, ties and losses of all seeds."""
     by_judge = [
-        winrate.outcomes(tables.margins("ranker")[_of_challenger(tables, challenger)]) for tables in found
+        winrate.outcomes(tables.margins("ranker")[people.rows_of(tables, challenger)]) for tables in found
     ]
     outcomes = {"judge": by_judge, "people": [of_seed[challenger] for of_seed in by_people]}
     return {
@@ -179,7 +176,7 @@ def judge_table(
 
 def _challengers(found: EvaluationTables) -> list[str]:
     """The challengers in the order of their rows."""
-    return list(dict.fromkeys(found.rows["challenger"].to_pylist()))
+    return list(dict.fromkeys(found.rows.to_pydict()["challenger"]))
 
 
 def table(
@@ -191,7 +188,7 @@ def table(
         return []
     tables = [parquet.read_table(path) for path in paths]
     rows = []
-    for row_name in dict.fromkeys(tables[0]["system"].to_pylist()):
+    for row_name in dict.fromkeys(tables[0].to_pydict()["system"]):
         worlds = [values_in(one, row_name) for one in tables]
         measured = {metric: mean(worlds, metric, sampling) for metric in names}
         rows.append({"name": row_name, **{m: f for m, f in measured.items() if f is not None}})

@@ -1,4 +1,4 @@
-"""The whole loop, small, as a stranger calls it: real engines, real training, real tables."""
+"""The demo, small, from the command line: real engines, real training, real tables."""
 
 import json
 import math
@@ -11,12 +11,12 @@ SIZES = ["--num-images", "1000", "--num-queries", "12", "--num-eval-queries", "1
 
 
 def demo(folder, *options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "lab.demo.job", "--no-serve", "--out", str(folder), *SIZES, *options]
+    command = [sys.executable, "-m", "lab.demo", "--no-serve", "--out", str(folder), *SIZES, *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 @pytest.mark.timeout(1800)
-def test_demo_ends_with_a_report_and_a_page_and_adds_nothing_when_called_again(tmp_path):
+def test_demo_writes_report_and_page_and_a_second_run_adds_nothing(tmp_path):
     first = demo(tmp_path / "demo")
     assert first.returncode == 0, first.stderr[-4000:]
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
@@ -36,6 +36,7 @@ def test_demo_ends_with_a_report_and_a_page_and_adds_nothing_when_called_again(t
             assert 0 <= report["metrics"][system][name] <= 1
     win = report["win_rate"]["aligned_vs_baseline"]
     assert win["ci95"][0] <= win["value"] <= win["ci95"][1]
+    assert 0 <= win["people"]["value"] <= 1
     assert math.isclose(
         report["seconds"]["total"], sum(v for k, v in report["seconds"].items() if k != "total"), abs_tol=1
     )

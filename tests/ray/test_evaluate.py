@@ -1,4 +1,4 @@
-"""The whole evaluation on a tiny world: Ray Data, vLLM with a random judge, LanceDB, two random encoders."""
+"""An evaluation of a tiny world: Ray Data, vLLM with a random judge, LanceDB, two random encoders."""
 
 import dataclasses
 import hashlib
@@ -22,9 +22,12 @@ from jobs.evaluate import hpir
 from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.figures import metrics
 from jobs.evaluate.job import run
+from lab.redraw.config import RedrawConfig
+from lab.redraw.job import run as redraw
 from lab.studio.captions import detailed_caption, plain_caption
 from lab.studio.draw import render
 from lab.studio.latents import is_accurate, sample_latents, true_aesthetics
+from lab.studio.truth import label_table, truth_table
 
 NUM_IMAGES, NUM_OUTSIDE = 48, 8
 QUERIES = ["a sailboat", "teapot", "red guitar", "a lighthouse at sunset"]
@@ -32,7 +35,7 @@ QUERIES = ["a sailboat", "teapot", "red guitar", "a lighthouse at sunset"]
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """A studio folder, its store with two encoders, and what stands in them."""
+    """A studio folder, its store with two encoders, and their vectors."""
 
     folder: str
     profile: str
@@ -65,7 +68,7 @@ def draw_world(folder):
     """Images with their truth, held-out queries, HPIR rows and a pair table with files beside it."""
     (folder / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    rows, scenes, arrays, truth = [], {}, [], []
+    rows, scenes, arrays = [], {}, []
     for number in range(NUM_IMAGES):
         scene, buffer = sample_latents(rng), BytesIO()
         array = render(scene, 96)
@@ -75,9 +78,8 @@ def draw_world(folder):
         image_id = hashlib.sha256(data).hexdigest()
         scenes[image_id] = scene
         arrays.append(array)
-        truth.append({"image_id": image_id, "split": "gallery", **dataclasses.asdict(scene)})
         rows.append(image_row(image_id, number, scene, data, rng))
-    write_questions(folder, [row["image_id"] for row in rows], truth)
+    write_inputs(folder, [row["image_id"] for row in rows], scenes)
     return rows, scenes, arrays
 
 
@@ -97,8 +99,9 @@ def image_row(image_id, number, scene, data, rng):
     }
 
 
-def write_questions(folder, ids, truth):
-    pq.write_table(pa.Table.from_pylist(truth), folder / "latents.parquet")
+def write_inputs(folder, ids, scenes):
+    pq.write_table(truth_table(QUERIES, scenes), folder / "truth.parquet")
+    pq.write_table(label_table(scenes), folder / "labels.parquet")
     pq.write_table(pa.table({"query": QUERIES}), folder / "queries_heldout.parquet")
     votes = {"votes_accuracy_a": 4, "votes_accuracy_b": 3, "votes_aesthetic_a": 1, "votes_aesthetic_b": 6}
     rows = [
@@ -149,6 +152,7 @@ def config_of(world, out, **changes):
         "num_resamples": 200,
         "num_teacher_captions": 3,
         "teacher_top_k": 8,
+        "queries": f"{world.folder}/queries_heldout.parquet",
         "out": str(out),
     }
     return EvaluateConfig(**(chosen | changes))
@@ -159,7 +163,8 @@ def evaluated(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     tables = {"hpir": (f"{world.folder}/hpir.parquet",), "pairs": (f"{world.folder}/pairs.csv",)}
     protocols = ("ranker", "scorer", "cp_scorer")
-    return run(config_of(world, out, truth=world.folder, protocols=protocols, **tables)), out
+    truth = {"truth": f"{world.folder}/truth.parquet", "labels": f"{world.folder}/labels.parquet"}
+    return run(config_of(world, out, protocols=protocols, **truth, **tables)), out
 
 
 def top_rows(world, alias, k):
@@ -170,7 +175,7 @@ def top_rows(world, alias, k):
 
 
 @pytest.mark.parametrize("system, alias", [("baseline", "baseline"), ("aligned", "candidate")])
-def test_the_rows_figures_equal_a_full_matrix_oracle(world, evaluated, system, alias):
+def test_precision_and_aesthetics_equal_a_full_matrix_oracle(world, evaluated, system, alias):
     found = evaluated[0]["metrics"][system]
     rows = top_rows(world, alias, 5)
     marks = [
@@ -208,7 +213,7 @@ def test_zero_shot_and_diversity_equal_a_full_matrix_oracle(world, evaluated, sy
     assert found["vendi@10"] == pytest.approx(diversity, abs=1e-5)
 
 
-def test_votes_agree_as_the_similarities_say(world, evaluated):
+def test_agreement_with_votes_follows_the_similarities(world, evaluated):
     path = f"{world.folder}/hpir.parquet"
     rows = hpir.read_hpir(path)[: len(QUERIES)]
     texts = world.encoders["candidate"].encode_texts(QUERIES)
@@ -227,10 +232,10 @@ def test_votes_agree_as_the_similarities_say(world, evaluated):
     assert "accuracy" not in pairs["teacher"]
 
 
-def test_the_judge_answered_each_question_once(world, evaluated):
+def test_judge_answers_each_question_once(world, evaluated):
     report, _ = evaluated
     assert report["teacher"]["num_unanswered"] == 0
-    # 4 queries x 8 candidates and 3 captions x 8, plus votes and rows: far fewer than asked naively.
+    # 4 queries x 8 candidate images and 3 captions x 8, plus votes and results, without duplicates.
     assert 56 <= report["teacher"]["num_questions"] <= 56 + 48 + 60 + 40 + 40 + 3 * 20
     rate = report["win_rate"]["aligned_vs_baseline"]
     assert rate["wins"] + rate["ties"] + rate["losses"] == len(QUERIES)
@@ -238,7 +243,7 @@ def test_the_judge_answered_each_question_once(world, evaluated):
     assert 0 <= rate["order_consistency"] <= 1
 
 
-def test_the_report_is_one_page_beside_its_json(evaluated):
+def test_report_is_one_page_beside_its_json(evaluated):
     report, out = evaluated
     page = (out / "report.html").read_text()
     assert page.count("<article>") >= len(QUERIES)
@@ -250,24 +255,24 @@ def test_the_report_is_one_page_beside_its_json(evaluated):
     assert (out / "resolved_config.yaml").is_file()
 
 
-def test_the_judge_table_has_every_protocol_with_and_without_order_consistency(evaluated):
+def test_judge_table_has_every_protocol_with_and_without_order_consistency(evaluated):
     rows = evaluated[0]["judge_table"]
     assert len(rows) == 6 and {row["protocol"] for row in rows} == {"ranker", "scorer", "cp_scorer"}
     assert all(0 <= row["decided"]["value"] <= 1 for row in rows)
-    # Rated alone, a picture does not know what it is shown beside.
+    # Images rated alone have no order of presentation.
     alone = [row for row in rows if row["protocol"] == "scorer"]
     assert alone[0]["win_rate"] == alone[1]["win_rate"]
 
 
-def test_the_page_is_drawn_again_without_asking_anyone(world, evaluated):
+def test_redraw_gives_the_same_page(world, evaluated):
     _, out = evaluated
     page = (out / "report.html").read_bytes()
     (out / "report.html").unlink()
-    run(config_of(world, out, truth=world.folder, report=True))
+    redraw(RedrawConfig(folder=str(out)))
     assert (out / "report.html").read_bytes() == page
 
 
-def test_an_encoder_against_itself_changes_nothing_and_needs_no_judge(world, tmp_path):
+def test_encoder_against_itself_has_no_difference_and_needs_no_judge(world, tmp_path):
     same = run(config_of(world, tmp_path, aligned="baseline", teacher=False, win_rate=False))
     assert set(same["metrics"]) == {"baseline", "aligned"}
     changes = same["difference"]["aligned_minus_baseline"].values()
@@ -277,20 +282,20 @@ def test_an_encoder_against_itself_changes_nothing_and_needs_no_judge(world, tmp
 
 
 @pytest.mark.parametrize(
-    "changes, said",
+    "changes, message",
     [
         ({"aligned": "absent"}, "no encoder 'absent'"),
         ({"where": "caption = 'absent'"}, "has no images"),
-        ({"truth": "absent"}, "absent"),
+        ({"truth": "absent.parquet"}, "'absent.parquet' does not exist"),
     ],
 )
-def test_mistakes_are_told_before_any_work(world, tmp_path, changes, said):
-    with pytest.raises(UserError, match=said):
+def test_mistakes_are_refused_before_any_work(world, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
         run(config_of(world, tmp_path / "out", **changes))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_judge_is_named(world, tmp_path):
+def test_missing_judge_is_named(world, tmp_path):
     profile = yaml.safe_load(Path(world.profile).read_text())
     profile["judge"]["model"] = "models/mini/absent"
     (tmp_path / "profile.yaml").write_text(yaml.safe_dump(profile))

@@ -1,4 +1,4 @@
-"""The evaluation suite on one small studio: real labelling, training, judging, and a page of it all."""
+"""The suite on one small studio: real labelling, training, judging, and its page."""
 
 import json
 
@@ -6,14 +6,16 @@ import pytest
 import yaml
 
 from cluster.profile import PROFILES
-from jobs.evaluate.config import EvaluateConfig
-from jobs.evaluate.job import run
-from lab.suite import job as suite
+from lab.redraw.config import RedrawConfig
+from lab.redraw.job import run as redraw
+from lab.suite import variants
+from lab.suite.config import SuiteConfig
+from lab.suite.job import run
 
 VARIANTS = (
-    suite.Variant("source", "lmm_score", {"source": "lmm_score"}),
-    suite.Variant("source", "scorer", {"source": "scorer"}),
-    suite.Variant("grid", "u 5, v 5, stride 4", {"rows": 5, "columns": 5, "stride": 4}),
+    variants.TrainingVariant("source", "lmm_score", {"source": "lmm_score"}),
+    variants.TrainingVariant("source", "scorer", {"source": "scorer"}),
+    variants.TrainingVariant("grid", "u 5, v 5, stride 4", {"rows": 5, "columns": 5, "stride": 4}),
 )
 
 
@@ -23,8 +25,7 @@ def config(ray_cluster, tmp_path_factory):
     profile = yaml.safe_load((PROFILES / "mini.yaml").read_text())
     profile["align"] |= {"epochs": 2, "num_workers": 1}
     (folder / "short.yaml").write_text(yaml.safe_dump(profile))
-    return EvaluateConfig(
-        suite="full",
+    return SuiteConfig(
         profile=str(folder / "short.yaml"),
         num_seeds=1,
         num_images=1000,
@@ -41,8 +42,8 @@ def config(ray_cluster, tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(config):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(suite, "VARIANTS", VARIANTS)
-        patch.setattr(suite, "TEXT_EPOCHS", 1)
+        patch.setattr(variants, "ABLATION_VARIANTS", VARIANTS)
+        patch.setattr(variants, "TEXT_EPOCHS", 1)
         yield run(config)
 
 
@@ -57,7 +58,7 @@ def test_every_system_and_table_is_measured(measured):
     assert len(measured["targets"]) == 10
 
 
-def test_each_epoch_is_measured_and_the_last_is_where_the_curve_ends(measured):
+def test_metrics_by_epoch_start_and_end_with_the_wise_ft_curve(measured):
     for mode, num_epochs in (("both", 2), ("text", 1)):
         followed, curve = measured["training"][mode], measured["sweep"][mode]
         assert [row["name"] for row in followed] == [str(epoch) for epoch in range(num_epochs + 1)]
@@ -66,9 +67,9 @@ def test_each_epoch_is_measured_and_the_last_is_where_the_curve_ends(measured):
             assert followed[-1][metric]["value"] == pytest.approx(curve[-1][metric]["value"], abs=0.02)
 
 
-def test_the_curve_goes_through_before_and_after(measured):
-    """Where the image tower stands still the same vectors give the same figures; else previews, not
-    originals, are embedded, and the few votes of so small a studio may turn.
+def test_wise_ft_curve_passes_through_the_evaluated_encoders(measured):
+    """Mode `text` uses the same vectors. Mode `both` embeds previews instead of originals, so figures differ
+    slightly, and more for the few votes of so small a studio.
     """
     where = {row["name"]: row for row in measured["sweep"]["text"]}
     moved = {row["name"]: row for row in measured["sweep"]["both"]}
@@ -82,22 +83,22 @@ def test_the_curve_goes_through_before_and_after(measured):
         assert moved[own][metric]["value"] == pytest.approx(found, abs=most)
 
 
-def test_started_again_it_does_nothing_anew(config, measured, monkeypatch):
-    monkeypatch.setattr(suite, "VARIANTS", VARIANTS)
-    monkeypatch.setattr(suite, "TEXT_EPOCHS", 1)
+def test_second_run_resumes_and_repeats_nothing(config, measured, monkeypatch):
+    monkeypatch.setattr(variants, "ABLATION_VARIANTS", VARIANTS)
+    monkeypatch.setattr(variants, "TEXT_EPOCHS", 1)
     again = run(config)
     for same in ("metrics", "difference", "win_rate", "sweep", "training", "ablations", "num_preferences"):
         assert again[same] == measured[same], same
     assert again["seconds"]["total"] < measured["seconds"]["total"] / 2
-    assert again["went_on"] and not measured["went_on"]
+    assert again["resumed"] and not measured["resumed"]
 
 
-def test_the_page_is_drawn_again_from_what_lies_there(config, measured, tmp_path):
+def test_redraw_reads_the_report_of_the_folder(config, measured, tmp_path):
     page = tmp_path.joinpath(measured["report"])
     before = page.read_text()
     report = page.with_name("report.json")
-    told = json.loads(report.read_text())
-    told["targets"][0]["quantity"] = "a renamed quantity"
-    report.write_text(json.dumps(told))
-    run(EvaluateConfig(report=True, out=config.out))
+    document = json.loads(report.read_text())
+    document["targets"][0]["quantity"] = "a renamed quantity"
+    report.write_text(json.dumps(document))
+    redraw(RedrawConfig(folder=config.out))
     assert "a renamed quantity" in page.read_text() and "a renamed quantity" not in before

@@ -102,6 +102,7 @@ def share(
     queries: Sequence[str],
     values: np.ndarray,
     weights: np.ndarray | None = None,
+    /,
     *,
     num_resamples: int,
     seed: int,

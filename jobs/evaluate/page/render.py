@@ -133,7 +133,8 @@ def _sheet(
 
 
 def _cell(row: Mapping, images: Mapping) -> Cell:
-    return Cell(*images.get(row["image_id"], ("", "")), row["accurate"], row["aesthetics"])
+    src, caption = images.get(row["image_id"], ("", ""))
+    return Cell(src, caption, row["accurate"], row["aesthetics"])
 
 
 def _judged(found: EvaluationTables) -> dict[str, str]:
@@ -174,12 +175,9 @@ def strip(values: Mapping[str, float | None], intervals: Mapping[str, Sequence |
     margin = 0.08 * (high - low) or 0.01
     low, high = max(low - margin, 0.0), high + margin if high > 1 else min(high + margin, 1.0)
     marks = [
-        (
-            system,
-            *(round(100 * (x - low) / (high - low), 2) for x in (interval[0], values[system], interval[1])),
-        )
+        (system, *(round(100 * (end - low) / (high - low), 2) for end in (interval[0], value, interval[1])))
         for system, interval in intervals.items()
-        if interval
+        if interval and (value := values[system]) is not None
     ]
     return {"low": low, "high": high, "marks": marks}
 
