@@ -17,76 +17,93 @@ PROTOCOLS = ("ranker", "scorer", "cp_scorer")
 class PageOptions(Options):
     """How the page is drawn; no figure depends on these."""
 
-    num_sheets: int = Field(12, ge=0, description="queries, drawn by seed, shown with their results, a count")
-    num_losses: int = Field(6, ge=0, description="queries with the largest losses, shown as well, a count")
-    thumb_px: int = Field(160, ge=32, le=256, description="height of the images in the page, pixels")
+    num_sheets: int = Field(
+        default=12, ge=0, description="queries, drawn by seed, shown with their results, a count"
+    )
+    num_losses: int = Field(
+        default=6, ge=0, description="queries with the largest losses, shown as well, a count"
+    )
+    thumb_px: int = Field(default=160, ge=32, le=256, description="height of the images in the page, pixels")
 
 
 class MeasureOptions(Options):
     """How much is measured."""
 
-    num_queries: int = Field(60, ge=1, description="queries evaluated, drawn by seed from all given, a count")
+    num_queries: int = Field(
+        default=60, ge=1, description="queries evaluated, drawn by seed from all given, a count"
+    )
     num_caption_queries: int = Field(
-        1000, ge=0, description="captions whose recall is measured, drawn by seed, a count; 0 = all"
+        default=1000, ge=0, description="captions whose recall is measured, drawn by seed, a count; 0 = all"
     )
     num_teacher_captions: int = Field(
-        24, ge=0, description="captions of the recall sample that the teacher searches as well, a count"
+        default=24,
+        ge=0,
+        description="captions of the recall sample that the teacher searches as well, a count",
     )
     teacher_top_k: int = Field(
-        50, ge=TOP_K, description="candidate images that the teacher retrieves for a query, a count"
+        default=50, ge=TOP_K, description="candidate images that the teacher retrieves for a query, a count"
     )
     min_accuracy: float | None = Field(
-        None,
+        default=None,
         ge=1,
         le=5,
         description="rated accuracy, 1 to 5, below which the teacher drops an image; "
         "default: the profile's label.min_accuracy",
     )
-    num_resamples: int = Field(2000, ge=100, description="bootstrap resamples of the queries, a count")
+    num_resamples: int = Field(
+        default=2000, ge=100, description="bootstrap resamples of the queries, a count"
+    )
 
 
 class EvaluateConfig(PageOptions, MeasureOptions, JobConfig):
     """Compare an aligned encoder, the teacher and the baseline on one gallery."""
 
-    baseline: str = Field("baseline", description="encoder before alignment: an alias or a fingerprint")
-    aligned: str = Field("candidate", description="encoder after alignment: an alias or a fingerprint")
+    baseline: str = Field(
+        default="baseline", description="encoder before alignment: an alias or a fingerprint"
+    )
+    aligned: str = Field(
+        default="candidate", description="encoder after alignment: an alias or a fingerprint"
+    )
     text: str | None = Field(
-        None,
+        default=None,
         description="second aligned encoder, of mode `text`: an alias or a fingerprint; default: none",
     )
     queries: str | None = Field(
-        None,
+        default=None,
         description="table (.parquet, .csv, .jsonl) with a `query` column, or .txt with one query a line; "
         "default: drawn from the gallery's captions",
     )
     truth: str | None = Field(
-        None,
+        default=None,
         description="table of known accuracy and beauty: query, image_id, accurate, aesthetics (0 to 1); a "
         "pair that it lacks counts as inaccurate; default: none",
     )
     labels: str | None = Field(
-        None,
+        default=None,
         description="table of what the images show, for zero-shot classification: image_id, label; "
         "default: none",
     )
     hpir: tuple[str, ...] = Field(
-        (), description="HPIR-form tables; the first gives hpir_accuracy and hpir_aesthetic"
+        default=(), description="HPIR-form tables; the first gives hpir_accuracy and hpir_aesthetic"
     )
     pairs: tuple[str, ...] = Field(
-        (), description="pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (n_tie)"
+        default=(), description="pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (n_tie)"
     )
     num_votes: int = Field(
-        0, ge=0, description="rows of each HPIR or pair table used, drawn by seed, a count; 0 = all"
+        default=0, ge=0, description="rows of each HPIR or pair table used, drawn by seed, a count; 0 = all"
     )
     where: str | None = Field(
-        None, description="SQL filter on the embeddings tables that selects the gallery; default: all images"
+        default=None,
+        description="SQL filter on the embeddings tables that selects the gallery; default: all images",
     )
-    teacher: bool = Field(True, description="measure the teacher: rephrase, retrieve, judge, re-order")
-    win_rate: bool = Field(True, description="let the judge compare the top-5 results of each query")
+    teacher: bool = Field(
+        default=True, description="measure the teacher: rephrase, retrieve, judge, re-order"
+    )
+    win_rate: bool = Field(default=True, description="let the judge compare the top-5 results of each query")
     protocols: tuple[Literal["ranker", "scorer", "cp_scorer"], ...] = Field(
-        ("ranker",),
+        default=("ranker",),
         description="how the judge compares two lists of results: which image is better, images rated alone, "
         "or rated with both in sight; `ranker` gives the win rate",
     )
-    seed: int = Field(0, description="seed of every draw and of the bootstrap")
-    out: str = Field("runs/evaluate", description="folder for report.json and report.html")
+    seed: int = Field(default=0, description="seed of every draw and of the bootstrap")
+    out: str = Field(default="runs/evaluate", description="folder for report.json and report.html")

@@ -12,17 +12,21 @@ class SuiteConfig(PageOptions, MeasureOptions, ProfileConfig):
     """Evaluate alignment on several studios, from the profile's checkpoints alone."""
 
     kind: Literal["full", "objectives"] = Field(
-        "full",
+        default="full",
         description="full = with ablations on the first studio; objectives = compare the preference losses "
         "instead, on every studio",
     )
-    num_seeds: int = Field(3, ge=1, description="studios drawn, of seed, seed + 1, ..., a count")
-    seed: int = Field(0, ge=0, description="seed of the first studio, and of the bootstrap")
-    num_images: int = Field(4000, ge=1000, description="images of a studio, a count")
-    num_train_queries: int = Field(160, ge=8, description="queries of a studio that are labelled, a count")
+    num_seeds: int = Field(default=3, ge=1, description="studios drawn, of seed, seed + 1, ..., a count")
+    seed: int = Field(default=0, ge=0, description="seed of the first studio, and of the bootstrap")
+    num_images: int = Field(default=4000, ge=1000, description="images of a studio, a count")
+    num_train_queries: int = Field(
+        default=160, ge=8, description="queries of a studio that are labelled, a count"
+    )
     targets: str | None = Field(
-        None,
+        default=None,
         description="YAML file of the figures to reach: quantity, figure, at_least (relative_to); "
         "default: lab/suite/targets.yaml",
     )
-    out: str = Field("runs/suite", description="folder for report.json and report.html, and seed<N> for each")
+    out: str = Field(
+        default="runs/suite", description="folder for report.json and report.html, and seed<N> for each"
+    )
