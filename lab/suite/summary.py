@@ -19,7 +19,7 @@ from jobs.evaluate.figures.registry import AESTHETIC, METRICS, PRECISION, RECALL
 from jobs.evaluate.output_files import EvaluationTables, read, read_document, values_in
 from lab.machine import machine
 from lab.studio.truth import load_scenes
-from lab.suite import people
+from lab.suite import over_seeds, people
 from lab.suite.config import SuiteConfig
 from lab.suite.styles import ACCURATE_BEAUTY
 
@@ -79,7 +79,7 @@ def figure(groups: Sequence[tuple[np.ndarray, np.ndarray]], sampling: Mapping[st
     if not groups or any(not len(values) or not np.sum(weights) for values, weights in groups):
         return None
     own = [round(float(values @ weights / weights.sum()), 6) for values, weights in groups]
-    return metrics.over_seeds(groups, **sampling).as_dict() | {"seeds": own}
+    return over_seeds.over_seeds(groups, **sampling).as_dict() | {"seeds": own}
 
 
 def mean(worlds: Worlds, metric: str, sampling: Mapping[str, int]) -> dict | None:
@@ -106,7 +106,7 @@ def difference(after: Worlds, before: Worlds, metric: str, sampling: Mapping[str
 def gains(of: Mapping[str, Worlds], sampling: Mapping[str, int]) -> dict:
     """The teacher's relative gain over the baseline in aesthetic@k, and each challenger's share of it."""
     drawn = {
-        system: metrics.resampled_over_seeds(
+        system: over_seeds.resampled_over_seeds(
             [(world[AESTHETIC].values, world[AESTHETIC].weights) for world in worlds], **sampling
         )
         for system, worlds in of.items()

@@ -5,14 +5,13 @@ not registered have no table of vectors: the gallery is embedded in memory, from
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from actors.caption_pairs import text_to_image_ranks
 from actors.encoder import Encoder
 from actors.images import decode, pixels
 from cluster import command
@@ -20,8 +19,8 @@ from cluster.tables import EncoderRecord, embeddings_table
 from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.figures.per_query import QueryValues, values_of
 from jobs.evaluate.gallery import rows_of, vectors_of
-from jobs.evaluate.inputs import Captions, EvaluationInputs, read_inputs
-from jobs.evaluate.systems import diversity, results_of, zero_shot_hits
+from jobs.evaluate.inputs import EvaluationInputs, read_inputs
+from jobs.evaluate.systems import SearchSystem, diversity
 
 BATCH_SIZE = 64
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -43,38 +42,26 @@ class Gallery:
     parent_vectors: np.ndarray
 
 
-class InMemorySystem:
-    """A `SearchSystem` whose vectors are in memory, float32 [N, D]."""
+class InMemorySystem(SearchSystem):
+    """An encoder whose vectors are in memory: `matrix`, float32 [N, D], one row per image of `gallery`."""
 
-    def __init__(self, encoder: Encoder, gallery: Gallery, vectors: np.ndarray) -> None:
-        self.encoder, self.gallery, self.vectors = encoder, gallery, vectors
-        self.index = {image_id: i for i, image_id in enumerate(gallery.image_ids)}
+    def __init__(self, encoder: Encoder, gallery: Gallery, matrix: np.ndarray) -> None:
+        self.encoder, self.gallery, self.matrix = encoder, gallery, matrix
 
     def search(self, texts: Sequence[str], k: int) -> list[list[str]]:
         """See `SearchSystem`."""
-        scores = self.encoder.encode_texts(texts) @ self.vectors.T
+        scores = self.encoder.encode_texts(texts) @ self.matrix.T
         scores[:, ~self.gallery.inside] = -np.inf
         return [[self.gallery.image_ids[i] for i in np.argsort(-row, kind="stable")[:k]] for row in scores]
 
-    def caption_ranks(self, captions: Captions) -> np.ndarray:
+    def blocks(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """See `SearchSystem`."""
-        ids, vectors = self._inside()
-        owners = np.array([captions.owners.get(image_id, -1) for image_id in ids], np.int64)
-        return text_to_image_ranks(self.encoder.encode_texts(captions.texts), lambda: [(owners, vectors)])
-
-    def similarities(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
-        """See `SearchSystem`."""
-        queries = list(dict.fromkeys(query for query, _ in pairs))
-        texts = dict(zip(queries, self.encoder.encode_texts(queries), strict=True)) if queries else {}
-        return {(q, i): float(texts[q] @ self.vectors[self.index[i]]) for q, i in pairs}
-
-    def zero_shot_hits(self, labels: Mapping[str, str]) -> np.ndarray:
-        """See `SearchSystem`."""
-        return zero_shot_hits(self.encoder, labels, [self._inside()])
-
-    def _inside(self) -> tuple[list[str], np.ndarray]:
         rows = np.flatnonzero(self.gallery.inside)
-        return [self.gallery.image_ids[i] for i in rows], self.vectors[rows]
+        yield [self.gallery.image_ids[i] for i in rows], self.matrix[rows]
+
+    def vectors(self, image_ids: Iterable[str]) -> dict[str, np.ndarray]:
+        """See `SearchSystem`; those of the whole gallery."""
+        return dict(zip(self.gallery.image_ids, self.matrix, strict=True))
 
 
 class WeightsEvaluator:
@@ -175,7 +162,7 @@ def _between(start: Weights, end: Weights, alpha: float) -> Weights:
 
 
 def _values(system: InMemorySystem, inputs: EvaluationInputs) -> Values:
-    found = results_of(system, inputs)
+    found = system.results(inputs)
     # By the parent's vectors, so that no encoder measures its own diversity.
     vectors = dict(zip(system.gallery.image_ids, system.gallery.parent_vectors, strict=True))
     return values_of(replace(found, diversity=diversity(found.results, vectors)), inputs)

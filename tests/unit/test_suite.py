@@ -21,7 +21,7 @@ from jobs.evaluate.figures import metrics
 from jobs.evaluate.figures.per_query import QueryValues
 from lab.redraw import job as redraw
 from lab.redraw.config import RedrawConfig
-from lab.suite import page, tables, targets, variants
+from lab.suite import over_seeds, page, tables, targets, variants
 from lab.suite import summary as suite_summary
 from lab.suite.config import SuiteConfig
 
@@ -103,7 +103,7 @@ def test_figures_are_means_over_seeds_with_the_value_of_each(document):
 def test_seeds_are_resampled_independently_so_their_mean_has_a_narrower_interval():
     values, weights = np.random.default_rng(0).random(200), np.ones(200)
     one = metrics.estimate(values, weights, num_resamples=2000, seed=1)
-    four = metrics.over_seeds([(values, weights)] * 4, num_resamples=2000, seed=1)
+    four = over_seeds.over_seeds([(values, weights)] * 4, num_resamples=2000, seed=1)
     assert four.value == pytest.approx(one.value)
     assert (four.high - four.low) / (one.high - one.low) == pytest.approx(0.5, rel=0.1)
 
