@@ -78,7 +78,7 @@ def test_the_candidate_replaces_the_baseline_as_live(filled):
 
 def test_the_demo_applies_the_same_checks(filled):
     config = demo.DemoConfig(store=filled.uri)
-    assert demo.promote(config) == "promoted to live: recall@10 of the guard set moved by -1.0 points"
+    assert demo.promote(config) == "promoted to live: recall@10 of the guard changed by -1.0 points"
     assert filled.alias("live") == GOOD
     add_encoder(filled, BETTER, images=["1"])
     filled.set_alias("candidate", BETTER)
