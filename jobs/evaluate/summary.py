@@ -25,7 +25,7 @@ class EvaluationResults:
 
     systems: in the order of `SYSTEMS`. matched_pairs: challenger -> its rank-matched pairs with the baseline;
     empty if the judge compared no results. gate: (query, image_id) -> accuracy, 1 to 5, by which the teacher
-    drops images; below `threshold` it drops one. num_questions: that the judge was asked.
+    drops images; below `threshold` it drops one. num_questions: distinct questions to the judge.
     """
 
     inputs: EvaluationInputs

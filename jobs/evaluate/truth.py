@@ -45,7 +45,7 @@ class TruthTable:
 
 
 class RatedTruth:
-    """Ratings in place of a truth, for images whose accuracy and beauty nobody knows.
+    """Ratings in place of a truth, for images of unknown accuracy and beauty.
 
     accuracy: (query, image_id) -> [1, 5], by the judge, or by the teacher's gate where the judge did not rate
     it. aesthetics: image_id -> [1, 5], by the judge.

@@ -1,4 +1,4 @@
-"""Targets: the figures that a suite is asked to reach, read from a YAML file."""
+"""Targets: the figures that a suite has to reach, read from a YAML file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -207,8 +207,8 @@ def test_zero_shot_and_diversity_equal_a_full_matrix_oracle(world, evaluated, sy
     right = [subjects[n] == world.scenes[i].subject for n, i in zip(nearest, inside, strict=True)]
     found = evaluated[0]["metrics"][system]
     assert found["zero_shot"] == pytest.approx(np.mean(right), abs=1e-6)
-    place = {image_id: n for n, image_id in enumerate(world.ids)}
-    seen = [[world.vectors["baseline"][place[i]] for i in ids] for ids in top_rows(world, alias, 10)]
+    index = {image_id: n for n, image_id in enumerate(world.ids)}
+    seen = [[world.vectors["baseline"][index[i]] for i in ids] for ids in top_rows(world, alias, 10)]
     diversity = np.mean([metrics.vendi_score(np.array(vectors)) for vectors in seen])
     assert found["vendi@10"] == pytest.approx(diversity, abs=1e-5)
 
@@ -217,10 +217,10 @@ def test_agreement_with_votes_follows_the_similarities(world, evaluated):
     path = f"{world.folder}/hpir.parquet"
     rows = hpir.read_hpir(path)[: len(QUERIES)]
     texts = world.encoders["candidate"].encode_texts(QUERIES)
-    place = {image_id: n for n, image_id in enumerate(world.ids)}
+    index = {image_id: n for n, image_id in enumerate(world.ids)}
     chose_a = [
-        np.mean([text @ world.vectors["candidate"][place[i]] for i in row.group_a])
-        > np.mean([text @ world.vectors["candidate"][place[i]] for i in row.group_b])
+        np.mean([text @ world.vectors["candidate"][index[i]] for i in row.group_a])
+        > np.mean([text @ world.vectors["candidate"][index[i]] for i in row.group_b])
         for row, text in zip(rows, texts, strict=True)
     ]
     found = evaluated[0]["hpir"][path]

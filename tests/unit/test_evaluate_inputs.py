@@ -12,6 +12,8 @@ from jobs.evaluate import trained_on
 from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.inputs import load_queries, load_votes, sample_captions
 from jobs.evaluate.truth import load_labels, load_truth
+from lab.studio.latents import sample_latents, true_aesthetics
+from lab.studio.truth import accurate_ids, label_table, truth_table
 
 IDS = ["a" * 64, "b" * 64]
 
@@ -130,6 +132,25 @@ def test_truth_table_answers_for_its_pairs_and_knows_no_others(tmp_path):
     assert truth.aesthetics("a dog", ["i2", "i1"]).tolist() == [1.0, 0.5]
     assert np.isnan(truth.aesthetics("a dog", ["i3"])).all()
     assert truth.aesthetics("a cat", ["i1"]).tolist() == [0.25]
+
+
+def test_truth_and_labels_of_a_studio_are_read_back(tmp_path):
+    rng = np.random.default_rng(0)
+    scenes = {f"i{index}": sample_latents(rng, subject="sailboat") for index in range(8)}
+    scenes |= {f"i{index}": sample_latents(rng) for index in range(8, 40)}
+    pq.write_table(truth_table(["a sailboat", "red car"], scenes), tmp_path / "truth.parquet")
+    pq.write_table(label_table(scenes), tmp_path / "labels.parquet")
+    truth = load_truth(str(tmp_path / "truth.parquet"), ["a sailboat"])
+    ids = list(scenes)
+    accurate = truth.accurate("a sailboat", ids)
+    assert [image_id for image_id, shown in zip(ids, accurate, strict=True) if shown] == accurate_ids(
+        "a sailboat", scenes
+    )
+    assert accurate[:8].all()
+    beauty = [true_aesthetics(latents) for latents in scenes.values()]
+    assert truth.aesthetics("a sailboat", ids).tolist() == beauty  # not rounded
+    labels = load_labels(str(tmp_path / "labels.parquet"))
+    assert labels == {image_id: latents.subject for image_id, latents in scenes.items()}
 
 
 @pytest.mark.parametrize(

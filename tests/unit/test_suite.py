@@ -21,7 +21,7 @@ from jobs.evaluate.figures import metrics
 from jobs.evaluate.figures.per_query import QueryValues
 from lab.redraw import job as redraw
 from lab.redraw.config import RedrawConfig
-from lab.suite import over_seeds, page, tables, targets, variants
+from lab.suite import over_seeds, page, people, tables, targets, variants
 from lab.suite import summary as suite_summary
 from lab.suite.config import SuiteConfig
 
@@ -131,6 +131,15 @@ def test_win_rates_and_judge_table_pool_the_seeds(document):
     # People value accuracy: the protocol that rates it agrees with them, this judge's comparison does not.
     by_name = {(row["protocol"], row["order_consistency"]): row["agreement"]["value"] for row in rows}
     assert by_name["ranker", True] == 0.5 and by_name["scorer", True] == 1.0
+
+
+def test_win_rate_by_people_of_one_evaluation(folder):
+    found = output_files.read(folder / f"seed{SEEDS[0]}" / "evaluate")
+    by_people = people.win_rate(found, LATENTS, num_resamples=200, seed=SEEDS[0])
+    # Query 0 gained accurate beauty, query 1 lost its boats, query 2 has the same results.
+    assert people.outcomes_in(found, "aligned", LATENTS, seed=SEEDS[0]).tolist() == [1, -1, 0]
+    assert [by_people["people"][name] for name in ("wins", "ties", "losses")] == [1, 1, 1]
+    assert by_people["judge_agrees_with_people"] == 0.5  # it prefers the aligned encoder for both
 
 
 def test_targets_are_met_or_missed(document):
