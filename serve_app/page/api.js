@@ -48,7 +48,7 @@ function askForKey(refused) {
     }, { once: true });
     dialog.showModal();
   });
-  return asking;
+  return keyDialog;
 }
 
 // ---- requests
