@@ -33,16 +33,14 @@ def test_ray_puts_its_files_into_the_given_folder():
     assert node["ObjectStoreSocketName"].startswith("/tmp/kallos-"), "temporary_folder: Ray ignores it"
 
 
-def with_pid(batch: dict) -> dict:
-    return batch | {"task_pid": [os.getpid()] * len(batch["id"])}
-
-
-class WithActorPid:
-    def __call__(self, batch: dict) -> dict:
-        return batch | {"actor_pid": [os.getpid()] * len(batch["id"])}
-
-
 def test_ray_fuses_stages_of_equal_resources_except_those_of_add_stage():
+    def with_pid(batch):
+        return batch | {"task_pid": [os.getpid()] * len(batch["id"])}
+
+    class WithActorPid:
+        def __call__(self, batch):
+            return batch | {"actor_pid": [os.getpid()] * len(batch["id"])}
+
     tasks = ray.data.range(8, override_num_blocks=2).map_batches(
         with_pid, num_cpus=1, compute=ray.data.TaskPoolStrategy(size=2)
     )

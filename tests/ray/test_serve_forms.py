@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from served import HEX_64, MAX_K, START_TIMEOUT_S, ask, ids, query_vector
 
+from cluster.compat.serve import replica_title
 from cluster.profile import ROOT
 
 
@@ -184,8 +185,9 @@ def test_promotion_is_followed_without_mixed_answers(server, deployment):
 
 
 def test_dead_replica_is_reported_with_503_and_restarts(server):
+    title = replica_title("kallos", "Search")
     for process in psutil.Process().children(recursive=True):
-        if "ServeReplica:kallos:Search" in "".join(process.cmdline()):
+        if title in "".join(process.cmdline()):
             process.kill()
     end, error = time.monotonic() + START_TIMEOUT_S, None
     while time.monotonic() < end:
