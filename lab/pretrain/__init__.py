@@ -1,1 +1,1 @@
-"""Trains the small checkpoints of `models/mini` on the studio: the verb `kallos pretrain`."""
+"""`kallos pretrain`: trains the small checkpoints of `models/mini` on the studio."""

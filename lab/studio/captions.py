@@ -27,7 +27,7 @@ WRONG_CAPTION_SHARE = 0.06
 
 
 def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return str(options[rng.integers(len(options))])
+    return str(options[int(rng.integers(len(options)))])
 
 
 def _chance(rng: np.random.Generator, probability: float) -> bool:

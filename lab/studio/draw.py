@@ -89,7 +89,9 @@ def _rasterise(body: str, size_px: int, tilt_deg: float) -> np.ndarray:
         f'<g transform="rotate({tilt_deg:.2f} {FRAME / 2} {FRAME / 2})">{body}</g></svg>'
     )
     png = np.frombuffer(bytes(resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)), np.uint8)
-    return cv2.imdecode(png, cv2.IMREAD_UNCHANGED).astype(np.float32) / 255.0
+    image = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    return image.astype(np.float32) / 255.0
 
 
 def _lit(layer: np.ndarray, latents: Latents) -> np.ndarray:

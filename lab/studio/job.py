@@ -20,6 +20,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -84,14 +85,14 @@ def draw_images(config: StudioConfig) -> pa.Table:
         (Path(config.out) / "images" / split).mkdir(parents=True, exist_ok=True)
     num_blocks = max(2, config.num_images // 250)
     rows = ray.data.range(config.num_images, override_num_blocks=num_blocks).map_batches(
-        draw_batch,
+        cast(Any, draw_batch),  # Ray's types allow no arguments besides the batch
         fn_kwargs={"config": config},
         batch_size=50,
         compute=ray.data.TaskPoolStrategy(size=os.cpu_count()),
         num_cpus=1,
     )
-    tables = [ray.get(block) for block in rows.to_arrow_refs()]
-    return pa.concat_tables(tables).sort_by("file_name")
+    blocks: Any = rows.to_arrow_refs()  # `ray.get` has no annotation for references to tables
+    return pa.concat_tables(ray.get(blocks)).sort_by("file_name")
 
 
 def write_queries(rows: pa.Table, config: StudioConfig) -> None:

@@ -69,7 +69,8 @@ def hpir_row(
     """
     beauty = np.array([sum(w * scenes[i].aspect(a) for a, w in AESTHETIC_WEIGHTS.items()) for i in accurate])
     order = np.argsort(rng.normal(0.0, 3.0) * beauty + rng.gumbel(size=len(beauty)))
-    groups = [[accurate[i] for i in order[:group_size]], [accurate[i] for i in order[-group_size:]]]
+    ordered = [accurate[int(i)] for i in order]
+    groups = [ordered[:group_size], ordered[-group_size:]]
     others = sorted(set(scenes) - set(accurate))
     replacements = iter(rng.choice(others, 2 * group_size, replace=False))
     groups = [[str(next(replacements)) if rng.random() < 0.15 else i for i in group] for group in groups]

@@ -47,14 +47,6 @@ def _band(top: float, fill: str, bottom: float = _BOTTOM) -> str:
     return f'<rect x="-40" y="{top}" width="240" height="{bottom - top}" fill="{fill}"/>'
 
 
-def _ridge(rng: np.random.Generator, level: float, height: float, fill: str, points: int = 9) -> str:
-    """A jagged line of hills across the frame, filled down to the bottom."""
-    xs = np.linspace(-45, 205, points)
-    ys = level - rng.uniform(0, height, points)
-    line = " ".join(f"L{x:.0f} {y:.0f}" for x, y in zip(xs, ys, strict=True))
-    return f'<path d="M-45 {_BOTTOM} {line} L205 {_BOTTOM}Z" fill="{fill}"/>'
-
-
 def _hill(rng: np.random.Generator, level: float, fill: str) -> str:
     a, b = rng.uniform(-14, 14, 2)
     return (

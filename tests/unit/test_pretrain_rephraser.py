@@ -96,8 +96,8 @@ def test_answers_suit_the_light_of_the_query():
 
 def test_subjects_of_different_scenes_make_the_scene_unknown_unless_a_place_is_named(monkeypatch):
     nouns = [("vase", "indoor"), ("castle", "wide")]
-    monkeypatch.setattr(training_chats, "draw_noun", lambda rng, held_out: nouns[rng.integers(2)])
-    monkeypatch.setattr(training_chats, "_place", lambda rng, held_out: ("elsewhere", "close"))
+    monkeypatch.setattr(training_chats, "draw_noun", lambda rng: nouns[rng.integers(2)])
+    monkeypatch.setattr(training_chats, "_place", lambda rng: ("elsewhere", "close"))
     monkeypatch.setattr(training_chats, "_as_typed", lambda rng, text: text)  # keeps the words recognisable
     rng = np.random.default_rng(0)
     scenes = {}

@@ -47,7 +47,11 @@ def run(config: BenchAlignConfig) -> dict[str, Any]:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     num_threads = torch.get_num_threads()
-    figures = {"num_threads": num_threads, "u": profile.label.rows, "v": profile.label.columns}
+    figures: dict[str, float] = {
+        "num_threads": num_threads,
+        "u": profile.label.rows,
+        "v": profile.label.columns,
+    }
     ratios = {}
     for mode in ("both", "text"):
         speeds = measure(config, profile, mode)

@@ -104,7 +104,7 @@ def _batches(mixture: Mixture, config: BenchIndexConfig, schema: pa.Schema) -> I
     for start in range(0, config.num_rows, BATCH_ROWS):
         numbers = range(start, min(start + BATCH_ROWS, config.num_rows))
         constant = {"caption": "", "width_px": 640, "height_px": 480, "tags": [], "source": "bench"}
-        columns = {name: [value] * len(numbers) for name, value in constant.items()}
+        columns: dict[str, Any] = {name: [value] * len(numbers) for name, value in constant.items()}
         columns |= {"added_at": [moment] * len(numbers), "aesthetic": [0.5] * len(numbers)}
         columns["image_id"] = [f"{number:064x}" for number in numbers]
         columns["vector"] = vector_array(mixture.draw(len(numbers)), config.dim)

@@ -91,7 +91,8 @@ class BareLoop:
 
     def __init__(self, model: EncoderModel) -> None:
         name, weights = open_clip_name(model.model)
-        network, _, self.preprocess = open_clip.create_model_and_transforms(name, pretrained=weights)
+        model_and_transforms: Any = open_clip.create_model_and_transforms(name, pretrained=weights)
+        network, _, self.preprocess = model_and_transforms
         self.device = "cuda" if model.stage.num_gpus else "cpu"
         self.network = network.eval().to(self.device)
         self.batch_size = model.stage.batch_size

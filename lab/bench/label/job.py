@@ -10,13 +10,14 @@ one `LLM.chat` call with all the prompts. Start-up is not measured: each side an
 import shutil
 import time
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 
-from actors.engine import Request, conversation, make_engine
+from actors.engine import Request, VllmOffline, conversation, make_engine
 from actors.rephraser import MODEL_STYLES, Rephrase, prompt, schema
 from actors.stages import add_stage
 from cluster import command, session
@@ -33,14 +34,14 @@ class BareVllm:
     """vLLM's offline `LLM` in a process of its own, used as in its documentation."""
 
     def __init__(self, model: LanguageModel):
-        self.engine = make_engine(model)
+        self.engine = cast(VllmOffline, make_engine(model))
 
     def chat(self, requests: Sequence[Request]) -> float:
         """Seconds of one `LLM.chat` call with all the requests."""
         chats = [conversation(request) for request in requests]
         sampling = [self.engine.sampling(request) for request in requests]
         started = time.perf_counter()
-        self.engine.llm.chat(chats, sampling_params=sampling, use_tqdm=False)
+        self.engine.llm.chat(cast(Any, chats), sampling_params=sampling, use_tqdm=False)
         return time.perf_counter() - started
 
 
@@ -50,7 +51,7 @@ def stage_seconds(measured: MeasuredStage, rows: pa.Table) -> float:
     Every batch is a block of its own, as after a reader.
     """
     size = measured.batch_size
-    blocks = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
+    blocks: list[Any] = [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
     results = add_stage(
         ray.data.from_arrow(blocks),
         measured.actor,
@@ -74,7 +75,7 @@ def warm_up_rows(measured: MeasuredStage, seed: int) -> pa.Table:
 def measure(measured: MeasuredStage, num_requests: int, num_runs: int, seed: int) -> dict[str, list[float]]:
     """Requests per second of both sides, one value for each turn."""
     stage = measured.model.stage
-    bare = ray.remote(num_cpus=stage.num_cpus, num_gpus=stage.num_gpus)(BareVllm).remote(measured.model)
+    bare: Any = ray.remote(num_cpus=stage.num_cpus, num_gpus=stage.num_gpus)(BareVllm).remote(measured.model)
     warm_up = warm_up_rows(measured, seed)
     ray.get(bare.chat.remote(measured.requests_of(warm_up)))
     rates: dict[str, list[float]] = {"kallos": [], "vllm": []}
@@ -82,7 +83,8 @@ def measure(measured: MeasuredStage, num_requests: int, num_runs: int, seed: int
         rows = measured.make_rows(seed + 1 + turn, num_requests)
         requests = measured.requests_of(rows)
         rates["kallos"].append(len(requests) / stage_seconds(measured, pa.concat_tables([warm_up, rows])))
-        rates["vllm"].append(len(requests) / ray.get(bare.chat.remote(requests)))
+        bare_seconds: Any = ray.get(bare.chat.remote(requests))
+        rates["vllm"].append(len(requests) / bare_seconds)
     ray.kill(bare)
     return rates
 
@@ -99,7 +101,10 @@ def rephrase_stage(model: LanguageModel, style: str) -> MeasuredStage:
         return pa.table({"query": [draw_query(rng).text for _ in range(num_rows)]})
 
     def requests_of(rows: pa.Table) -> list[Request]:
-        return [Request(prompt(q, style), schema=schema(style)) for q in rows["query"].to_pylist()]
+        return [
+            Request(prompt(q, style), schema=schema(style))
+            for q in cast(list[str], rows["query"].to_pylist())
+        ]
 
     arguments = {"language_model": model, "style": style}
     return MeasuredStage(model, Rephrase, arguments, make_rows, requests_of)

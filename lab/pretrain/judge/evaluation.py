@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -57,8 +58,9 @@ def measure(folder: str | Path, scenes: LabelledScenes, seed: int) -> dict[str, 
 def measure_ratings(judge: Judge, scenes: LabelledScenes, images: Sequence[Image.Image]) -> dict[str, float]:
     """How close the ratings of beauty are to the truth."""
     ratings = judge.aesthetics(images)
+    correlation: Any = spearmanr(ratings, scenes.aesthetics)
     return {
-        "aesthetics_spearman": float(spearmanr(ratings, scenes.aesthetics).statistic),
+        "aesthetics_spearman": float(correlation.statistic),
         "aesthetics_mae": float(np.abs(ratings - 1 - 4 * scenes.aesthetics).mean()),
     }
 

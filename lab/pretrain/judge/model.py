@@ -16,8 +16,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
 )
+from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
 IMAGE_PX = 112
 PATCH_PX = 14
@@ -26,8 +26,9 @@ MERGE = 2
 PATCHES_PER_SIDE = IMAGE_PX // PATCH_PX
 TOKENS_PER_IMAGE = (PATCHES_PER_SIDE // MERGE) ** 2
 
+PAD = "<|endoftext|>"
 SPECIAL_TOKENS = (
-    "<|endoftext|>",
+    PAD,
     "<|im_start|>",
     "<|im_end|>",
     "<|vision_start|>",
@@ -70,11 +71,18 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        pad_token=PAD,
         additional_special_tokens=list(SPECIAL_TOKENS[1:]),
         model_max_length=1024,
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The id of one token of the vocabulary."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int), token
+    return found
 
 
 def make_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
@@ -102,7 +110,6 @@ def make_config(
     text_depth: int = 4,
 ) -> Qwen2_5_VLConfig:
     """The architecture. Widths are multiples of 32, the size of a head; an attention window is one image."""
-    token_id = tokenizer.convert_tokens_to_ids
     heads = text_width // 32
     text = {
         "vocab_size": len(tokenizer),
@@ -113,9 +120,9 @@ def make_config(
         "num_key_value_heads": heads // 2 if heads % 2 == 0 else heads,
         "max_position_embeddings": 1024,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
-        "bos_token_id": token_id("<|im_start|>"),
-        "eos_token_id": token_id("<|im_end|>"),
-        "pad_token_id": token_id("<|endoftext|>"),
+        "bos_token_id": token_id(tokenizer, "<|im_start|>"),
+        "eos_token_id": token_id(tokenizer, "<|im_end|>"),
+        "pad_token_id": token_id(tokenizer, PAD),
         "tie_word_embeddings": True,
     }
     vision = {
@@ -132,10 +139,10 @@ def make_config(
     return Qwen2_5_VLConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=token_id("<|image_pad|>"),
-        video_token_id=token_id("<|video_pad|>"),
-        vision_start_token_id=token_id("<|vision_start|>"),
-        vision_end_token_id=token_id("<|vision_end|>"),
+        image_token_id=token_id(tokenizer, "<|image_pad|>"),
+        video_token_id=token_id(tokenizer, "<|video_pad|>"),
+        vision_start_token_id=token_id(tokenizer, "<|vision_start|>"),
+        vision_end_token_id=token_id(tokenizer, "<|vision_end|>"),
         tie_word_embeddings=True,
     )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from lab.pretrain.judge.model import MERGE, PATCHES_PER_SIDE, TOKENS_PER_IMAGE
+from lab.pretrain.judge.model import MERGE, PAD, PATCHES_PER_SIDE, TOKENS_PER_IMAGE, token_id
 from lab.pretrain.judge.questions import Question
 
 IGNORED = -100
@@ -47,7 +47,8 @@ class PromptEncoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.tokenizer = tokenizer
-        self.image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        self.image_id = token_id(tokenizer, "<|image_pad|>")
+        self.pad_id = token_id(tokenizer, PAD)
         self.vocab_size = len(tokenizer)
 
     def token_ids(self, answers: Sequence[str]) -> list[int]:
@@ -70,7 +71,7 @@ class PromptEncoder:
         prompts = [self._prompt_tokens(question) for question in questions]
         texts = [self._text_tokens(question) for question in questions]
         length = max(len(prompt) + len(text) for prompt, text in zip(prompts, texts, strict=True))
-        input_ids = torch.full((len(prompts), length), self.tokenizer.pad_token_id)
+        input_ids = torch.full((len(prompts), length), self.pad_id)
         words = torch.full((len(prompts), length), IGNORED)
         phrase_ends: list[tuple[int, int]] = []
         for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):

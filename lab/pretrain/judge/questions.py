@@ -107,7 +107,7 @@ def rate_aesthetics(latents: Latents, position: int) -> Question:
 
 def rate_accuracy(rng: np.random.Generator, latents: Sequence[Latents], position: int) -> Question:
     """How well the scene matches a query: a matching one, a near miss, or one made for another scene."""
-    scene, other = latents[position], latents[rng.integers(len(latents))]
+    scene, other = latents[position], latents[int(rng.integers(len(latents)))]
     kind = rng.random()
     if kind < 0.35:
         parts = matching_query_parts(scene, rng)
@@ -153,12 +153,11 @@ def compare(
     query, shown = " ".join(parts.values()), (latents[a], latents[b])
     messages = judge.comparison_messages(criterion, query)
     if criterion == "aesthetics":
-        target = comparison_target(*(true_aesthetics(scene) for scene in shown), VALUE_SHARPNESS)
-        return Question(messages, (a, b), target)
-    if criterion == "accuracy":
-        target = comparison_target(*(accuracy_value(query, scene) for scene in shown), VALUE_SHARPNESS)
-    else:
-        target = comparison_target(*(overall_value(query, scene) for scene in shown), OVERALL_SHARPNESS)
+        value_a, value_b = (true_aesthetics(scene) for scene in shown)
+        return Question(messages, (a, b), comparison_target(value_a, value_b, VALUE_SHARPNESS))
+    by_accuracy = criterion == "accuracy"
+    value_a, value_b = ((accuracy_value if by_accuracy else overall_value)(query, scene) for scene in shown)
+    target = comparison_target(value_a, value_b, VALUE_SHARPNESS if by_accuracy else OVERALL_SHARPNESS)
     return Question(messages, (a, b), target, query=query, phrases=phrase_truths(parts, shown))
 
 

@@ -32,7 +32,7 @@ def save(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, config: PretrainRephraserConfig
 ) -> None:
     """Write weights in bf16, the tokenizer with its chat template, and the resolved config."""
-    model.to(torch.bfloat16).save_pretrained(config.out)
+    model.bfloat16().save_pretrained(config.out)
     tokenizer.save_pretrained(config.out)
     command.save_config(config, config.out)
 

@@ -1,10 +1,10 @@
-"""A byte-level BPE as Qwen2's tokenizer, fitted on given texts."""
+"""The tokenizer of the mini rephraser: a byte-level BPE in the form of Qwen2's tokenizer."""
 
 from collections.abc import Iterable
 
 from tokenizers import trainers
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import Qwen2Tokenizer
+from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 CHAT_TEMPLATE = (
@@ -14,10 +14,10 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
-    """Fits at most `vocab_size` tokens, every byte among them; answers end with END.
+    """Fit at most `vocab_size` tokens, every byte among them; `END` ends an answer.
 
-    Loading a Qwen2 checkpoint builds a `Qwen2Tokenizer`, which splits words by Qwen's own rule whatever the
-    files say: so the merges are fitted under that rule.
+    Loading a Qwen2 checkpoint builds a `Qwen2Tokenizer`, which always splits words by Qwen's own rule,
+    whatever the files contain. The merges are therefore fitted with that rule.
     """
     backend = Qwen2Tokenizer().backend_tokenizer
     trainer = trainers.BpeTrainer(
@@ -30,3 +30,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     tokenizer = Qwen2Tokenizer(tokenizer_object=backend, eos_token=END, pad_token=PAD)
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    """The id of one token of the vocabulary."""
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int), token
+    return found

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qw
 from actors.rephraser import MODEL_STYLES, prompt
 from cluster import terminal
 from lab.pretrain.rephraser.config import PretrainRephraserConfig
-from lab.pretrain.rephraser.tokenizer import train_tokenizer
+from lab.pretrain.rephraser.tokenizer import END, PAD, token_id, train_tokenizer
 from lab.pretrain.rephraser.training_batches import TrainingBatches, answer_loss, copy_loss
 from lab.pretrain.rephraser.training_chats import answer, draw_query
 
@@ -33,8 +33,8 @@ def make_model(config: PretrainRephraserConfig, tokenizer: PreTrainedTokenizerBa
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=token_id(tokenizer, END),
+        pad_token_id=token_id(tokenizer, PAD),
     )
     return Qwen2ForCausalLM(architecture)
 

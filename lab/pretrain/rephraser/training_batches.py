@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from actors.rephraser import MODEL_STYLES, prompt
-from lab.pretrain.rephraser.tokenizer import END
+from lab.pretrain.rephraser.tokenizer import END, PAD, token_id
 from lab.pretrain.rephraser.training_chats import TrainingQuery, answer, draw_query
 
 IGNORED = -100
@@ -75,7 +75,7 @@ class TrainingBatches:
             self._refill()
         style, chats = self._ready.pop()
         longest = max(len(ids) for ids, _ in chats) - 1
-        inputs = torch.full((len(chats), longest), self.tokenizer.pad_token_id)
+        inputs = torch.full((len(chats), longest), token_id(self.tokenizer, PAD))
         labels = torch.full((len(chats), longest), IGNORED)
         for row, (ids, num_prompt) in enumerate(chats):
             inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])
@@ -118,6 +118,7 @@ def copy_loss(model: Qwen2ForCausalLM, rng: np.random.Generator, batch_size: int
     """
     length = int(rng.integers(4, 25))
     tokens = torch.from_numpy(rng.integers(0, model.config.vocab_size, (batch_size, length)))
+    assert model.config.pad_token_id is not None
     separator = torch.full((batch_size, 1), model.config.pad_token_id)
     ids = torch.cat([separator, tokens, separator, tokens], dim=1)
     hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state[:, length + 1 :]

@@ -97,7 +97,7 @@ class TrainingQuery:
 
 def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     """One option, drawn uniformly."""
-    return str(options[rng.integers(len(options))])
+    return str(options[int(rng.integers(len(options)))])
 
 
 def made_up_word(rng: np.random.Generator) -> str:
@@ -122,47 +122,47 @@ def _studio_noun(rng: np.random.Generator) -> tuple[str, str]:
     return noun, scene
 
 
-def _everyday_noun(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
+def _everyday_noun(rng: np.random.Generator) -> tuple[str, str]:
     group = pick(rng, list(SCENE_OF_GROUP))
-    noun = pick(rng, everyday_words.group_words(group, held_out))
+    noun = pick(rng, everyday_words.group_words(group, held_out=False))
     plural = rng.random() < 0.25 and not noun.endswith("s")
     return noun + "s" * plural, SCENE_OF_GROUP[group]
 
 
-def draw_noun(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
-    """(noun, scene); `held_out` draws from the held-out words."""
+def draw_noun(rng: np.random.Generator) -> tuple[str, str]:
+    """A noun and its scene."""
     kind = rng.random()
-    if kind < 0.3 and not held_out:
+    if kind < 0.3:
         return _studio_noun(rng)
     if kind < 0.65:
-        return _everyday_noun(rng, held_out)
+        return _everyday_noun(rng)
     if kind < 0.75:
         return f"{made_up_word(rng)} {made_up_word(rng)}", "unknown"
     return made_up_word(rng), "unknown"
 
 
-def _described(rng: np.random.Generator, noun: str, held_out: bool) -> str:
+def _described(rng: np.random.Generator, noun: str) -> str:
     """The noun, sometimes with an article, a count, an adjective or a colour before it."""
     words = [noun]
     if rng.random() < 0.35:
         colour = pick(rng, list(COLOURS))
         words.insert(0, colour if rng.random() < 0.7 else pick(rng, COLOUR_SYNONYMS[colour]))
     if rng.random() < 0.3:
-        words.insert(0, pick(rng, everyday_words.qualifiers(held_out)))
+        words.insert(0, pick(rng, everyday_words.qualifiers(held_out=False)))
     if rng.random() < 0.3:
         words.insert(0, pick(rng, ("a", "the", "my", "one", *COUNT_WORDS[2], *COUNT_WORDS[3])))
     return " ".join(words)
 
 
-def _place(rng: np.random.Generator, held_out: bool) -> tuple[str, str]:
+def _place(rng: np.random.Generator) -> tuple[str, str]:
     kind = rng.random()
     if kind < 0.5:
         setting = pick(rng, list(SETTINGS))
         return pick(rng, SETTINGS[setting]), SCENE_OF_SETTING[setting]
     if kind < 0.65:
-        return pick(rng, everyday_words.split(everyday_words.OUTDOOR_PLACES, held_out)), "wide"
+        return pick(rng, everyday_words.split(everyday_words.OUTDOOR_PLACES, held_out=False)), "wide"
     if kind < 0.8:
-        return pick(rng, everyday_words.split(everyday_words.INDOOR_PLACES, held_out)), "indoor"
+        return pick(rng, everyday_words.split(everyday_words.INDOOR_PLACES, held_out=False)), "indoor"
     # A made-up place may be a room, so a horizon cannot be expected.
     return f"{pick(rng, PREPOSITIONS)} {made_up_word(rng)}", "unknown"
 
@@ -176,17 +176,17 @@ def misspelt(rng: np.random.Generator, text: str) -> str:
     return text[:at] + middle + text[at + 2 :]
 
 
-def draw_query(rng: np.random.Generator, held_out: bool = False) -> TrainingQuery:
-    """A query as people type it; `held_out` uses held-out nouns, adjectives and places."""
-    noun, scene = draw_noun(rng, held_out)
-    parts = [_described(rng, noun, held_out)]
+def draw_query(rng: np.random.Generator) -> TrainingQuery:
+    """A query as people type it, without held-out words."""
+    noun, scene = draw_noun(rng)
+    parts = [_described(rng, noun)]
     if rng.random() < 0.2:
-        other, other_scene = draw_noun(rng, held_out)
-        parts += [pick(rng, ("and", "with", "near", "under", "on")), _described(rng, other, held_out)]
+        other, other_scene = draw_noun(rng)
+        parts += [pick(rng, ("and", "with", "near", "under", "on")), _described(rng, other)]
         scene = scene if scene == other_scene else "unknown"
     light = ""
     if rng.random() < 0.35:
-        place, scene = _place(rng, held_out)
+        place, scene = _place(rng)
         parts.insert(0 if rng.random() < 0.35 else len(parts), place)
     if rng.random() < 0.35:
         light = pick(rng, list(LIGHTS))
