@@ -1,4 +1,4 @@
-"""No training writes over a checkpoint, and none of them aims at the shipped ones by default."""
+"""Training never overwrites a checkpoint, and by default does not write to `models/mini`."""
 
 import pytest
 
@@ -17,7 +17,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("part", CONFIGS)
-def test_a_folder_that_holds_a_checkpoint_is_refused_before_any_work(part, tmp_path):
+def test_a_folder_with_a_checkpoint_is_refused_before_training(part, tmp_path):
     module, config = CONFIGS[part]
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     with pytest.raises(UserError, match="already holds a checkpoint: name another with --out"):
@@ -26,18 +26,18 @@ def test_a_folder_that_holds_a_checkpoint_is_refused_before_any_work(part, tmp_p
 
 
 @pytest.mark.parametrize("part", CONFIGS)
-def test_the_shipped_checkpoints_are_such_folders(part):
+def test_folders_of_the_shipped_checkpoints_are_refused(part):
     with pytest.raises(UserError, match=part):
         check_free(str(ROOT / "models" / "mini" / part))
 
 
 @pytest.mark.parametrize("part", CONFIGS)
-def test_by_default_a_checkpoint_goes_under_runs(part):
+def test_default_output_folder_is_below_runs(part):
     _, config = CONFIGS[part]
     assert config().out == f"runs/pretrain/{part}"
 
 
-def test_a_new_folder_and_one_that_a_killed_run_began_are_free(tmp_path):
+def test_a_new_folder_and_that_of_a_killed_run_are_accepted(tmp_path):
     check_free(str(tmp_path / "new"))
     (tmp_path / "open_clip_config.json").write_text("{}")
     check_free(str(tmp_path))

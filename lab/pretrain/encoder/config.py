@@ -8,11 +8,13 @@ from cluster.command import Options
 class PretrainEncoderConfig(Options):
     """Train the mini encoder."""
 
-    out: str = Field(default="runs/pretrain/encoder", description="folder for the checkpoint, must hold none")
+    out: str = Field(
+        default="runs/pretrain/encoder", description="folder for the checkpoint; it must not contain one yet"
+    )
     seed: int = Field(default=0, description="seed of weights, captions and order")
     num_images: int = Field(default=20_000, gt=0, description="studio images to train on, a count")
     num_held_out: int = Field(
-        default=2_000, gt=0, description="studio images of the gallery that the model card measures, a count"
+        default=2_000, gt=0, description="held-out studio images for the figures of the model card, a count"
     )
     epochs: int = Field(
         default=13, gt=0, description="passes over the images, each with new captions, a count"

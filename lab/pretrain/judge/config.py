@@ -13,7 +13,7 @@ class PretrainJudgeConfig(Options):
         description="folder of a judge whose weights and tokenizer to start from; default: a new model",
     )
     out: str = Field(
-        default="runs/pretrain/judge", description="folder for the finished model, must hold none"
+        default="runs/pretrain/judge", description="folder for the checkpoint; it must not contain one yet"
     )
     work: str = Field(
         default="runs/pretrain/judge_work", description="folder of drawn scenes and checkpoints"
@@ -50,7 +50,7 @@ class PretrainJudgeConfig(Options):
     )
     text_depth: int = Field(default=4, ge=1, description="blocks of the language model, a count")
     vocab_size: int = Field(
-        default=1_024, ge=300, description="most tokens of the byte-level vocabulary, a count"
+        default=1_024, ge=300, description="tokens of the byte-level vocabulary at most, a count"
     )
     checkpoint_every_s: float = Field(default=180.0, gt=0, description="time between checkpoints, seconds")
     num_threads: int = Field(

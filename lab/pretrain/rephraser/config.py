@@ -9,7 +9,8 @@ class PretrainRephraserConfig(Options):
     """Train the mini rephraser."""
 
     out: str = Field(
-        default="runs/pretrain/rephraser", description="folder for the checkpoint, must hold none"
+        default="runs/pretrain/rephraser",
+        description="folder for the checkpoint; it must not contain one yet",
     )
     measure: str | None = Field(
         default=None, description="folder of a checkpoint to measure instead of training one; default: train"
