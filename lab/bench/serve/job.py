@@ -91,14 +91,14 @@ def measure_turns(
             "flask": stack.enter_context(flask_loop(bench_store, folder)),
         }
         for server in servers.values():
-            _successful(post_all(server.address, bodies(rng, NUM_WARM_UP), config.concurrency))
+            _successful(post_all(server.address, search_requests(rng, NUM_WARM_UP), config.concurrency))
         for _ in range(config.num_runs):
-            single = bodies(rng, config.num_single)
+            single = search_requests(rng, config.num_single)
             turns["direct_ms"].append(direct_ms(bench_store, [body["query"] for body in single]))
             responses = _successful(post_all(servers["batched"].address, single, 1))
             turns["single_ms"].append(1000 * median(response.seconds for response in responses))
             for name, server in servers.items():
-                loaded = bodies(rng, config.num_loaded)
+                loaded = search_requests(rng, config.num_loaded)
                 responses = _successful(post_all(server.address, loaded, config.concurrency))
                 turns[name].append(requests_per_s(responses))
         responses = _successful(post_all(servers["batched"].address, single, 1))
@@ -107,9 +107,9 @@ def measure_turns(
     return turns, {"single_steps_ms": means}
 
 
-def bodies(rng: np.random.Generator, count: int, **others: object) -> list[dict]:
+def search_requests(rng: np.random.Generator, count: int) -> list[dict]:
     """Search requests, each with a query of its own."""
-    return [{"query": f"{sample_query(rng)} {rng.integers(1 << 30)}", "k": K, **others} for _ in range(count)]
+    return [{"query": f"{sample_query(rng)} {rng.integers(1 << 30)}", "k": K} for _ in range(count)]
 
 
 def direct_ms(bench_store: BenchStore, queries: list[str]) -> float:
@@ -141,7 +141,7 @@ def promote_under_load(
     config: BenchServeConfig, server: Server, bench_store: BenchStore, rng: np.random.Generator
 ) -> dict:
     """Send requests while `live` is moved; counts failed and mixed responses."""
-    searches = bodies(rng, 20)
+    searches = search_requests(rng, 20)
     expected = {
         encoder.fingerprint: [
             [row["image_id"] for row in rows]
@@ -154,15 +154,15 @@ def promote_under_load(
     order = [int(index) for index in rng.integers(len(searches), size=config.num_promoted)]
     with _promotions(bench_store) as switches:
         responses = post_all(server.address, [searches[index] for index in order], config.concurrency)
-    bodies_of_200 = [
+    answered = [
         (response.body, index)
         for response, index in zip(responses, order, strict=True)
         if response.status == 200 and response.body
     ]
-    encoders = Counter(body["encoder"] for body, _ in bodies_of_200)
+    encoders = Counter(body["encoder"] for body, _ in answered)
     mixed = sum(
         [row["image_id"] for row in body["results"]] != expected[body["encoder"]][index]
-        for body, index in bodies_of_200
+        for body, index in answered
     )
     return {
         "requests": len(responses),
@@ -206,7 +206,7 @@ def soak(config: BenchServeConfig, server: Server, bench_store: BenchStore, rng:
 
     killer = threading.Thread(target=kill_replicas)
     killer.start()
-    searches, clicks = asyncio.run(_search_and_click(config, server, bodies(rng, 200)))
+    searches, clicks = asyncio.run(_search_and_click(config, server, search_requests(rng, 200)))
     killer.join()
     stored = set(bench_store.store.read("feedback", ["event_id"])["event_id"].to_pylist())
     accepted = [click.body["event_id"] for click in clicks if click.status == 200 and click.body]
