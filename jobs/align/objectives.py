@@ -19,61 +19,52 @@ from torch.nn import functional
 from cluster.profile import Objective
 
 Losses = tuple[Tensor, Tensor, Tensor]
+PairwiseLoss = Callable[..., Losses]
 
 
-def dpo_loss(
-    policy_chosen_scores: Tensor,
-    policy_rejected_scores: Tensor,
-    reference_chosen_scores: Tensor,
-    reference_rejected_scores: Tensor,
-    *,
-    beta: float,
-    label_smoothing: float | Tensor = 0.0,
-) -> Losses:
-    """Direct preference optimisation: -log sigmoid(beta * m) (arXiv 2305.18290, eq. 7; soft labels: cDPO).
+def _of_margin(loss: Callable[[Tensor, float], Tensor]) -> PairwiseLoss:
+    """A function of the margin and beta -> the pairwise objective of that loss.
 
-    m is the margin: policy minus reference of the chosen image, less the same of the rejected image.
+    The margin m is policy minus reference of the chosen image, less the same of the rejected image.
     """
-    chosen = policy_chosen_scores - reference_chosen_scores.detach()
-    rejected = policy_rejected_scores - reference_rejected_scores.detach()
-    return _of_margin(
-        lambda margin: -functional.logsigmoid(beta * margin), chosen, rejected, beta, label_smoothing
-    )
+
+    def objective(
+        policy_chosen_scores: Tensor,
+        policy_rejected_scores: Tensor,
+        reference_chosen_scores: Tensor,
+        reference_rejected_scores: Tensor,
+        *,
+        beta: float,
+        label_smoothing: float | Tensor = 0.0,
+    ) -> Losses:
+        chosen = policy_chosen_scores - reference_chosen_scores.detach()
+        rejected = policy_rejected_scores - reference_rejected_scores.detach()
+        margin = chosen - rejected
+        losses = loss(margin, beta) * (1 - label_smoothing) + loss(-margin, beta) * label_smoothing
+        return losses, beta * chosen.detach(), beta * rejected.detach()
+
+    return objective
 
 
-def ipo_loss(
-    policy_chosen_scores: Tensor,
-    policy_rejected_scores: Tensor,
-    reference_chosen_scores: Tensor,
-    reference_rejected_scores: Tensor,
-    *,
-    beta: float,
-    label_smoothing: float | Tensor = 0.0,
-) -> Losses:
+@_of_margin
+def dpo_loss(margin: Tensor, beta: float) -> Tensor:
+    """Direct preference optimisation: -log sigmoid(beta * m) (arXiv 2305.18290, eq. 7; soft labels: cDPO)."""
+    return -functional.logsigmoid(beta * margin)
+
+
+@_of_margin
+def ipo_loss(margin: Tensor, beta: float) -> Tensor:
     """Identity preference optimisation: (m - 1 / (2 beta))^2 (arXiv 2310.12036).
 
     The loss has its minimum at a finite margin, while DPO's margin grows as long as training lasts.
     """
-    chosen = policy_chosen_scores - reference_chosen_scores.detach()
-    rejected = policy_rejected_scores - reference_rejected_scores.detach()
-    return _of_margin(lambda margin: (margin - 1 / (2 * beta)) ** 2, chosen, rejected, beta, label_smoothing)
+    return (margin - 1 / (2 * beta)) ** 2
 
 
-def hinge_loss(
-    policy_chosen_scores: Tensor,
-    policy_rejected_scores: Tensor,
-    reference_chosen_scores: Tensor,
-    reference_rejected_scores: Tensor,
-    *,
-    beta: float,
-    label_smoothing: float | Tensor = 0.0,
-) -> Losses:
+@_of_margin
+def hinge_loss(margin: Tensor, beta: float) -> Tensor:
     """SLiC's hinge: max(0, 1 - beta * m) (arXiv 2305.10425). Zero from a margin of 1 / beta."""
-    chosen = policy_chosen_scores - reference_chosen_scores.detach()
-    rejected = policy_rejected_scores - reference_rejected_scores.detach()
-    return _of_margin(
-        lambda margin: functional.relu(1 - beta * margin), chosen, rejected, beta, label_smoothing
-    )
+    return functional.relu(1 - beta * margin)
 
 
 def simpo_loss(
@@ -89,11 +80,11 @@ def simpo_loss(
     Without the length normalisation of the paper: images have no length. `target_margin` >= 0 is in units of
     reward.
     """
-    chosen, rejected = policy_chosen_scores, policy_rejected_scores
-    return _of_margin(
-        lambda margin: -functional.logsigmoid(beta * margin - target_margin),
-        chosen, rejected, beta, label_smoothing,
-    )  # fmt: skip
+    loss = _of_margin(lambda margin, beta: -functional.logsigmoid(beta * margin - target_margin))
+    zero = torch.zeros_like(policy_chosen_scores)
+    return loss(
+        policy_chosen_scores, policy_rejected_scores, zero, zero, beta=beta, label_smoothing=label_smoothing
+    )
 
 
 def kto_loss(
@@ -227,25 +218,7 @@ def preference_losses(
     return losses, chosen_rewards, rejected_rewards
 
 
-PAIRWISE: dict[str, Callable[..., Losses]] = {
-    "dpo": dpo_loss,
-    "ipo": ipo_loss,
-    "hinge": hinge_loss,
-    "kto": kto_loss,
-}
-
-
-def _of_margin(
-    loss: Callable[[Tensor], Tensor],
-    chosen: Tensor,
-    rejected: Tensor,
-    beta: float,
-    label_smoothing: float | Tensor,
-) -> Losses:
-    """Mean loss of the margin and of its reverse, weighted by the soft label; and the rewards."""
-    margin = chosen - rejected
-    losses = loss(margin) * (1 - label_smoothing) + loss(-margin) * label_smoothing
-    return losses, beta * chosen.detach(), beta * rejected.detach()
+PAIRWISE: dict[str, PairwiseLoss] = {"dpo": dpo_loss, "ipo": ipo_loss, "hinge": hinge_loss, "kto": kto_loss}
 
 
 def _renumber(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:
