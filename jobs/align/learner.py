@@ -5,6 +5,7 @@ eval mode, so that BatchNorm statistics do not change: the reference scores were
 """
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -94,23 +95,12 @@ def batch_loss(
         target_margin=settings.target_margin,
         pair_weight=batch["pair_weight"],
     )
-    weight = batch["pair_weight"]
-    loss_preference = (weight * losses).sum()
     loss_pt = _caption_loss(images, texts, batch, temperature)
+    parts = (losses, chosen, rejected, (chosen > rejected).float(), chosen - rejected)
+    loss_preference, *rewards = ((batch["pair_weight"] * part).sum() for part in parts)
     loss = loss_preference + settings.pretrain_weight * loss_pt
-    parts = {
-        "rewards/chosen": chosen,
-        "rewards/rejected": rejected,
-        "rewards/accuracies": (chosen > rejected).float(),
-        "rewards/margins": chosen - rejected,
-    }
-    means = {name: (weight * value).sum() for name, value in parts.items()}
-    return loss, {
-        "loss": loss.detach(),
-        "loss_preference": loss_preference.detach(),
-        "loss_pt": loss_pt.detach(),
-        **means,
-    }
+    values = (loss, loss_preference, loss_pt, *rewards)  # in the order of METRICS
+    return loss, {name: value.detach() for name, value in zip(METRICS, values, strict=True)}
 
 
 def _caption_loss(images: Tensor, texts: Tensor, batch: dict[str, Tensor], temperature: float) -> Tensor:
@@ -168,6 +158,7 @@ class Learner:
 
     def step(self, batches: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One optimiser step on the mean loss of the batches; returns the means of their metrics."""
+        assert len(batches) == self.settings.batches_per_step, len(batches)
         totals: dict[str, Tensor] = {}
         for index, batch in enumerate(batches, start=1):
             with self._gradient_exchange(last=index == len(batches)):
@@ -191,15 +182,11 @@ class Learner:
     def epoch(self, batches: Iterable[dict[str, Any]]) -> Tensor:
         """Train on this worker's batches of one epoch; returns the mean of each of `METRICS`, float32 [7]."""
         total = torch.zeros(len(METRICS), device=self.encoder.device)
-        num_steps, pending = 0, []
-        for batch in batches:
-            pending.append(batch)
-            if len(pending) == self.settings.batches_per_step:
-                metrics = self.step(pending)
-                total += torch.stack([metrics[name] for name in METRICS])
-                num_steps, pending = num_steps + 1, []
-        assert num_steps == self.num_steps and not pending, (num_steps, self.num_steps, len(pending))
-        return total / num_steps
+        stream = iter(batches)
+        for _ in range(self.num_steps):
+            metrics = self.step(list(itertools.islice(stream, self.settings.batches_per_step)))
+            total += torch.stack([metrics[name] for name in METRICS])
+        return total / self.num_steps
 
     def recall(self, guard: GuardSet, take: Callable[[np.ndarray], np.ndarray]) -> float:
         """recall@10 of the guard set with the present weights; `take` is `Images.take`."""
