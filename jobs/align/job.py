@@ -21,7 +21,7 @@ from jobs.align.config import AlignConfig
 from jobs.align.corpus import read_corpus, read_pairs, saved_corpus
 from jobs.align.guard import RECALL, outcome
 from jobs.align.images import load_images
-from jobs.align.train import finished_state, train
+from jobs.align.train import TrainingRun, finished_state, train
 
 NOT_METRICS = ("encoder", "parent", "checkpoint", "seconds")  # columns of `encoders`, or not stored at all
 
@@ -55,8 +55,12 @@ def run(config: AlignConfig) -> dict[str, Any]:
             f"{captions.held_out.num_rows} captions held out"
         )
         images = load_images(store, corpus, parent, profile, settings)
-        training_run = prepare.training_run(
-            record, profile, settings, schedule.num_steps, folder, keep_epochs=config.keep_epochs
+        training_run = TrainingRun(
+            model=model.model_copy(update={"model": prepare.local_path(record.checkpoint)}),
+            num_steps=schedule.num_steps,
+            folder=str(folder),
+            settings=settings,
+            keep_epochs=config.keep_epochs,
         )
         state = train(training_run, schedule, corpus, images, limit)
     recall = outcome(

@@ -10,12 +10,11 @@ import ray
 
 from actors.encoder import Encoder
 from cluster.errors import UserError
-from cluster.profile import Align, Guard, Profile, Stage, repo_path
+from cluster.profile import Align, Guard, Stage, repo_path
 from cluster.tables import EncoderRecord, Store
 from jobs.align.batches import BatchSchedule
 from jobs.align.corpus import EncodeTexts, read_captions
 from jobs.align.guard import CaptionPairs, hold_out
-from jobs.align.train import TrainingRun
 
 
 def plan_batches(
@@ -83,23 +82,6 @@ def query_encoder(parent: Encoder, record: EncoderRecord, settings: Align) -> En
 
 def _encode_texts(model: str, precision: str, texts: list[str]) -> np.ndarray:
     return Encoder.load(model, precision=precision, num_gpus=1).encode_texts(texts)
-
-
-def training_run(
-    record: EncoderRecord, profile: Profile, settings: Align, num_steps: int, folder: Path,
-    *, keep_epochs: bool,
-) -> TrainingRun:  # fmt: skip
-    """The settings of the run for its workers; an epoch has `num_steps` optimiser steps."""
-    return TrainingRun(
-        model=local_path(record.checkpoint),
-        precision=profile.encoder.precision,
-        num_threads=profile.encoder.num_threads,
-        num_steps=num_steps,
-        num_feeders=profile.encoder.decode.max_actors,
-        folder=str(folder),
-        settings=settings,
-        keep_epochs=keep_epochs,
-    )
 
 
 def local_path(model: str) -> str:

@@ -6,13 +6,12 @@ the first worker measures the guard set, and all workers stop when recall@10 has
 """
 
 import functools
-import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.data
@@ -22,9 +21,8 @@ import torch
 from torch import Tensor
 
 from actors.encoder import Encoder
-from cluster.profile import Align
-from jobs.align.batch_stream import batch_stream
-from jobs.align.batches import BatchSchedule, Corpus, strings
+from cluster.profile import Align, EncoderModel
+from jobs.align.batches import BatchSchedule, Corpus, make_batch, strings
 from jobs.align.guard import RECALL, GuardSet, exceeds
 from jobs.align.images import Images, SharedImages
 from jobs.align.learner import METRICS, Learner
@@ -39,11 +37,8 @@ MAX_FAILURES = 3  # how often lost workers are replaced; training resumes from t
 class TrainingRun:
     """The settings of one run, as every worker needs them."""
 
-    model: str  # the parent's checkpoint
-    precision: str
-    num_threads: int | None  # torch threads of a worker, None = torch's own choice
+    model: EncoderModel  # the profile's encoder, with the parent's checkpoint
     num_steps: int  # optimiser steps of an epoch
-    num_feeders: int  # tasks that make batches at the same time, for all workers together
     folder: str  # of checkpoints and progress
     settings: Align
     keep_epochs: bool = False  # whether the checkpoints of earlier epochs stay in the folder
@@ -88,54 +83,59 @@ def train(
     )
     with follow(folder / PROGRESS_NAME):
         result = trainer.fit()
-    return _state_of(result)
+    assert result.checkpoint is not None, result
+    return load_state(result.checkpoint)
 
 
 def remaining_batches(
     corpus: ray.ObjectRef, images: Images, schedule: BatchSchedule, run: TrainingRun
 ) -> ray.data.Dataset:
-    """The batches of the epochs that have no checkpoint yet."""
-    epochs = range(num_epochs_done(Path(run.folder)), run.settings.epochs)
-    return batch_stream(corpus, images, schedule, epochs, num_tasks=run.num_feeders)
+    """The batches of the epochs that have no checkpoint yet, each with its `index` over all epochs.
+
+    Each batch is one block, so a split in order gives worker r of W the batches r, r + W, r + 2 W, ...
+    """
+    first = num_epochs_done(Path(run.folder)) * schedule.num_batches
+    count = run.settings.epochs * schedule.num_batches - first
+    indices = ray.data.range(count, override_num_blocks=max(1, count))
+    make = cast(Any, _make_batch)  # Ray's types allow no arguments besides the row
+    pool = ray.data.TaskPoolStrategy(size=run.model.decode.max_actors)
+    return indices.map(make, fn_args=(corpus, images, schedule, first), compute=pool)
+
+
+def _make_batch(
+    row: dict[str, Any], corpus: ray.ObjectRef, images: Images, schedule: BatchSchedule, first: int
+) -> dict[str, Any]:
+    index = first + row["id"]
+    epoch, in_epoch = divmod(index, schedule.num_batches)
+    data: Corpus = ray.get(corpus)
+    batch = make_batch(data, schedule.queries(epoch)[in_epoch], schedule.captions(epoch)[in_epoch])
+    # Shared images stay row numbers. The stream is then so small that Ray Data finishes it at once; otherwise
+    # it would poll a full output queue and take a CPU core from training.
+    if not isinstance(images, SharedImages):
+        batch["images"] = images.take(batch["images"])
+    return {**batch, "index": index}
+
+
+def checkpoints(folder: Path) -> list[tuple[ray.train.Checkpoint, dict[str, Any]]]:
+    """The checkpoints that the run in this folder keeps, each with the metrics of its epoch, in order."""
+    try:
+        kept = ray.train.Result.from_path(folder).best_checkpoints or []
+    except RuntimeError:  # no checkpoint has been reported yet
+        return []
+    return sorted(kept, key=lambda pair: pair[1]["epoch"])
 
 
 def num_epochs_done(folder: Path) -> int:
     """Number of epochs in the newest checkpoint of the run in this folder."""
-    newest = _newest(folder)
-    return _metrics(newest)["epoch"] if newest else 0
-
-
-def _newest(folder: Path) -> ray.train.Result | None:
-    try:
-        return ray.train.Result.from_path(folder)
-    except RuntimeError:  # no checkpoint has been reported yet
-        return None
-
-
-def _metrics(result: ray.train.Result) -> dict[str, Any]:
-    return result.metrics or {}
-
-
-def _state_of(result: ray.train.Result) -> dict[str, Any]:
-    assert result.checkpoint is not None, result
-    return load_state(result.checkpoint, "cpu")
+    return max((metrics["epoch"] for _, metrics in checkpoints(folder)), default=0)
 
 
 def finished_state(folder: Path, settings: Align) -> dict[str, Any] | None:
     """The `Learner.state` of a finished run; None when training is not finished."""
-    newest = _newest(folder)
-    if newest is None:
-        return None
-    metrics = _metrics(newest)
-    return _state_of(newest) if metrics["over_limit"] or metrics["epoch"] >= settings.epochs else None
-
-
-def kept_states(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(epoch, `Learner.state` after it) of every checkpoint in the folder of a run, in order."""
-    newest = _newest(folder)
-    kept = newest.best_checkpoints if newest else None
-    for checkpoint, metrics in sorted(kept or [], key=lambda pair: pair[1]["epoch"]):
-        yield metrics["epoch"], load_state(checkpoint, "cpu")
+    for checkpoint, metrics in checkpoints(folder)[-1:]:
+        if metrics["over_limit"] or metrics["epoch"] >= settings.epochs:
+            return load_state(checkpoint)
+    return None
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -143,8 +143,12 @@ def train_worker(config: dict[str, Any]) -> None:
     run: TrainingRun = config["run"]
     guard: GuardSet = config["guard"]
     images: Images = config["images"]
-    num_gpus = float(run.settings.use_gpu)
-    encoder = Encoder.load(run.model, precision=run.precision, num_threads=run.num_threads, num_gpus=num_gpus)
+    encoder = Encoder.load(
+        run.model.model,
+        precision=run.model.precision,
+        num_threads=run.model.num_threads,
+        num_gpus=float(run.settings.use_gpu),
+    )
     learner = Learner(encoder, run.settings, run.num_steps)
     if checkpoint := ray.train.get_checkpoint():
         learner.load(load_state(checkpoint, encoder.device))
@@ -158,7 +162,7 @@ def train_worker(config: dict[str, Any]) -> None:
         if guard.captions and _is_first():
             learner.keep()
         started = time.perf_counter()
-        means = learner.epoch(itertools.islice(own_batches, run.batches_per_epoch))
+        means = learner.epoch(own_batches)
         seconds = round(time.perf_counter() - started, 2)
         metrics = {"epoch": len(learner.epochs) + 1, **_over_workers(means), "seconds": seconds}
         if guard.captions:
@@ -218,7 +222,7 @@ def _report(learner: Learner, run: TrainingRun) -> None:
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def load_state(checkpoint: ray.train.Checkpoint, device: str) -> dict[str, Any]:
+def load_state(checkpoint: ray.train.Checkpoint, device: str = "cpu") -> dict[str, Any]:
     """The `Learner.state` in a checkpoint."""
     with checkpoint.as_directory() as folder:
         return torch.load(Path(folder) / STATE_NAME, map_location=device, weights_only=True)

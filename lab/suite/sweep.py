@@ -138,14 +138,15 @@ def training_curve(config: EvaluateConfig, parent: str, child: str, training: st
 
     training: the training state that `kallos align` reports, with the weights of every epoch.
     """
-    from jobs.align.train import kept_states  # needs Ray Train
+    from jobs.align.train import checkpoints, load_state  # needs Ray Train
 
     evaluator = WeightsEvaluator(config, parent, child)
     curve = {0: evaluator.between(0.0)}
-    for epoch, state in kept_states(Path(training)):
-        learned = state["learned"]  # by their names in the open_clip model
+    for checkpoint, metrics in checkpoints(Path(training)):
+        learned = load_state(checkpoint)["learned"]  # weights by their names in the open_clip model
         text_only = not any(name.startswith("visual.") for name in learned)
-        curve[epoch] = evaluator.of(learned, evaluator.gallery.parent_vectors if text_only else None)
+        vectors = evaluator.gallery.parent_vectors if text_only else None
+        curve[metrics["epoch"]] = evaluator.of(learned, vectors)
     return curve
 
 

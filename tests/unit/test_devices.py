@@ -217,7 +217,8 @@ def test_training_worker_uses_the_gpu_it_reserves(
         raise Loaded
 
     settings = gpu_profile.align.model_copy(update={"use_gpu": use_gpu})
-    run = prepare.training_run(record, gpu_profile, settings, num_steps=1, folder=tmp_path, keep_epochs=False)
+    model = gpu_profile.encoder.model_copy(update={"model": record.checkpoint})
+    run = train.TrainingRun(model, num_steps=1, folder=str(tmp_path), settings=settings)
     monkeypatch.setattr(train, "Learner", learner)
     with pytest.raises(Loaded):
         train.train_worker({"run": run, "guard": None, "images": None})
