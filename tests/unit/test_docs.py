@@ -5,7 +5,7 @@ import re
 import pytest
 
 from cluster.profile import ROOT, profile_names
-from cluster.profile_reference import reference
+from lab.profile_reference import reference
 from jobs.cli import VERBS
 from lab.bench.__main__ import PARTS as BENCHMARKS
 from lab.pretrain.__main__ import PARTS as MODELS
@@ -49,4 +49,4 @@ def test_every_file_linked_in_the_readme_exists(readme):
 
 def test_profile_reference_is_current():
     written = (ROOT / "docs" / "profile.md").read_text(encoding="utf-8")
-    assert written == reference(), "run: python -m cluster.profile_reference > docs/profile.md"
+    assert written == reference(), "run: python -m lab.profile_reference > docs/profile.md"

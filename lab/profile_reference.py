@@ -1,6 +1,6 @@
 """The reference of all profile fields, as Markdown.
 
-python -m cluster.profile_reference > docs/profile.md
+python -m lab.profile_reference > docs/profile.md
 """
 
 import types
@@ -14,7 +14,7 @@ from cluster.profile import PROFILES, Profile, Settings
 
 INTRODUCTION = """# Profile fields
 
-This file is written by `python -m cluster.profile_reference > docs/profile.md`.
+This file is written by `python -m lab.profile_reference > docs/profile.md`.
 
 A profile names the models, the resources, the store and every setting of a run. `--profile` takes the name of
 a shipped profile (`mini`, `gpu` or `fleet`, in `cluster/profiles/`) or the path of a YAML file of the same
