@@ -149,11 +149,12 @@ def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dic
     share = weight / np.bincount(of_query, weight)[of_query]  # of the query's total weight
     pair_rows = [flat(chosen["winner"]), flat(chosen["loser"])]
     images, indices = np.unique(np.concatenate([*pair_rows, pairs["image"].to_numpy()]), return_inverse=True)
-    texts, text_indices = _distinct(strings(chosen["query"]) + strings(pairs["caption"]))
+    texts = pa.array([*strings(chosen["query"]), *strings(pairs["caption"])], pa.string()).dictionary_encode()
+    text_indices = texts.indices.to_numpy().astype(np.int64)
     winner, loser, caption_image = np.split(indices, np.cumsum([len(rows) for rows in pair_rows]))
     return {
         "images": images.astype(np.int32),
-        "texts": texts,
+        "texts": texts.dictionary.to_pylist(),
         "pair_query": text_indices[of_query],
         "pair_winner": winner,
         "pair_loser": loser,
@@ -164,10 +165,3 @@ def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dic
         "caption_image": caption_image,
         "caption_text": text_indices[len(queries) :],
     }
-
-
-def _distinct(texts: list[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct texts in order of first appearance, and each text's index among them, int64."""
-    index_of: dict[str, int] = {}
-    indices = [index_of.setdefault(text, len(index_of)) for text in texts]
-    return list(index_of), np.array(indices, np.int64)

@@ -48,7 +48,7 @@ def read_pairs(store: Store, run_id: str | None, parent: str) -> pa.Table:
 
 def _with_images(store: Store, pairs: pa.Table) -> pa.Table:
     """The pairs whose images exist: a deletion misses pairs that are written at the same time."""
-    present = store.open("images").to_lance().to_table(columns=["image_id"])["image_id"].combine_chunks()
+    present = store.read("images", ["image_id"])["image_id"].combine_chunks()
     winner, loser = (pc.is_in(pairs[side], present) for side in ("winner", "loser"))
     kept = pairs.filter(pc.and_(winner, loser))
     if not kept.num_rows:

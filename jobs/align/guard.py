@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from actors.caption_pairs import pair_ranks
 from cluster.errors import UserError
+from cluster.tables import first_of_each
 from jobs.align.batches import GUARD_STREAM
 
 RECALL = "recall@10"
@@ -52,7 +53,7 @@ def hold_out(pairs: pa.Table, num_captions: int, seed: int) -> CaptionPairs:
     by_length = pairs.append_column("length", pc.utf8_length(pairs["caption"])).sort_by(
         [("image_id", "ascending"), ("length", "descending"), ("caption", "ascending")]
     )
-    distinct = _first_of_each(_first_of_each(by_length, "image_id"), "caption").drop_columns("length")
+    distinct = first_of_each(first_of_each(by_length, ["image_id"]), ["caption"]).drop_columns("length")
     size = min(num_captions, distinct.num_rows // MIN_PAIRS_PER_CAPTION)
     if size < MIN_CAPTIONS:
         return CaptionPairs(pairs, pairs.slice(0, 0))
@@ -62,13 +63,6 @@ def hold_out(pairs: pa.Table, num_captions: int, seed: int) -> CaptionPairs:
         pc.is_in(pairs[name], value_set=held_out[name].combine_chunks()) for name in ("image_id", "caption")
     )
     return CaptionPairs(pairs.filter(pc.invert(pc.or_(image, caption))), held_out)
-
-
-def _first_of_each(rows: pa.Table, name: str) -> pa.Table:
-    """The first row of each value of the column, in the order of the rows."""
-    numbered = rows.append_column("row", pa.array(np.arange(rows.num_rows)))
-    first = numbered.group_by(name).aggregate([("row", "min")])["row_min"]
-    return rows.take(np.sort(first.to_numpy()))
 
 
 def recall_at_10(texts: np.ndarray, images: np.ndarray) -> float:
@@ -85,14 +79,9 @@ def exceeds(before: float, after: float, max_drop: float) -> bool:
 
 
 def outcome(state: dict[str, Any], *, num_captions: int, max_drop: float, num_epochs: int) -> dict[str, Any]:
-    """The guard's part of the report of a finished run: the kept epoch, and recall@10 before and after.
+    """The guard's part of the report: the kept epoch, and recall@10 before and after (None if not measured).
 
-    Args:
-        state: `Learner.state`.
-        num_captions: size of the guard set. Without one, recall is None.
-        max_drop: the most recall@10 that training may cost.
-        num_epochs: epochs that were requested.
-
+    `state` is a result of `Learner.state`, `num_epochs` the number of epochs that were requested.
     Raises UserError when no epoch stayed within `max_drop`.
     """
     before, epochs = state["recall_before"], state["epochs"]

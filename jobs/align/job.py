@@ -23,8 +23,6 @@ from jobs.align.guard import RECALL, outcome
 from jobs.align.images import load_images
 from jobs.align.train import TrainingRun, finished_state, train
 
-NOT_METRICS = ("encoder", "parent", "checkpoint", "seconds")  # columns of `encoders`, or not stored at all
-
 
 def run(config: AlignConfig) -> dict[str, Any]:
     """Run the job and return its report."""
@@ -138,14 +136,7 @@ def save(
 
 def register(store: Store, report: dict[str, Any], dim: int) -> None:
     """Add a row to `encoders`, and point the alias `candidate` at it."""
-    metrics = {"align": {name: value for name, value in report.items() if name not in NOT_METRICS}}
-    store.register_encoder(
-        EncoderRecord(
-            encoder=report["encoder"],
-            parent=report["parent"],
-            checkpoint=report["checkpoint"],
-            dim=dim,
-            metrics=metrics,
-        )
-    )
+    identity = {name: report[name] for name in ("encoder", "parent", "checkpoint")}
+    metrics = {name: value for name, value in report.items() if name not in (*identity, "seconds")}
+    store.register_encoder(EncoderRecord(**identity, dim=dim, metrics={"align": metrics}))
     store.set_alias("candidate", report["encoder"])

@@ -142,11 +142,7 @@ def lambda_weights(
 
 
 def win_shares(
-    p_chosen: Tensor,
-    chosen: Tensor,
-    rejected: Tensor,
-    num_images: int,
-    pair_weight: Tensor | None = None,
+    p_chosen: Tensor, chosen: Tensor, rejected: Tensor, num_images: int, pair_weight: Tensor | None = None
 ) -> Tensor:
     """Each image's mean probability of winning its pairs, in [0, 1], float [N]: its grade.
 

@@ -55,15 +55,10 @@ def worker_stage(settings: Align) -> Stage:
 
 
 def run_name(
-    parent: str,
-    precision: str,
-    settings: Align,
-    pairs: pa.Table,
-    captions: CaptionPairs,
-    max_recall_drop: float,
+    parent: str, precision: str, settings: Align, pairs: pa.Table, captions: CaptionPairs, max_drop: float
 ) -> str:
     """Hash of everything that determines the result of training; 16 hex characters."""
-    scalars = f"{parent} {precision} {settings.model_dump_json()} {max_recall_drop}"
+    scalars = f"{parent} {precision} {settings.model_dump_json()} {max_drop}"
     digest = hashlib.sha256(scalars.encode())
     pairs = pairs.sort_by([(name, "ascending") for name in pairs.column_names])
     for table in (pairs, captions.training, captions.held_out):
