@@ -22,15 +22,7 @@ from cluster.compat.errors import is_commit_conflict, is_missing_table
 from cluster.errors import UserError
 from cluster.schemas import EMBEDDINGS, SCHEMAS, embeddings_schema, embeddings_table, key_of, keyed, unkeyed
 
-__all__ = [
-    "SCHEMAS",
-    "EncoderRecord",
-    "Store",
-    "embeddings_schema",
-    "embeddings_table",
-    "first_of_each",
-    "now",
-]
+__all__ = ["SCHEMAS", "EncoderRecord", "Store", "embeddings_schema", "embeddings_table", "first_rows", "now"]
 
 IMAGE_ID = re.compile("[0-9a-f]{64}")
 # SQL conditions for the rows that refer to an image, besides `images` and the tables of embeddings.
@@ -181,7 +173,7 @@ class Store:
             raise ValueError(f"Rows for table {name!r} lack the columns {', '.join(missing)}.")
         schema = keyed(schema, on)
         # LanceDB's merge inserts every row of a new key.
-        rows = first_of_each(rows.select(schema.names).cast(schema), on)
+        rows = first_rows(rows.select(schema.names).cast(schema), on)
         return self._insert_new(name, rows, list(on))
 
     @retry_on_commit_conflict
@@ -302,8 +294,8 @@ class Store:
         return aliases[alias]
 
 
-def first_of_each(rows: pa.Table, on: Sequence[str]) -> pa.Table:
-    """The first row of each value of the columns `on`, in the order of the rows."""
+def first_rows(rows: pa.Table, on: Sequence[str]) -> pa.Table:
+    """The first row of each distinct value of the columns `on`, in the order of the rows."""
     numbered = rows.select(list(on)).append_column("_row", pa.array(range(rows.num_rows), pa.int64()))
     first = numbered.group_by(list(on)).aggregate([("_row", "min")])["_row_min"]
     if len(first) == rows.num_rows:

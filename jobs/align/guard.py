@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from actors.caption_pairs import pair_ranks
 from cluster.errors import UserError
-from cluster.tables import first_of_each
+from cluster.tables import first_rows
 from jobs.align.batches import GUARD_STREAM
 
 RECALL = "recall@10"
@@ -53,7 +53,7 @@ def hold_out(pairs: pa.Table, num_captions: int, seed: int) -> CaptionPairs:
     by_length = pairs.append_column("length", pc.utf8_length(pairs["caption"])).sort_by(
         [("image_id", "ascending"), ("length", "descending"), ("caption", "ascending")]
     )
-    distinct = first_of_each(first_of_each(by_length, ["image_id"]), ["caption"]).drop_columns("length")
+    distinct = first_rows(first_rows(by_length, ["image_id"]), ["caption"]).drop_columns("length")
     size = min(num_captions, distinct.num_rows // MIN_PAIRS_PER_CAPTION)
     if size < MIN_CAPTIONS:
         return CaptionPairs(pairs, pairs.slice(0, 0))
