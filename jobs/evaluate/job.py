@@ -20,6 +20,7 @@ from jobs.evaluate import language_models, output_files, summary, teacher
 from jobs.evaluate.config import CHALLENGERS, SYSTEMS, EvaluateConfig, PageOptions
 from jobs.evaluate.figures import winrate
 from jobs.evaluate.inputs import EvaluationInputs, read_inputs
+from jobs.evaluate.output_files import EvaluationTables
 from jobs.evaluate.page import render
 from jobs.evaluate.summary import EvaluationResults
 from jobs.evaluate.systems import EncoderSystem, SystemResults, diversity
@@ -51,23 +52,21 @@ def run(config: EvaluateConfig) -> dict:
     document = summary.document(found, config)
     document |= {"versions": versions(), "created_at": now().isoformat(timespec="seconds")}
     document["seconds"] = clock.seconds
-    folder = command.save_config(config, config.out).parent
-    output_files.write(output_files.tables_of(found, config), document, folder)
+    folder, tables = command.save_config(config, config.out).parent, output_files.tables_of(found, config)
+    output_files.write(tables, document, folder)
     with clock.stage("report", f"writing {folder}/report.html"):
-        return draw_page(folder, config)
+        return write_page(document, tables, config, config)
 
 
-def draw_page(folder: Path, options: PageOptions) -> dict:
-    """Draw report.html from the files of an evaluation and the stored previews; returns report.json.
-
-    Raises UserError if the folder has no evaluation.
-    """
-    document, found = output_files.read_document(folder), output_files.read(folder)
-    config = output_files.read_config(folder, EvaluateConfig)
+def write_page(
+    document: Mapping, tables: EvaluationTables, config: EvaluateConfig, options: PageOptions
+) -> dict:
+    """Write report.html with the stored previews; returns the content of report.json with its path."""
+    path = Path(config.out) / "report.html"
     _, store = command.settings(config)
-    shown, losses = render.sheets(found, store, options, config.seed)
-    (folder / "report.html").write_text(render.render(document, shown, losses, config), encoding="utf-8")
-    return document | {"report": str(folder / "report.html")}
+    shown, losses = render.sheets(tables, store, options, config.seed)
+    path.write_text(render.render(document, shown, losses, config), encoding="utf-8")
+    return {**document, "report": str(path)}
 
 
 def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:

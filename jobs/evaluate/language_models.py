@@ -15,8 +15,8 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from actors.engine import model_path
-from actors.judge import StoredJudge
+from actors.engine import make_engine, model_path
+from actors.judge import ImageCache, Judge
 from actors.stages import add_stage, find_user_error
 from cluster import session
 from cluster.profile import LanguageModel, Profile, Stage
@@ -80,7 +80,8 @@ class AnswerTasks:
     """
 
     def __init__(self, *, store: Store, model: LanguageModel) -> None:
-        self.judge = StoredJudge(store, model)
+        self.judge = Judge(make_engine(model), model.image_px)
+        self.images = ImageCache(store, model.image_px)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
@@ -96,14 +97,16 @@ class AnswerTasks:
     def _ask(self, kind: str, rows: Sequence[dict]) -> np.ndarray:
         """Answers to questions of one kind, float [len(rows), 1, 2 or 4]."""
         queries, ids_a, ids_b = ([row[name] for row in rows] for name in ("query", "image_a", "image_b"))
+        images_a = self.images.load(ids_a)
         if kind == AESTHETICS:
-            return self.judge.aesthetics(ids_a)[:, None]
+            return self.judge.aesthetics(images_a)[:, None]
         if kind == ACCURACY:
-            return self.judge.accuracy(queries, ids_a)[:, None]
+            return self.judge.accuracy(queries, images_a)[:, None]
+        images_b = self.images.load(ids_b)
         if kind == OVERALL:
-            compared = self.judge.compare("overall", queries, ids_a, ids_b)
+            compared = self.judge.compare("overall", queries, images_a, images_b)
             return np.stack([compared.p_ab, compared.p_ba], axis=1)
-        return self.judge.rate_together(CRITERIA[kind], queries, ids_a, ids_b).reshape(len(rows), 4)
+        return self.judge.rate_together(CRITERIA[kind], queries, images_a, images_b).reshape(len(rows), 4)
 
 
 def ask_judge(profile: Profile, store: Store, questions: JudgeQuestions) -> Judgements:

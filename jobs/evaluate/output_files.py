@@ -1,4 +1,4 @@
-"""The files that an evaluation writes beside report.json: figures and page can be made again from them.
+"""The files that an evaluation writes: report.json, and tables from which figures can be computed again.
 
 - `answers.parquet`: the results shown (`system`, `query`, `rephrased`, `rank`, `image_id`, `accurate`,
   `aesthetics`; the last two are null where unknown).
@@ -12,20 +12,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import yaml
 from pyarrow import parquet
-from pydantic import BaseModel, ValidationError
 
-from cluster.errors import UserError
 from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.figures.per_query import QueryValues
 from jobs.evaluate.summary import EvaluationResults
-
-Config = TypeVar("Config", bound=BaseModel)
 
 ANSWERS = pa.schema(
     {
@@ -50,10 +44,6 @@ class EvaluationTables:
     answers: pa.Table
     series: pa.Table
     rows: pa.Table
-
-    def values_of(self, system: str) -> dict[str, QueryValues]:
-        """metric -> values by query of that system; empty for a system that was not evaluated."""
-        return values_in(self.series, system)
 
     def margins(self, protocol: str) -> np.ndarray:
         """The protocol's margins of all `rows`, float [N, 2]."""
@@ -82,18 +72,6 @@ def series_table(values: Mapping[str, Mapping[str, QueryValues]]) -> pa.Table:
         for value, weight in zip(own.values.tolist(), own.weights.tolist(), strict=True)
     ]
     return pa.Table.from_pylist(rows, SERIES)
-
-
-def values_in(table: pa.Table, system: str) -> dict[str, QueryValues]:
-    """metric -> values by query of one system in a table of `SERIES`; empty if the table lacks it."""
-    found: dict[str, list[dict]] = {}
-    for row in table.to_pylist():
-        if row["system"] == system:
-            found.setdefault(row["metric"], []).append(row)
-    return {
-        metric: QueryValues(*(np.array([row[key] for row in rows]) for key in ("value", "weight")))
-        for metric, rows in found.items()
-    }
 
 
 def _answers(found: EvaluationResults) -> list[dict]:
@@ -140,38 +118,3 @@ def write(tables: EvaluationTables, document: Mapping, folder: Path) -> None:
 def write_document(document: Mapping, folder: Path) -> None:
     """Write report.json into the folder."""
     (folder / "report.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-
-
-def read(folder: Path) -> EvaluationTables:
-    """The tables in the folder. Raises UserError if they are missing."""
-    paths = {one.name: folder / f"{one.name}.parquet" for one in fields(EvaluationTables)}
-    missing = [path.name for path in paths.values() if not path.is_file()]
-    if missing:
-        raise _no_evaluation(folder, ", ".join(missing))
-    return EvaluationTables(**{name: parquet.read_table(path) for name, path in paths.items()})
-
-
-def read_document(folder: Path) -> dict:
-    """The content of report.json in the folder. Raises UserError if it is missing."""
-    path = folder / "report.json"
-    if not path.is_file():
-        raise _no_evaluation(folder, path.name)
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_config(folder: Path, config_type: type[Config]) -> Config:
-    """The config that an evaluation in the folder ran with.
-
-    Raises UserError if it is missing, or was written by another version.
-    """
-    path = folder / "resolved_config.yaml"
-    if not path.is_file():
-        raise _no_evaluation(folder, path.name)
-    try:
-        return config_type.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError:
-        raise UserError(f"{path} was written by another version of kallos: evaluate again") from None
-
-
-def _no_evaluation(folder: Path, missing: str) -> UserError:
-    return UserError(f"no evaluation in {folder}: {missing} missing; run `kallos evaluate` first")

@@ -25,6 +25,7 @@ from jobs.evaluate.figures.registry import METRICS, SYSTEM_TITLES
 from jobs.promote import job as promotion
 from jobs.promote.config import PromoteConfig
 from lab.demo.config import DemoConfig
+from lab.evaluation_files import read_config, read_tables
 from lab.pipeline import StepRunner, StudioPipeline
 from lab.studio.truth import load_scenes
 from lab.suite import people
@@ -37,19 +38,21 @@ def prepare_folder(config: DemoConfig) -> Path:
     """The demo's folder.
 
     Raises:
-        UserError: it holds something else, or a demo of other sizes.
+        UserError: it contains something else, or a demo of other sizes.
     """
     folder = Path(config.out)
-    mark = folder / "resolved_config.yaml"
-    same = {"serve", "port"}
-    if mark.exists():
-        before = yaml.safe_load(mark.read_text(encoding="utf-8"))
+    path = folder / "resolved_config.yaml"
+    may_differ = {"serve", "port"}
+    if path.exists():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
         now = config.model_dump(mode="json")
-        changed = [name for name in now if name not in same and before.get(name) != now[name]]
+        changed = [name for name in now if name not in may_differ and before.get(name) != now[name]]
         if changed:
-            raise UserError(f"{folder} holds a demo with another {', '.join(changed)}: choose another --out.")
+            raise UserError(
+                f"{folder} holds a demo with a different {', '.join(changed)}: choose another --out."
+            )
     elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no demo: choose another --out.")
+        raise UserError(f"{folder} is not empty and contains no demo: choose another --out.")
     save_config(config, folder)
     return folder
 
@@ -146,8 +149,8 @@ def summary(config: DemoConfig, reports: dict[str, dict], pipeline: StudioPipeli
     """The content of report.json, without the promotion."""
     evaluation, seconds = reports["evaluate"], pipeline.steps.seconds
     folder = pipeline.folder / "evaluate"
-    found, latents = output_files.read(folder), load_scenes(pipeline.studio)
-    num_resamples = output_files.read_config(folder, EvaluateConfig).num_resamples
+    found, latents = read_tables(folder), load_scenes(pipeline.studio)
+    num_resamples = read_config(folder, EvaluateConfig).num_resamples
     by_people = people.win_rate(found, latents, num_resamples=num_resamples, seed=config.seed)
     return {
         "seed": config.seed,

@@ -1,4 +1,4 @@
 """Draws the page of an evaluation or a suite again, from the files in its folder.
 
-kallos redraw --folder runs/evaluate --num-sheets 24
+    kallos redraw --folder runs/evaluate --num-sheets 24
 """

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from jobs.evaluate import job as evaluate
-from jobs.evaluate.output_files import read_document
+from jobs.evaluate.config import EvaluateConfig
+from jobs.evaluate.job import write_page
+from lab.evaluation_files import read_config, read_document, read_tables
 from lab.redraw.config import RedrawConfig
 from lab.suite import job as suite
 
@@ -11,5 +12,8 @@ from lab.suite import job as suite
 def run(config: RedrawConfig) -> dict:
     """Write report.html; returns the content of report.json. Raises UserError if there is no evaluation."""
     folder = Path(config.folder)
-    draw_page = suite.draw_page if "suite" in read_document(folder) else evaluate.draw_page
-    return draw_page(folder, config)
+    document = read_document(folder)
+    if "suite" in document:
+        return suite.draw_page(folder, config)
+    evaluated = read_config(folder, EvaluateConfig).model_copy(update={"out": config.folder})
+    return write_page(document, read_tables(folder), evaluated, config)

@@ -19,6 +19,7 @@ from cluster.tables import now
 from jobs.evaluate import job as evaluate
 from jobs.evaluate import output_files
 from jobs.evaluate.config import PROTOCOLS, EvaluateConfig, MeasureOptions, PageOptions
+from lab.evaluation_files import read_config, read_document
 from lab.pipeline import StepRunner, StudioPipeline
 from lab.suite import page, styles, summary, variants
 from lab.suite.config import SuiteConfig
@@ -82,8 +83,8 @@ def num_steps(config: SuiteConfig, profile: Profile) -> int:
 
 def draw_page(folder: Path, options: PageOptions) -> dict:
     """Draw report.html from report.json and the files beside it; returns report.json."""
-    document = output_files.read_document(folder)
-    config = output_files.read_config(folder, SuiteConfig)
+    document = read_document(folder)
+    config = read_config(folder, SuiteConfig)
     (folder / "report.html").write_text(page.page(document, folder, config, options), encoding="utf-8")
     return document | {"report": str(folder / "report.html")}
 
@@ -121,7 +122,7 @@ def _evaluate_once(config: EvaluateConfig) -> dict:
     if not has_origin(folder / "series.parquet", origin):
         evaluate.run(config)
         mark(folder / "series.parquet", origin)
-    return output_files.read_document(folder)
+    return read_document(folder)
 
 
 def _sweep_modes(config: EvaluateConfig, pipeline: StudioPipeline, world: dict) -> dict:

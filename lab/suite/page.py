@@ -9,10 +9,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from cluster.tables import Store
-from jobs.evaluate import output_files
 from jobs.evaluate.config import SYSTEMS, TOP_K, PageOptions
 from jobs.evaluate.figures.registry import METRICS, SYSTEM_TITLES
 from jobs.evaluate.page import render
+from lab.evaluation_files import read_tables
 from lab.suite import charts
 from lab.suite.config import SuiteConfig
 from lab.suite.styles import ACCURATE_BEAUTY
@@ -21,7 +21,7 @@ from lab.suite.styles import ACCURATE_BEAUTY
 def page(document: Mapping, folder: Path, config: SuiteConfig, options: PageOptions) -> str:
     """The page; its contact sheets are of the first studio, drawn by seed."""
     first, seed = folder / f"seed{document['seeds'][0]}", document["seeds"][0]
-    found = output_files.read(first / "evaluate")
+    found = read_tables(first / "evaluate")
     drawn, losses = render.sheets(found, Store(str(first / "store")), options, seed)
     drawings = {
         "trade_off": charts.trade_off(document["sweep"]),

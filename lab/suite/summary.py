@@ -16,7 +16,8 @@ from jobs.evaluate.config import CHALLENGERS, PROTOCOLS, SYSTEMS
 from jobs.evaluate.figures import metrics, protocols, winrate
 from jobs.evaluate.figures.per_query import QueryValues
 from jobs.evaluate.figures.registry import AESTHETIC, METRICS, PRECISION, RECALL
-from jobs.evaluate.output_files import EvaluationTables, read, read_document, values_in
+from jobs.evaluate.output_files import EvaluationTables
+from lab.evaluation_files import read_document, read_tables, values_in
 from lab.machine import machine
 from lab.studio.truth import load_scenes
 from lab.suite import over_seeds, people
@@ -31,11 +32,11 @@ def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, compared: 
     """The content of report.json, without targets, versions and times; `compared`: its tables of variants."""
     sampling = {"num_resamples": config.num_resamples, "seed": config.seed}
     folders = [folder / f"seed{seed}" for seed in seeds]
-    found = [read(one / "evaluate") for one in folders]
+    found = [read_tables(one / "evaluate") for one in folders]
     documents = [read_document(one / "evaluate") for one in folders]
     worlds = [json.loads((one / "world.json").read_text()) for one in folders]
     by_people = [people_outcomes(*one) for one in zip(folders, found, seeds, strict=True)]
-    of = {system: [tables.values_of(system) for tables in found] for system in SYSTEMS}
+    of = {system: [values_in(tables.series, system) for tables in found] for system in SYSTEMS}
     return {
         "suite": config.kind,
         "seeds": list(seeds),

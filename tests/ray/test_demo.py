@@ -44,7 +44,7 @@ def test_demo_writes_report_and_page_and_a_second_run_adds_nothing(tmp_path):
     assert "data:image" in page and "http://" not in page.replace("http://www.w3.org", "")
 
     other = demo(tmp_path / "demo", "--seed", "1")
-    assert other.returncode == 2 and "another seed" in other.stderr
+    assert other.returncode == 2 and "different seed" in other.stderr
 
     again = demo(tmp_path / "demo")
     assert again.returncode == 0, again.stderr[-4000:]

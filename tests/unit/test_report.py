@@ -18,6 +18,7 @@ from jobs.evaluate.gallery import common_gallery
 from jobs.evaluate.job import run
 from jobs.evaluate.page import render
 from jobs.evaluate.systems import EncoderSystem
+from lab.evaluation_files import read_document, read_tables, values_in
 
 CONFIG = EvaluateConfig(num_resamples=200, num_sheets=2, num_losses=2)
 
@@ -63,18 +64,18 @@ def test_written_tables_give_the_same_figures(store, tmp_path):
     made = evaluation(KnownTruth())
     document = summary.document(made, CONFIG)
     output_files.write(output_files.tables_of(made, CONFIG), document, tmp_path)
-    found = output_files.read(tmp_path)
-    assert output_files.read_document(tmp_path) == json.loads(json.dumps(document))
+    found = read_tables(tmp_path)
+    assert read_document(tmp_path) == json.loads(json.dumps(document))
     assert found.answers.num_rows == 3 * 3 * TOP_K
-    again = per_query.estimates(found.values_of("aligned"), ["aesthetic@5", "hpir_aesthetic"],
+    again = per_query.estimates(values_in(found.series, "aligned"), ["aesthetic@5", "hpir_aesthetic"],
                               num_resamples=CONFIG.num_resamples, seed=CONFIG.seed)  # fmt: skip
     for metric, estimated in again.items():
         assert estimated["value"] == document["metrics"]["aligned"][metric]
         assert estimated["ci95"] == document["ci95"]["aligned"][metric]
     assert winrate.outcomes(found.margins("ranker")).tolist() == [1, 1, 0]
-    assert found.values_of("absent") == {}
+    assert values_in(found.series, "absent") == {}
     with pytest.raises(UserError, match=r"no evaluation in .*absent.*answers.parquet"):
-        output_files.read(tmp_path / "absent")
+        read_tables(tmp_path / "absent")
 
 
 def test_protocols_worked_out_by_hand():

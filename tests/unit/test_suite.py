@@ -19,6 +19,7 @@ from jobs.evaluate import output_files, summary
 from jobs.evaluate.config import PROTOCOLS, EvaluateConfig
 from jobs.evaluate.figures import metrics
 from jobs.evaluate.figures.per_query import QueryValues
+from lab.evaluation_files import read_tables
 from lab.redraw import job as redraw
 from lab.redraw.config import RedrawConfig
 from lab.suite import over_seeds, page, people, tables, targets, variants
@@ -134,7 +135,7 @@ def test_win_rates_and_judge_table_pool_the_seeds(document):
 
 
 def test_win_rate_by_people_of_one_evaluation(folder):
-    found = output_files.read(folder / f"seed{SEEDS[0]}" / "evaluate")
+    found = read_tables(folder / f"seed{SEEDS[0]}" / "evaluate")
     by_people = people.win_rate(found, LATENTS, num_resamples=200, seed=SEEDS[0])
     # Query 0 gained accurate beauty, query 1 lost its boats, query 2 has the same results.
     assert people.outcomes_in(found, "aligned", LATENTS, seed=SEEDS[0]).tolist() == [1, -1, 0]
