@@ -1,8 +1,8 @@
 """The cascade that alignment distils: rephrase, retrieve with the rephrased query, rate, order.
 
 `kallos label` and `kallos evaluate` run it in batches: `Retrieval` is its first half, as two stages of a Ray
-Data pipeline, and `actors.judge.StoredJudge` rates. The teacher of the server runs the same steps for one
-query at a time. How ratings become an order is decided here, by pure functions of numpy.
+Data pipeline. The teacher of the server runs the same steps for one query at a time. Pure functions of numpy
+turn the ratings into an order.
 """
 
 from collections.abc import Sequence

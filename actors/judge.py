@@ -18,9 +18,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-from actors.engine import Engine, Reply, Request, generate_or_exit, make_engine
+from actors.engine import Engine, Reply, Request, generate_or_exit
 from actors.images import STORED, read_stored
-from cluster.profile import LanguageModel
 from cluster.sql import in_list
 from cluster.tables import Store
 
@@ -262,8 +261,8 @@ class ImageCache:
         self.decoded: OrderedDict[str, Image.Image] = OrderedDict()
         self.num_pixels = 0
 
-    def load(self, image_ids: Iterable[str]) -> dict[str, Image.Image]:
-        """The images of these ids. Raises KeyError for an id that is not in the table `images`."""
+    def load(self, image_ids: Sequence[str]) -> list[Image.Image]:
+        """The images, in order. Raises KeyError for an id that is not in the table `images`."""
         wanted = list(dict.fromkeys(image_ids))
         missing = [image_id for image_id in wanted if image_id not in self.decoded]
         for start in range(0, len(missing), IDS_PER_READ):
@@ -271,59 +270,10 @@ class ImageCache:
             read = stored_images(self.store.read("images", STORED, where).to_pylist(), self.image_px)
             self.decoded.update(read)
             self.num_pixels += sum(image.width * image.height for image in read.values())
-        images = {image_id: self.decoded[image_id] for image_id in wanted}
+        images = [self.decoded[image_id] for image_id in image_ids]
         for image_id in wanted:
             self.decoded.move_to_end(image_id)
         while self.num_pixels > MAX_CACHED_PIXELS:
             _, oldest = self.decoded.popitem(last=False)
             self.num_pixels -= oldest.width * oldest.height
         return images
-
-
-class StoredJudge:
-    """A `Judge` for images of a store, which are named by their ids. Methods as those of `Judge`."""
-
-    def __init__(self, store: Store, model: LanguageModel) -> None:
-        self.judge = Judge(make_engine(model), model.image_px)
-        self.images = ImageCache(store, model.image_px)
-        self._ratings: dict[str, float] = {}
-
-    def aesthetics(self, image_ids: Sequence[str]) -> np.ndarray:
-        """See `Judge`. An image is rated once, however many calls contain it; a missing answer is retried."""
-        new = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._ratings]
-        ratings = self.judge.aesthetics(self._load(new))
-        answered = zip(new, ratings.tolist(), strict=True)
-        self._ratings.update((image_id, rating) for image_id, rating in answered if not np.isnan(rating))
-        return np.array([self._ratings.get(image_id, np.nan) for image_id in image_ids])
-
-    def accuracy(self, queries: Sequence[str], image_ids: Sequence[str]) -> np.ndarray:
-        """See `Judge`."""
-        return self.judge.accuracy(queries, self._load(image_ids))
-
-    def compare(
-        self, criterion: Criterion, queries: Sequence[str], ids_a: Sequence[str], ids_b: Sequence[str]
-    ) -> Comparison:
-        """See `Judge`."""
-        images_a, images_b = self._load_pairs(ids_a, ids_b)
-        return self.judge.compare(criterion, queries, images_a, images_b)
-
-    def rate_together(
-        self,
-        criterion: Literal["accuracy", "aesthetics"],
-        queries: Sequence[str],
-        ids_a: Sequence[str],
-        ids_b: Sequence[str],
-    ) -> np.ndarray:
-        """See `Judge`."""
-        images_a, images_b = self._load_pairs(ids_a, ids_b)
-        return self.judge.rate_together(criterion, queries, images_a, images_b)
-
-    def _load(self, image_ids: Sequence[str]) -> list[Image.Image]:
-        images = self.images.load(image_ids)
-        return [images[image_id] for image_id in image_ids]
-
-    def _load_pairs(
-        self, ids_a: Sequence[str], ids_b: Sequence[str]
-    ) -> tuple[list[Image.Image], list[Image.Image]]:
-        images = self._load([*ids_a, *ids_b])
-        return images[: len(ids_a)], images[len(ids_a) :]

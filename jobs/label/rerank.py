@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from actors.judge import StoredJudge
+from actors.engine import make_engine
+from actors.judge import ImageCache, Judge
 from actors.scorers import Scorer
 from cluster.profile import LanguageModel
 from cluster.tables import Store
@@ -119,7 +120,9 @@ class Rerank:
     ) -> None:
         self.rule = rule
         self.scorer = scorer
-        self.judge = StoredJudge(store, judge) if rule.needs_judge else None
+        self.judge = Judge(make_engine(judge), judge.image_px) if rule.needs_judge else None
+        self.images = ImageCache(store, judge.image_px)
+        self.ratings: dict[str, float] = {}
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rankings = [Ranking.of(row) for row in batch.to_pylist()]
@@ -146,7 +149,7 @@ class Rerank:
             return [spread(ranking.semantic) for ranking in rankings]
         assert self.judge is not None
         queries = [ranking.row["query"] for ranking in rankings for _ in ranking.image_ids]
-        ratings = self.judge.accuracy(queries, _all_ids(rankings))
+        ratings = self.judge.accuracy(queries, self.images.load(_all_ids(rankings)))
         for ranking, own in zip(rankings, _split(ratings, rankings), strict=True):
             ranking.semantic = own
             ranking.drop_unrated(own)
@@ -166,21 +169,25 @@ class Rerank:
         self._compare(self.judge, rankings)
         return [WIN_SHARE_UNIT] * len(rankings)
 
-    def _rate(self, judge: StoredJudge, rankings: Sequence[Ranking]) -> None:
-        ratings = judge.aesthetics(_all_ids(rankings))
-        for ranking, own in zip(rankings, _split(ratings, rankings), strict=True):
-            ranking.aesthetic = own
-            ranking.drop_unrated(own)
+    def _rate(self, judge: Judge, rankings: Sequence[Ranking]) -> None:
+        """Rate the images without a rating from an earlier call; one image serves all queries."""
+        new = [image_id for image_id in dict.fromkeys(_all_ids(rankings)) if image_id not in self.ratings]
+        ratings = judge.aesthetics(self.images.load(new))
+        self.ratings.update((i, float(r)) for i, r in zip(new, ratings, strict=True) if not np.isnan(r))
+        for ranking in rankings:
+            ranking.aesthetic = np.array([self.ratings.get(i, np.nan) for i in ranking.image_ids])
+            ranking.drop_unrated(ranking.aesthetic)
 
-    def _compare(self, judge: StoredJudge, rankings: Sequence[Ranking]) -> None:
+    def _compare(self, judge: Judge, rankings: Sequence[Ranking]) -> None:
         """Compare every two images of a row; a score is the mean probability of winning."""
-        columns = self.rule.grid.columns
+        columns, ids = self.rule.grid.columns, _all_ids(rankings)
+        images = dict(zip(ids, self.images.load(ids), strict=True))
         duels = [(r, a, b) for r in rankings for a, b in row_pairs(len(r.image_ids), columns)]
         result = judge.compare(
             "aesthetics",
             [ranking.row["query"] for ranking, _, _ in duels],
-            [ranking.image_ids[a] for ranking, a, _ in duels],
-            [ranking.image_ids[b] for ranking, _, b in duels],
+            [images[ranking.image_ids[a]] for ranking, a, _ in duels],
+            [images[ranking.image_ids[b]] for ranking, _, b in duels],
         )
         outcomes = zip(duels, result.p.tolist(), result.consistent.tolist(), strict=True)
         for (ranking, a, b), p, consistent in outcomes:

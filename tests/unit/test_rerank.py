@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 import jobs.label.rerank as rerank
-from actors import judge
 from actors.engine import Reply, Request
 from actors.judge import DIGITS
 from cluster.profile import LanguageModel, Stage
@@ -58,7 +57,7 @@ def gallery(store):
 
 
 def stage(store, engine, source, semantic="encoder", grid=Grid(2, 3, 1), monkeypatch=None):  # noqa: B008
-    monkeypatch.setattr(judge, "make_engine", lambda model: engine)
+    monkeypatch.setattr(rerank, "make_engine", lambda model: engine)
     rule = rerank.RankingRule(source=source, semantic=semantic, grid=grid)
     return rerank.Rerank(store=store, rule=rule, judge=MODEL)
 
@@ -147,7 +146,7 @@ def test_scorer_needs_no_judge_and_no_image(store, monkeypatch):
         def score(self, vectors):
             return np.asarray(vectors)[:, 0]
 
-    monkeypatch.setattr(judge, "make_engine", lambda model: pytest.fail("a judge was loaded"))
+    monkeypatch.setattr(rerank, "make_engine", lambda model: pytest.fail("a judge was loaded"))
     rule = rerank.RankingRule(source="scorer", semantic="encoder", grid=Grid(2, 3, 1))
     reranker = rerank.Rerank(store=store, rule=rule, judge=MODEL, scorer=FirstNumber())
     vectors = [[[level / 255, 0.0] for level in LEVELS]]
