@@ -62,13 +62,19 @@ def _is_settings(field: FieldInfo) -> bool:
 
 
 def _row(path: str, field: FieldInfo, mini: Any) -> str:
-    default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
-    own = "" if mini is None else _value(mini)
-    cells = (f"`{path}`", _type(field), default, own, field.description or "")
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    default = "required" if field.is_required() else value_of(field.get_default(call_default_factory=True))
+    own = "" if mini is None else value_of(mini)
+    cells = (f"`{path}`", type_of(field), default, own, field.description or "")
+    return f"| {' | '.join(map(cell, cells))} |"
 
 
-def _type(field: FieldInfo) -> str:
+def cell(text: str) -> str:
+    """The text of a table cell, with its bars escaped."""
+    return text.replace("|", "\\|")
+
+
+def type_of(field: FieldInfo) -> str:
+    """The type of a field and its limits."""
     limits = {
         text.format(_plain(getattr(limit, name)))
         for limit in field.metadata
@@ -83,11 +89,14 @@ def _name(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     if get_origin(annotation) in (Union, types.UnionType):
         return " or ".join(_name(part) for part in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return f"list of {_name(get_args(annotation)[0])}"
     names = {bool: "true or false", str: "text", dict[str, Any]: "mapping", type(None): "null"}
     return names.get(annotation) or annotation.__name__
 
 
-def _value(value: Any) -> str:
+def value_of(value: Any) -> str:
+    """The value as code."""
     return f"`{_plain(value)}`"
 
 

@@ -1,4 +1,4 @@
 """Compares a training step with a plain DPO loop.
 
-kallos bench align --profile mini
+    kallos bench align --profile mini
 """

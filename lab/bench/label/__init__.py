@@ -1,4 +1,4 @@
 """Compares the stages of `label` with vLLM alone.
 
-kallos bench label
+    kallos bench label
 """

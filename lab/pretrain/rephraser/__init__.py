@@ -1,5 +1,5 @@
 """Trains the mini rephraser: a small language model that rephrases queries.
 
-kallos pretrain rephraser --out runs/pretrain/rephraser
-kallos pretrain rephraser --measure models/mini/rephraser
+    kallos pretrain rephraser --out runs/pretrain/rephraser
+    kallos pretrain rephraser --measure models/mini/rephraser
 """
