@@ -67,7 +67,12 @@ def _table(fields: dict[str, FieldInfo]) -> Iterator[str]:
     yield "| option | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     for name, field in fields.items():
-        cells = (_flag(name, field), type_of(field), _default(field), field.description or "")
+        cells = (
+            _flag(name, field),
+            type_of(field).replace(" or null", ""),
+            _default(field),
+            field.description or "",
+        )
         yield f"| {' | '.join(map(cell, cells))} |"
 
 
