@@ -1,4 +1,4 @@
 """Compares two encoders and the teacher on one gallery, in figures and in images.
 
-    kallos evaluate --queries queries.txt --hpir votes.parquet --out runs/evaluate
+kallos evaluate --queries queries.txt --hpir votes.parquet --out runs/evaluate
 """
