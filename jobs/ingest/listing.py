@@ -100,15 +100,11 @@ def parquet_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
     return [file for file in parquet if os.path.basename(file[0]) not in METADATA_NAMES]
 
 
-def unreadable(files: list[tuple[str, int]]) -> list[tuple[str, str]]:
-    """(path, reason) of files that no reader may open: too large, or a name that is not UTF-8."""
-    rejects = []
-    for path, size in files:
-        if size > MAX_FILE_BYTES:
-            rejects.append((path, f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}"))
-        elif printable(path) != path:
-            rejects.append((printable(path), "the file's name is not UTF-8"))
-    return rejects
+def problem(path: str, size: int) -> str:
+    """Why no reader may open the file: it is too large, or its name is not UTF-8. "" if it may be opened."""
+    if size > MAX_FILE_BYTES:
+        return f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}"
+    return "" if printable(path) == path else "the file's name is not UTF-8"
 
 
 def printable(path: str) -> str:

@@ -8,7 +8,6 @@ from pyarrow import json as arrow_json
 
 from cluster.errors import UserError
 from jobs.ingest.image_text import ImageText, TextColumns, read_text
-from jobs.ingest.listing import METADATA_NAMES, Location
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.readers import extension
 
@@ -30,12 +29,6 @@ class Metadata:
             return ImageText()
         values = self.texts.slice(row, 1).to_pylist()[0]
         return ImageText(values["caption"], values["detailed_caption"], tuple(values["tags"]))
-
-
-def find_metadata(folder: Location, paths: set[str]) -> str:
-    """Path of the folder's own metadata table, "" when it has none."""
-    candidates = (f"{folder.path}/{name}" for name in METADATA_NAMES)
-    return next((path for path in candidates if path in paths), "")
 
 
 def read_metadata(filesystem: fs.FileSystem, path: str, columns: TextColumns) -> Metadata:

@@ -3,6 +3,7 @@
 `ray.data.read_binary_files` and `read_webdataset` fail the job at the first file that is missing or broken.
 """
 
+import itertools
 import json
 import tarfile
 from collections.abc import Iterator
@@ -58,26 +59,15 @@ class TarSamples(FileReader):
 
     def read(self, stream: Any | Unreadable, path: str) -> Iterator[pa.Table]:
         """The rows of one tar, in tables of `TAR_BLOCK_ROWS`."""
-        rows: list[dict] = []
-        for row in _samples(stream, path):
-            rows.append(row)
-            if len(rows) == TAR_BLOCK_ROWS:
-                yield pa.Table.from_pylist(rows, SAMPLE_SCHEMA)
-                rows = []
-        yield pa.Table.from_pylist(rows, SAMPLE_SCHEMA)
+        samples = _samples(stream, path)
+        while rows := list(itertools.islice(samples, TAR_BLOCK_ROWS)):
+            yield pa.Table.from_pylist(rows, SAMPLE_SCHEMA)
 
 
-def _opened(stream: Any | Unreadable) -> Any:
-    """The stream itself. Raises OSError if the file could not be opened."""
-    if isinstance(stream, Unreadable):
-        raise OSError(stream.error)
-    return stream
-
-
-def _samples(stream: Any, path: str) -> Iterator[dict]:
+def _samples(stream: Any | Unreadable, path: str) -> Iterator[dict]:
     sample: dict[str, Any] = {}
     try:
-        for name, data in _members(_opened(stream)):
+        for name, data in _members(stream):
             key, suffix = _key(name), extension(name)
             if sample and sample["key"] != key:
                 yield _row(sample, path)
@@ -95,8 +85,10 @@ def _samples(stream: Any, path: str) -> Iterator[dict]:
         yield _row(sample, path)
 
 
-def _members(stream: Any) -> Iterator[tuple[str, bytes | None]]:
+def _members(stream: Any | Unreadable) -> Iterator[tuple[str, bytes | None]]:
     """(name, bytes) of each file in the tar; None instead of bytes above `MAX_FILE_BYTES`."""
+    if isinstance(stream, Unreadable):
+        raise OSError(stream.error)
     with tarfile.open(fileobj=stream, mode="r|*") as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isreg() else None

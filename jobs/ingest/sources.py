@@ -5,6 +5,7 @@ Everything that can be checked without reading images is checked here, before an
 
 import json
 import math
+import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,8 +23,8 @@ from cluster.profile import Stage
 from jobs.ingest import listing
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.image_text import ImageText, TextColumns, read_text
-from jobs.ingest.listing import Location
-from jobs.ingest.metadata import Metadata, find_metadata, read_metadata
+from jobs.ingest.listing import METADATA_NAMES, Location
+from jobs.ingest.metadata import Metadata, read_metadata
 from jobs.ingest.prepare import SourceRow
 from jobs.ingest.readers import ImageFiles, TarSamples
 
@@ -60,11 +61,6 @@ def _text_columns(config: IngestConfig) -> TextColumns:
     return TextColumns(config.caption_column, config.tag_columns)
 
 
-def _num_read_tasks(num_items: int, stage: Stage) -> int:
-    """Read tasks of about one batch each."""
-    return max(1, math.ceil(num_items / stage.batch_size))
-
-
 def _read_resources(stage: Stage) -> dict[str, Any]:
     """The resources of the decoding stage: Ray then fuses both, and a file's bytes stay in one process."""
     return {"num_cpus": stage.num_cpus, "concurrency": stage.max_actors}
@@ -81,37 +77,38 @@ def _required(found: list, config: IngestConfig, what: str) -> list:
 
 def _folder(config: IngestConfig, location: Location, files: list[tuple[str, int]], decode: Stage) -> Source:
     found = _required(listing.images_of(files), config, "image files")
-    bad = {path for path, size in found if listing.unreadable([(path, size)])}
-    good = [file for file in found if file[0] not in bad]
-    rejects = [(location.uri(path), reason) for path, reason in listing.unreadable(found)]
-    metadata = _folder_metadata(config, location, files)
+    problems = {path: listing.problem(path, size) for path, size in found}
+    good = [file for file in found if not problems[file[0]]]
+    rejects = [(location.uri(listing.printable(path)), reason) for path, reason in problems.items() if reason]
+    num_tasks = max(1, math.ceil(len(good) / decode.batch_size))  # of about one batch each
 
     def dataset() -> ray.data.Dataset:
         reader = ImageFiles(location.filesystem, good)
-        return ray.data.read_datasource(
-            reader, override_num_blocks=_num_read_tasks(len(good), decode), **_read_resources(decode)
-        )
+        return ray.data.read_datasource(reader, override_num_blocks=num_tasks, **_read_resources(decode))
 
-    root = "" if location.is_file else location.path.rstrip("/") + "/"
-    rows = partial(folder_rows, prefix=location.prefix, root=root, metadata=metadata)
+    metadata = _folder_metadata(config, location, files)
+    rows = partial(folder_rows, location=location, metadata=metadata)
     return Source("folder", _label(config, location), len(found), dataset, rows, rejects)
 
 
 def _folder_metadata(
     config: IngestConfig, location: Location, files: list[tuple[str, int]]
 ) -> Metadata | None:
+    """The table that the config names, or else the folder's own if it has one."""
     if config.metadata:
         table = listing.locate(config.metadata)
         return read_metadata(table.filesystem, table.path, _text_columns(config))
-    path = find_metadata(location, {path for path, _ in files})
-    return read_metadata(location.filesystem, path, _text_columns(config)) if path else None
+    paths = {path for path, _ in files}
+    own = [path for name in METADATA_NAMES if (path := f"{location.path}/{name}") in paths]
+    return read_metadata(location.filesystem, own[0], _text_columns(config)) if own else None
 
 
-def folder_rows(batch: pa.Table, *, prefix: str, root: str, metadata: Metadata | None) -> Iterator[SourceRow]:
+def folder_rows(batch: pa.Table, *, location: Location, metadata: Metadata | None) -> Iterator[SourceRow]:
     """Rows of `ImageFiles` with the text of the metadata table."""
+    root = location.path.rstrip("/") + "/"
     for row in batch.to_pylist():
         text = metadata.text_of(row["path"].removeprefix(root)) if metadata else ImageText()
-        yield SourceRow(prefix + row["path"], row["bytes"], text, row["error"])
+        yield SourceRow(location.uri(row["path"]), row["bytes"], text, row["error"])
 
 
 # --- WebDataset tars
@@ -197,23 +194,22 @@ def table_columns(schema: pa.Schema, config: IngestConfig, address: str) -> list
             f"'{address}' has neither a column '{data}' nor '{uri}', only {', '.join(schema.names)}: name "
             "the column of the images with --bytes-column or --uri-column."
         )
-    if data in schema.names and not _is_binary(schema.field(data).type):
-        raise UserError(
-            f"column '{data}' of '{address}' holds {schema.field(data).type}, not a file's bytes: name "
-            "another column with --bytes-column."
-        )
-    if uri in schema.names and not _is_string(schema.field(uri).type):
-        raise UserError(
-            f"column '{uri}' of '{address}' holds {schema.field(uri).type}, not text: name another "
-            "column with --uri-column."
-        )
+    for name, fits, content, option in (
+        (data, _is_binary, "a file's bytes", "--bytes-column"),
+        (uri, _is_string, "text", "--uri-column"),
+    ):
+        if name in schema.names and not fits(schema.field(name).type):
+            raise UserError(
+                f"column '{name}' of '{address}' holds {schema.field(name).type}, not {content}: name "
+                f"another column with {option}."
+            )
     columns = (data, uri, *_text_columns(config).names())
     return [name for name in dict.fromkeys(columns) if name in schema.names]
 
 
 def _is_binary(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):  # an image column of Hugging Face: {bytes, path}
-        return any(kind.field(index).name == "bytes" for index in range(kind.num_fields))
+        return kind.get_field_index("bytes") >= 0
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
 
@@ -228,24 +224,19 @@ def table_rows(batch: pa.Table, *, location: Location, config: IngestConfig) -> 
         home = location.uri(row.get("path") or location.path)
         address, data = row.get(config.uri_column) or "", row.get(config.bytes_column)
         data = data.get("bytes") if isinstance(data, dict) else data
-        if data is None and not address:
+        if data is not None:
+            yield SourceRow(address or f"{home}#{image_id(data)[:16]}", data, text)
+        elif address:
+            yield _read_address(address, home, text)
+        else:
             error = f"neither column '{config.bytes_column}' nor '{config.uri_column}' has a value"
             yield SourceRow(f"{home}#null", b"", text, error)
-        elif data is None:
-            yield _read_address(_absolute(address, home), text)
-        else:
-            yield SourceRow(address or f"{home}#{image_id(data)[:16]}", data, text)
 
 
-def _read_address(uri: str, text: ImageText) -> SourceRow:
+def _read_address(address: str, home: str, text: ImageText) -> SourceRow:
+    """Read an image file; a relative address starts at the folder of its table, whose address is `home`."""
+    uri = address if "://" in address else posixpath.join(posixpath.dirname(home), address)
     try:
         return SourceRow(uri, read_uri(uri), text)
     except UnusableImage as error:
         return SourceRow(uri, b"", text, str(error))
-
-
-def _absolute(address: str, home: str) -> str:
-    """Resolve a relative address against the folder of its table."""
-    if "://" in address or address.startswith("/"):
-        return address
-    return f"{home.rpartition('/')[0]}/{address}"
