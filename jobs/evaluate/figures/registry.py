@@ -54,8 +54,8 @@ METRICS: dict[str, Metric] = {
         Metric(
             "hpir_accuracy",
             "agreement with people on accuracy",
-            "people's votes on which of two groups of images is more accurate: how often the system agrees with "
-            "the majority, weighted by its confidence (HPIR form, arXiv 2406.09397); 0.5 is chance",
+            "people's votes on which of two groups of images is more accurate: how often the system agrees "
+            "with the majority, weighted by its confidence (HPIR form, arXiv 2406.09397); 0.5 is chance",
         ),
         Metric(
             "hpir_aesthetic",
