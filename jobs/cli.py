@@ -3,6 +3,7 @@
 Only the verb's own module is imported, so that `kallos --help` is fast.
 """
 
+import argparse
 import difflib
 import importlib
 import json
@@ -83,18 +84,14 @@ def take_submit(words: Sequence[str]) -> tuple[list[str], str]:
     Raises:
         UserError: the address is missing or not http(s).
     """
-    rest, head = [], ""
-    pending = iter(words)
-    for word in pending:
-        if word != "--submit" and not word.startswith("--submit="):
-            rest.append(word)
-            continue
-        head = next(pending, "") if word == "--submit" else word.removeprefix("--submit=")
-        if not head.startswith(("http://", "https://")):
-            raise UserError(
-                f"--submit {head!r} is not the address of a Ray dashboard, such as http://head:8265."
-            )
-    return rest, head
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--submit", nargs="?", const="")
+    known, rest = parser.parse_known_args(words)
+    if known.submit is not None and not known.submit.startswith(("http://", "https://")):
+        raise UserError(
+            f"--submit {known.submit!r} is not the address of a Ray dashboard, such as http://head:8265."
+        )
+    return rest, known.submit or ""
 
 
 def resolve(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -103,15 +100,15 @@ def resolve(words: Sequence[str]) -> tuple[str, list[str]]:
     Raises:
         UserError: no such verb.
     """
-    verb = words[0] if words else ""
-    if verb in VERBS:
-        return VERBS[verb][0], list(words[1:])
-    known = {name: package for verbs in verb_groups().values() for name, (package, _) in verbs.items()}
+    verb, *options = words or [""]
+    known = VERBS
+    if verb not in known:  # plugins are imported only when they are needed
+        known = {name: entry for verbs in verb_groups().values() for name, entry in verbs.items()}
     if verb not in known:
         close = difflib.get_close_matches(verb, known, n=1)
         way_out = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(known)}."
         raise UserError(f"There is no verb {verb!r}: {way_out}")
-    return known[verb], list(words[1:])
+    return known[verb][0], options
 
 
 def submit(head: str, package: str, options: Sequence[str]) -> int:
@@ -145,9 +142,9 @@ def send(client, entrypoint: str) -> str:
     from cluster.session import EXCLUDES
 
     give_up_s = time.monotonic() + SUBMIT_TIMEOUT_S
+    code = {"working_dir": str(ROOT), "excludes": EXCLUDES}
     while True:
         try:
-            code = {"working_dir": str(ROOT), "excludes": EXCLUDES}
             return client.submit_job(entrypoint=entrypoint, runtime_env=code)
         except RuntimeError as error:
             if not is_agent_missing(error) or time.monotonic() > give_up_s:
@@ -174,7 +171,3 @@ def _is_object(line: str) -> bool:
         return isinstance(json.loads(line), dict)
     except ValueError:
         return False
-
-
-if __name__ == "__main__":
-    main()
