@@ -36,26 +36,26 @@ class Ray(Settings):
         description='"local" starts Ray here, "auto" joins the cluster of this machine, host:port another one'
     )
     num_cpus: int | None = Field(
-        default=None, ge=1, description="logical CPUs of a Ray started here, a count; default: the machine's"
+        default=None, ge=1, description="number of logical CPUs of a Ray started here; default: the machine's"
     )
     object_store_bytes: int = Field(ge=80_000_000, description="shared memory of a Ray started here, bytes")
     log_to_driver: bool = Field(default=False, description="show what worker processes print")
     max_cpus: float | None = Field(
-        default=None, ge=0, description="CPUs the autoscaler may grow to, a count; default: no autoscaler"
+        default=None, ge=0, description="number of CPUs that the autoscaler may reach; default: no autoscaler"
     )
     max_gpus: float | None = Field(
-        default=None, ge=0, description="GPUs the autoscaler may grow to, a count; default: no autoscaler"
+        default=None, ge=0, description="number of GPUs that the autoscaler may reach; default: no autoscaler"
     )
 
 
 class Stage(Settings):
     """The resources of one stage of a pipeline: a pool of equal actors."""
 
-    min_actors: int = Field(default=1, ge=1, description="actors that must run, a count")
-    max_actors: int = Field(default=1, ge=1, description="actors that the stage may grow to, a count")
-    num_cpus: float = Field(default=1.0, ge=0, description="logical CPUs of an actor, a count")
-    num_gpus: float = Field(default=0.0, ge=0, description="GPUs of an actor, a count; actors can share one")
-    batch_size: int = Field(default=64, ge=1, description="rows that an actor processes in one call, a count")
+    min_actors: int = Field(default=1, ge=1, description="minimum number of actors")
+    max_actors: int = Field(default=1, ge=1, description="maximum number of actors")
+    num_cpus: float = Field(default=1.0, ge=0, description="number of logical CPUs of an actor")
+    num_gpus: float = Field(default=0.0, ge=0, description="GPUs of an actor; a fraction shares a GPU")
+    batch_size: int = Field(default=64, ge=1, description="rows that an actor processes in one call")
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> "Stage":
@@ -74,7 +74,7 @@ class EncoderModel(Settings):
     model: str = Field(description='open_clip folder, "hf-hub:..." name, or "architecture/pretrained-tag"')
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="number format of inference")
     num_threads: int | None = Field(
-        default=None, ge=1, description="torch threads of an actor, a count; default: torch's own choice"
+        default=None, ge=1, description="number of torch threads of an actor; default: torch's own choice"
     )
     stage: Stage = Field(description="actors that compute embeddings")
     decode: Stage = Field(description="tasks or actors that decode and check image files")
@@ -86,7 +86,7 @@ class LanguageModel(Settings):
     model: str = Field(description="Hugging Face folder or hub name")
     engine: Literal["vllm_offline"] = Field(default="vllm_offline", description="engine that hosts the model")
     engine_args: dict[str, Any] = Field(default_factory=dict, description="arguments passed to the engine")
-    max_tokens: int = Field(ge=1, description="most tokens of a reply, a count")
+    max_tokens: int = Field(ge=1, description="maximum number of tokens in a reply")
     temperature: float = Field(default=0.0, ge=0, description="sampling temperature; 0 is greedy")
     image_px: int | None = Field(
         default=None,
@@ -104,19 +104,19 @@ class Label(Settings):
     )
     source: Literal["scorer", "lmm_score", "lmm_pair"] = Field(
         default="lmm_score",
-        description="who orders images by beauty: a scorer, or the judge by ratings or by comparisons",
+        description="what orders images by beauty: a scorer, or the judge's ratings or comparisons",
     )
     semantic: Literal["encoder", "judge"] = Field(
-        default="judge", description="who rates accuracy: the reference encoder, or the judge"
+        default="judge", description="what rates accuracy: the reference encoder, or the judge"
     )
-    top_k: int = Field(default=100, ge=2, description="K: images retrieved for a rephrased query, a count")
-    rows: int = Field(default=5, ge=1, description="u: rows of the partial order, a count")
-    columns: int = Field(default=5, ge=1, description="v: images in a row of the partial order, a count")
+    top_k: int = Field(default=100, ge=2, description="K: number of images retrieved for a rephrased query")
+    rows: int = Field(default=5, ge=1, description="u: number of rows of the partial order")
+    columns: int = Field(default=5, ge=1, description="v: number of images in a row of the partial order")
     stride: int = Field(
-        default=4, ge=1, description="step between the images taken from the order by accuracy, a count"
+        default=4, ge=1, description="every stride-th image by accuracy enters the partial order"
     )
     min_accuracy: float = Field(
-        default=3.0, ge=1, le=5, description="lowest accuracy of an image that the teacher keeps, 1 to 5"
+        default=3.0, ge=1, le=5, description="accuracy below which the teacher drops an image, 1 to 5"
     )
 
     @model_validator(mode="after")
@@ -136,27 +136,29 @@ class Align(Settings):
     mode: Literal["both", "text"] = Field(
         default="both", description="towers that train; `text` alone keeps all image vectors valid"
     )
-    num_workers: int = Field(default=1, ge=1, description="data-parallel training workers, a count")
+    num_workers: int = Field(default=1, ge=1, description="number of data-parallel training workers")
     use_gpu: bool = Field(default=False, description="give each worker one GPU")
-    epochs: int = Field(default=1, ge=1, description="passes over the preferences, a count")
+    epochs: int = Field(default=1, ge=1, description="number of passes over the preferences")
     queries_per_batch: int = Field(
-        default=8, ge=1, description="queries that a worker encodes at once, with all their images, a count"
+        default=8, ge=1, description="queries that a worker encodes at once, with all their images"
     )
-    caption_batch_size: int = Field(default=64, ge=1, description="caption pairs of L_pt in a batch, a count")
+    caption_batch_size: int = Field(
+        default=64, ge=1, description="caption pairs in a batch of the contrastive loss L_pt"
+    )
     batches_per_step: int = Field(
-        default=1, ge=1, description="batches of a worker whose gradients make one optimizer step, a count"
+        default=1, ge=1, description="number of batches of a worker whose gradients make one optimizer step"
     )
     learning_rate: float = Field(default=1e-5, gt=0, description="AdamW's peak learning rate")
     warmup: float = Field(
-        default=0.1, ge=0, le=1, description="share of all steps in which the learning rate rises, 0 to 1"
+        default=0.1, ge=0, le=1, description="share of all steps that warm up the learning rate, 0 to 1"
     )
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay")
-    objective: Objective = Field(default="dpo", description="preference loss, see `jobs/align/objectives.py`")
+    objective: Objective = Field(default="dpo", description="preference loss; see docs/objectives.md")
     beta: float = Field(default=1.0, gt=0, description="scale of the rewards in the preference loss")
     target_margin: float = Field(default=0.5, ge=0, description="reward margin that `simpo` aims for")
     pretrain_weight: float = Field(default=1.0, ge=0, description="w_pt: weight of the contrastive loss L_pt")
     max_pairs_per_query: int = Field(
-        default=200, ge=1, description="most preference pairs of one query in a step, a count"
+        default=200, ge=1, description="maximum number of preference pairs of one query in a step"
     )
     near_tie_weight: float = Field(
         default=0.5, ge=0, le=1, description="weight of a near tie, 0 to 1; 0 excludes near ties"
@@ -170,7 +172,7 @@ class Align(Settings):
     gradient_clip: float = Field(default=1.0, gt=0, description="largest L2 norm of the gradient")
     seed: int = Field(default=0, ge=0, description="seed of the training order and of sampling")
     pixel_cache_bytes: int = Field(
-        default=400_000_000, ge=0, description="most decoded images kept in Ray's object store, bytes"
+        default=400_000_000, ge=0, description="size limit of the decoded images in Ray's object store, bytes"
     )
 
 
@@ -178,11 +180,13 @@ class Index(Settings):
     """When an approximate index is built, and the recall that it must reach."""
 
     ann_min_rows: int = Field(
-        default=50_000, ge=1, description="rows from which an approximate index is built, a count; else exact"
+        default=50_000,
+        ge=1,
+        description="number of rows from which an approximate index is built; fewer are searched exactly",
     )
     recall: float = Field(default=0.95, ge=0, le=1, description="recall@10 that the index must reach, 0 to 1")
     num_recall_queries: int = Field(
-        default=200, ge=1, description="queries that measure recall@10 against exact search, a count"
+        default=200, ge=1, description="number of queries that measure recall@10 against exact search"
     )
 
 
@@ -190,11 +194,14 @@ class Guard(Settings):
     """What alignment may cost ordinary retrieval: beyond it training stops and promotion is refused."""
 
     num_captions: int = Field(
-        default=256, ge=0, description="held-out captions that measure recall@10 after every epoch, a count"
+        default=256, ge=0, description="number of held-out captions that measure recall@10 after every epoch"
     )
-    max_recall_drop: float = Field(default=0.03, ge=0, le=1, description="recall@10 that may be lost, 0 to 1")
+    max_recall_drop: float = Field(default=0.03, ge=0, le=1, description="largest loss of recall@10, 0 to 1")
     wise_ft_alpha: float = Field(
-        default=1.0, ge=0, le=1, description="a in (1 - a) theta_ref + a theta (WiSE-FT); 1 = as trained"
+        default=1.0,
+        ge=0,
+        le=1,
+        description="a in (1 - a) * parent + a * trained weights (WiSE-FT); 1 = as trained",
     )
 
 
@@ -203,11 +210,11 @@ class Serve(Settings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes any free one")
-    num_replicas: int = Field(default=1, ge=1, description="fewest replicas of the search, a count")
-    max_replicas: int = Field(default=1, ge=1, description="most replicas of the search, under load, a count")
-    max_batch_size: int = Field(default=16, ge=1, description="most queries processed together, a count")
+    num_replicas: int = Field(default=1, ge=1, description="minimum number of replicas")
+    max_replicas: int = Field(default=1, ge=1, description="maximum number of replicas, reached under load")
+    max_batch_size: int = Field(default=16, ge=1, description="maximum number of queries in a batch")
     batch_wait_s: float = Field(default=0.0, ge=0, description="longest wait for a batch to fill, seconds")
-    max_k: int = Field(default=100, ge=1, description="largest k of a request, a count")
+    max_k: int = Field(default=100, ge=1, description="largest k of a request")
     refresh_s: float = Field(
         default=1.0, gt=0, description="time between checks of aliases and tables, seconds"
     )
@@ -220,7 +227,7 @@ class Serve(Settings):
     )
     max_upload_bytes: int = Field(default=8_000_000, ge=0, description="largest uploaded image file, bytes")
     max_upload_pixels: int = Field(
-        default=40_000_000, ge=1, description="most pixels of an image in a request, a count"
+        default=40_000_000, ge=1, description="maximum number of pixels of an image in a request"
     )
     upload_timeout_s: float = Field(default=5.0, gt=0, description="longest time to read one image, seconds")
     url_images: bool = Field(default=False, description="fetch images that requests name by public URL")
@@ -233,8 +240,8 @@ class Serve(Settings):
     requests_per_minute: int | None = Field(
         default=None,
         ge=1,
-        description="most requests of one key per minute and replica, a count; without keys it counts those "
-        "of one address, behind HAProxy those of all addresses; default: no limit",
+        description="maximum number of requests per minute from one key to one replica; without keys, "
+        "from one address (behind HAProxy: from all clients); default: no limit",
     )
     log_queries: bool = Field(default=False, description="write the words of queries into the log")
 

@@ -1,1 +1,1 @@
-"""What proves the product: a drawn world, training of the shipped models, evaluations, benchmarks, demo."""
+"""Experiments: a drawn world, training of the shipped models, evaluations, benchmarks and the demo."""

@@ -24,8 +24,8 @@ shape. `--set` changes single fields on the command line of any verb:
     kallos serve --set serve.max_k=50 --set serve.log_queries=true
 
 Values are YAML; `null`, or nothing after the `=`, unsets a field. An option of the verb itself, such as
-`kallos align --epochs`, takes precedence over `--set`, and `--set` over the file. The column "mini" shows
-what the file of that profile sets; the column "default" holds where a file sets nothing.
+`kallos align --epochs`, takes precedence over `--set`, and `--set` over the file. The column "default"
+applies where the file sets nothing; the column "mini" shows what the file of the profile `mini` sets.
 """
 LIMITS = (("ge", "≥ {}"), ("gt", "> {}"), ("le", "≤ {}"), ("lt", "< {}"))
 SEPARATED_FROM = 100_000

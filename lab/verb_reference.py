@@ -22,11 +22,12 @@ INTRODUCTION = """# Verbs
 
 This file is written by `python -m lab.verb_reference > docs/verbs.md`.
 
-A verb runs as `kallos <verb> [options]`, and its entry point as a Ray job is `python -m <package>`. With
-`--submit http://head:8265` the same command runs on a cluster. Verbs that fill tables continue where they
-were killed, and add nothing when they are run twice. The last line on stdout is one JSON object.
+Run a verb with `kallos <verb> [options]`; `--help` lists its options. With `--submit http://head:8265` the
+same command runs on a cluster as a Ray job. A verb that fills tables continues where it was killed, and adds
+nothing when it is run twice. The last line on stdout is one JSON object; `kallos search` prints a table
+instead, unless `--json` is given.
 
-These options are common to most verbs:
+All verbs except `redraw` and `pretrain` take these options; `search` and `suite` have no `--store`:
 """
 PARTS = {"bench": BENCHMARKS, "pretrain": MODELS}
 

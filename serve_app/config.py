@@ -26,7 +26,7 @@ class ServeConfig(command.JobConfig):
     num_replicas: int | None = Field(
         default=None,
         ge=1,
-        description="replicas of the search, a fixed count; default: the profile's serve.num_replicas to "
+        description="fixed number of replicas; default: between the profile's serve.num_replicas and "
         "serve.max_replicas",
     )
     systems: tuple[str, ...] = Field(
@@ -35,7 +35,7 @@ class ServeConfig(command.JobConfig):
         description="aliases of the encoders that answer, the default one first",
     )
     examples: tuple[str, ...] | None = Field(
-        default=None, description="queries that the page suggests; default: drawn from the captions"
+        default=None, description="example queries on the page; default: drawn from the captions"
     )
 
 

@@ -19,7 +19,7 @@ class AlignConfig(command.JobConfig):
     parent: str = Field(default="baseline", description="alias or fingerprint of the encoder to start from")
     where: str | None = Field(
         default=None,
-        description="SQL filter on the images whose captions anchor the encoder; default: all images",
+        description="SQL filter on the images whose captions train the contrastive loss; default: all images",
     )
     out: str | None = Field(
         default=None, description="folder for the encoder and the training state; default: beside the store"
@@ -33,7 +33,7 @@ class AlignConfig(command.JobConfig):
     epochs: int | None = Field(
         default=None,
         ge=1,
-        description="passes over the preferences, a count; default: the profile's align.epochs",
+        description="number of passes over the preferences; default: the profile's align.epochs",
     )
     learning_rate: float | None = Field(
         default=None,
@@ -41,7 +41,7 @@ class AlignConfig(command.JobConfig):
         description="AdamW's peak learning rate; default: the profile's align.learning_rate",
     )
     num_workers: int | None = Field(
-        default=None, ge=1, description="training workers, a count; default: the profile's align.num_workers"
+        default=None, ge=1, description="number of training workers; default: the profile's align.num_workers"
     )
     seed: int | None = Field(
         default=None,

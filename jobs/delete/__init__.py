@@ -2,5 +2,5 @@
 
     kallos delete --image-ids 3b1f... 9c0e...
 
-An image that is still in its source returns when the source is ingested again.
+Remove the files from the source as well: the next `kallos ingest` would add them again.
 """

@@ -1,6 +1,7 @@
-"""Compares two encoders and the teacher on one gallery, in figures and in images.
+"""Compare an aligned encoder, the teacher and the baseline on one gallery.
 
     kallos evaluate --queries queries.txt --hpir votes.parquet --out runs/evaluate
 
-Writes report.json and report.html (one self-contained page) into the output folder.
+Writes report.json and report.html (one self-contained page) into the output folder. docs/evaluation.md
+explains the metrics and the tables that the options name.
 """

@@ -18,11 +18,9 @@ class PageOptions(Options):
     """How the page is drawn; no figure depends on these."""
 
     num_sheets: int = Field(
-        default=12, ge=0, description="queries, drawn by seed, shown with their results, a count"
+        default=12, ge=0, description="number of queries shown with their results, drawn by seed"
     )
-    num_losses: int = Field(
-        default=6, ge=0, description="queries with the largest losses, shown as well, a count"
-    )
+    num_losses: int = Field(default=6, ge=0, description="number of queries shown because they lost the most")
     thumb_px: int = Field(default=160, ge=32, le=256, description="height of the images in the page, pixels")
 
 
@@ -30,18 +28,18 @@ class MeasureOptions(Options):
     """How much is measured."""
 
     num_queries: int = Field(
-        default=60, ge=1, description="queries evaluated, drawn by seed from all given, a count"
+        default=60, ge=1, description="number of queries to evaluate, drawn by seed from those given"
     )
     num_caption_queries: int = Field(
-        default=1000, ge=0, description="captions whose recall is measured, drawn by seed, a count; 0 = all"
+        default=1000, ge=0, description="number of captions whose recall is measured, drawn by seed; 0 = all"
     )
     num_teacher_captions: int = Field(
         default=24,
         ge=0,
-        description="captions of the recall sample that the teacher searches as well, a count",
+        description="number of these captions that the teacher searches as well",
     )
     teacher_top_k: int = Field(
-        default=50, ge=TOP_K, description="candidate images that the teacher retrieves for a query, a count"
+        default=50, ge=TOP_K, description="number of candidate images that the teacher retrieves for a query"
     )
     min_accuracy: float | None = Field(
         default=None,
@@ -51,7 +49,7 @@ class MeasureOptions(Options):
         "default: the profile's label.min_accuracy",
     )
     num_resamples: int = Field(
-        default=2000, ge=100, description="bootstrap resamples of the queries, a count"
+        default=2000, ge=100, description="number of bootstrap resamples of the queries"
     )
 
 
@@ -90,7 +88,7 @@ class EvaluateConfig(PageOptions, MeasureOptions, JobConfig):
         default=(), description="pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (n_tie)"
     )
     num_votes: int = Field(
-        default=0, ge=0, description="rows of each HPIR or pair table used, drawn by seed, a count; 0 = all"
+        default=0, ge=0, description="number of rows used of each HPIR or pair table, drawn by seed; 0 = all"
     )
     where: str | None = Field(
         default=None,

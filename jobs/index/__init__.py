@@ -1,9 +1,10 @@
-"""Give an encoder its index: embed images, build an ANN index where one pays off, choose the search effort.
+"""Embed the images with an encoder and build its index.
 
     kallos index --encoder candidate
-    kallos index --optimize             # add newly ingested rows to the index and merge small files
+    kallos index --optimize             # add newly ingested images to the index and merge small files
 
-The job reads `images` and writes `embeddings_<encoder>`, and a row in `indexes` for each new measurement: the
-fastest settings whose recall@10 reaches the profile's `index.recall`. An encoder with the same image tower as
-its parent (aligned in mode `text`) copies the parent's vectors.
+Reads `images`, writes `embeddings_<encoder>`. From `index.ann_min_rows` images on, it builds an approximate
+(ANN) index and measures several search efforts. It records the fastest one whose recall@10 reaches
+`index.recall` as a row in `indexes`. If the encoder has the image tower of its parent (mode `text`), the
+parent's vectors are copied instead of computed.
 """

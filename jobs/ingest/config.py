@@ -36,7 +36,7 @@ class IngestConfig(command.JobConfig):
         default=("split",), description="columns whose values become tags of the form `column:value`"
     )
     max_pixels: int = Field(
-        default=MAX_PIXELS, ge=1, description="most pixels of an image, a count; larger ones are rejected"
+        default=MAX_PIXELS, ge=1, description="maximum number of pixels; larger images are rejected"
     )
     flush_seconds: float = Field(
         default=5.0,

@@ -1,12 +1,12 @@
-"""Queries -> preferences: rephrase, retrieve, re-rank, partial order, as one streaming Ray Data pipeline.
-
-Reads `embeddings_<encoder>` and `images`. Writes `preferences` (ordered pairs) and `rankings` (one row per
-query, written after its preferences, so that it marks the query as done).
+"""Turn queries into preferences: rephrase, retrieve, re-rank, arrange in a partial order.
 
     kallos label --num-queries 64
     kallos label --queries queries.parquet --source lmm_pair
 
-Queries come from a file or are drawn from the captions. A run is named by a hash of everything that
-determines its labels (`run_id`). So the same command adds nothing, a killed one resumes, and more queries
-extend the run.
+Queries come from a file, or are drawn from the captions. One streaming Ray Data pipeline reads
+`embeddings_<encoder>` and `images`. It writes `preferences` (ordered pairs) and `rankings`, whose one row per
+query marks the query as done.
+
+The name of a run (`run_id`) is a hash of everything that determines its labels. The same command therefore
+adds nothing, a killed one resumes, and more queries extend the run.
 """

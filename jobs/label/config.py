@@ -18,28 +18,29 @@ class LabelConfig(command.JobConfig):
     num_queries: int | None = Field(
         default=None,
         ge=1,
-        description="queries to label, a count; default: all of the file, or 64 drawn from the captions",
+        description="number of queries to label; default: all of the file, or 64 drawn from the captions",
     )
     style: Literal["original", "repeat", "detail", "k_list", "kw_dict", "reorg"] | None = Field(
         default=None, description="the way the rephraser writes; default: the profile's label.style"
     )
     source: Literal["scorer", "lmm_score", "lmm_pair"] | None = Field(
         default=None,
-        description="who orders images by beauty: a scorer, or the judge by ratings or by comparisons; "
+        description="what orders images by beauty: a scorer, or the judge's ratings or comparisons; "
         "default: the profile's label.source",
     )
     semantic: Literal["encoder", "judge"] | None = Field(
         default=None,
-        description="who rates accuracy: the reference encoder, or the judge; default: the encoder with "
+        description="what rates accuracy: the reference encoder, or the judge; default: the encoder with "
         "source `scorer`, otherwise the profile's label.semantic",
     )
     scorer: Literal["prompts", "axis", "head"] = Field(
-        default="prompts", description="with source `scorer`: pairs of prompts, a rank axis, or a linear head"
+        default="prompts",
+        description="with source `scorer`: prompt pairs, rank axis or linear head (actors/scorers.py)",
     )
     ratings: str | None = Field(
         default=None,
-        description="table (.parquet, .csv, .jsonl) with `image_id` and `rating`, on which axis and head are "
-        "fitted; default: none",
+        description="table (.parquet, .csv, .jsonl) with `image_id` and `rating`, to fit axis or head; "
+        "default: none",
     )
     encoder: str = Field(default="baseline", description="alias or fingerprint of the reference encoder")
     where: str | None = Field(
@@ -49,25 +50,25 @@ class LabelConfig(command.JobConfig):
     top_k: int | None = Field(
         default=None,
         ge=2,
-        description="K: images retrieved for a query, a count; default: the profile's label.top_k",
+        description="K: number of images retrieved for a query; default: the profile's label.top_k",
     )
     rows: int | None = Field(
         default=None,
         ge=1,
-        description="u: rows of the partial order, a count; default: the profile's label.rows",
+        description="u: number of rows of the partial order; default: the profile's label.rows",
     )
     columns: int | None = Field(
         default=None,
         ge=1,
-        description="v: images in a row of the partial order, a count; default: the profile's label.columns",
+        description="v: number of images in a row of the partial order; default: the profile's label.columns",
     )
     stride: int | None = Field(
         default=None,
         ge=1,
-        description="step between the images taken from the order by accuracy, a count; "
+        description="every stride-th image by accuracy enters the partial order; "
         "default: the profile's label.stride",
     )
     queries_per_call: int = Field(
-        default=8, ge=1, description="queries that are re-ranked and written together, a count"
+        default=8, ge=1, description="number of queries that are re-ranked and written together"
     )
     seed: int = Field(default=0, ge=0, description="seed of the queries that are drawn")

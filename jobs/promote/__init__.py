@@ -1,9 +1,9 @@
-"""Point the alias `live` at an encoder that passes the checks, or back at its previous encoder.
+"""Make an encoder that passes the checks `live`, or go back to the previous one.
 
-    kallos promote                        # the candidate, or a named encoder
-    kallos promote --rollback             # back; a second rollback undoes the first
+    kallos promote                        # the candidate, or the encoder that you name
+    kallos promote --rollback             # the previous encoder; a second rollback undoes the first
 
-An encoder passes when its checkpoint loads, its table has every image, and all alignments since the first
-encoder together cost at most guard.max_recall_drop of recall@10. Before the first promotion `live` is the
-baseline. The report's `changed` is false when `live` already names the encoder; --dry-run only reports.
+An encoder passes if its checkpoint loads, every image has a vector of it, and all alignments since the first
+encoder together cost at most `guard.max_recall_drop` of recall@10. Before the first promotion `live` is the
+baseline. In the report, `changed` is false if `live` already was this encoder.
 """

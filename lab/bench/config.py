@@ -4,7 +4,7 @@ from pydantic import Field
 
 from cluster.command import JobConfig
 
-NUM_RUNS = "turns, each of which measures both sides, a count"
+NUM_RUNS = "number of turns, each of which measures both sides"
 
 
 class BenchConfig(JobConfig):

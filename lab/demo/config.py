@@ -12,9 +12,9 @@ class DemoConfig(JobConfig):
         default="runs/demo", description="folder of the demo; an existing one must have the same sizes"
     )
     seed: int = Field(default=0, ge=0, description="seed of the studio, the training order and the samples")
-    num_images: int = Field(default=4000, ge=1000, description="studio images, a count")
-    num_queries: int = Field(default=160, ge=8, description="training queries to label, a count")
-    num_eval_queries: int = Field(default=60, ge=12, description="held-out queries to evaluate on, a count")
+    num_images: int = Field(default=4000, ge=1000, description="number of studio images")
+    num_queries: int = Field(default=160, ge=8, description="number of training queries to label")
+    num_eval_queries: int = Field(default=60, ge=12, description="number of held-out queries to evaluate on")
     serve: bool = Field(default=True, description="serve the page at the end, until Ctrl-C")
     port: int | None = Field(
         default=None,

@@ -13,7 +13,7 @@ class PhotographsConfig(JobConfig):
         default=3, ge=1, description="training runs of each DPO method, of seed, seed + 1, ..."
     )
     num_resamples: int = Field(
-        default=2000, ge=100, description="bootstrap resamples of the photographs, a count"
+        default=2000, ge=100, description="number of bootstrap resamples of the photographs"
     )
     seed: int = Field(default=0, ge=0, description="seed of the training runs and of the bootstrap")
     out: str = Field(default="runs/photographs", description="folder for report.json and report.html")

@@ -15,18 +15,18 @@ class StudioConfig(JobConfig):
     num_images: int = Field(
         default=4000,
         ge=100,
-        description="images of all splits (40 % train, 40 % gallery, 20 % heldout), a count",
+        description="number of images of all splits (40 % train, 40 % gallery, 20 % heldout)",
     )
     size_px: int = Field(default=160, ge=64, le=1024, description="width and height of an image, pixels")
     num_train_queries: int = Field(
-        default=300, gt=0, description="queries to label preferences with, a count"
+        default=300, gt=0, description="number of queries to label preferences with"
     )
     num_heldout_queries: int = Field(
-        default=100, gt=0, description="queries held out for evaluation, a count"
+        default=100, gt=0, description="number of queries held out for evaluation"
     )
     num_hpir: int = Field(
         default=150,
         ge=0,
-        description="rows in HPIR form: a query, two groups of images and their votes, a count",
+        description="number of rows in HPIR form: a query, two groups of images and their votes",
     )
-    num_raters: int = Field(default=7, gt=0, description="simulated people who vote, a count")
+    num_raters: int = Field(default=7, gt=0, description="number of simulated people who vote")

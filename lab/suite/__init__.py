@@ -1,7 +1,7 @@
-"""Evaluates alignment on several studios, from the profile's checkpoints alone.
+"""Evaluate alignment on several studios, each labelled and aligned from the profile's checkpoints.
 
-    kallos suite                       # with ablations
-    kallos suite --kind objectives     # on the same studios, with the preference losses compared
+    kallos suite                       # with ablations on the first studio
+    kallos suite --kind objectives     # compare the preference losses instead
 
-Writes report.json, report.html and `seed<N>/` of each studio into the output folder.
+Writes report.json and report.html, and a folder `seed<N>/` for each studio, into the output folder.
 """

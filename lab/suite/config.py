@@ -16,11 +16,11 @@ class SuiteConfig(PageOptions, MeasureOptions, ProfileConfig):
         description="full = with ablations on the first studio; objectives = compare the preference losses "
         "instead, on every studio",
     )
-    num_seeds: int = Field(default=3, ge=1, description="studios drawn, of seed, seed + 1, ..., a count")
+    num_seeds: int = Field(default=3, ge=1, description="number of studios, drawn from seed, seed + 1, ...")
     seed: int = Field(default=0, ge=0, description="seed of the first studio, and of the bootstrap")
-    num_images: int = Field(default=4000, ge=1000, description="images of a studio, a count")
+    num_images: int = Field(default=4000, ge=1000, description="number of images of a studio")
     num_train_queries: int = Field(
-        default=160, ge=8, description="queries of a studio that are labelled, a count"
+        default=160, ge=8, description="number of queries of a studio that are labelled"
     )
     targets: str | None = Field(
         default=None,

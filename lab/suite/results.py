@@ -56,10 +56,10 @@ def results_page(results: Mapping) -> str:
             _protocols(results),
         ),
         "### Rephrasing styles",
-        f"What the baseline finds with each style, studio {results['seeds'][0]}.",
+        f"The baseline's results with the queries rephrased in each style, studio {results['seeds'][0]}.",
         _rows_table("style", results["styles"], [PRECISION, AESTHETIC, ACCURATE_BEAUTY.key]),
         "### Ablations",
-        f"Text towers aligned with one setting changed, studio {results['seeds'][0]}.",
+        f"Text towers, each aligned with one setting changed, studio {results['seeds'][0]}.",
         *(
             _rows_table(title, [row for row in results["ablations"] if row["table"] == name], metrics)
             for name, title in (("source", "source of the preferences"), ("grid", "partial order"))
@@ -115,7 +115,7 @@ def _provenance(results: Mapping) -> str:
         f"{machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB, no GPU. Mean of studios "
         f"{', '.join(map(str, results['seeds']))}, each with {results['num_images']:,} gallery images and "
         f"{results['num_queries']} held-out queries. In brackets: the 95 % interval over queries of the "
-        "difference from the baseline."
+        "difference from the baseline. The people who vote are simulated."
     )
 
 
@@ -151,7 +151,7 @@ def _protocols(results: Mapping) -> list[list[str]]:
     return [
         [
             f"`{row['protocol']}`",
-            "both orders must agree" if row["order_consistency"] else "one order, by coin",
+            "both orders must agree" if row["order_consistency"] else "one order, at random",
             *(_with_interval(row[key]) for key in ("decided", "win_rate", "agreement")),
         ]
         for row in results["judge_table"]

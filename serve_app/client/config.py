@@ -20,7 +20,7 @@ class SearchConfig(command.ProfileConfig):
         default=None, description="system that answers, such as live or baseline; default: the server's first"
     )
     k: Annotated[int | None, tyro.conf.arg(aliases=["-k"])] = Field(
-        default=None, ge=1, description="results, a count; default: the server's"
+        default=None, ge=1, description="number of results; default: the server's"
     )
     json_: Annotated[bool, tyro.conf.arg(name="json")] = Field(
         default=False, description="print the response as one line of JSON"

@@ -34,9 +34,9 @@ METRICS: dict[str, Metric] = {
             Metric(
                 f"recall@{k}",
                 f"caption recall@{k}",
-                f"captions whose own image is among the first {k} results of the whole gallery"
+                f"share of captions whose own image is among the first {k} results from the whole gallery"
                 if k > 1
-                else "captions whose own image is the first result of the whole gallery",
+                else "share of captions whose own image is the first result from the whole gallery",
             )
             for k in RECALLS
         ),
@@ -54,18 +54,18 @@ METRICS: dict[str, Metric] = {
         Metric(
             "hpir_accuracy",
             "agreement with people on accuracy",
-            "people's votes on which of two groups of images is more accurate: how often the system agrees "
-            "with the majority, weighted by its confidence (HPIR form, arXiv 2406.09397); 0.5 is chance",
+            "people vote on which of two groups of images is more accurate: how often the system sides with "
+            "the majority, weighted by the majority's lead (HPIR form, arXiv 2406.09397); 0.5 is chance",
         ),
         Metric(
             "hpir_aesthetic",
             "agreement with people on aesthetics",
-            "the same for votes on which of two groups is more beautiful",
+            "the same for votes on which of the two groups is more beautiful",
         ),
         Metric(
             "zero_shot",
             "zero-shot accuracy",
-            'images that are nearer to the text "a ..." of their own label than to any other',
+            'share of images that are nearer to the text "a ..." with their own label than with any other',
         ),
         Metric(
             VENDI,

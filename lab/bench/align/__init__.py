@@ -1,4 +1,4 @@
-"""Compares a training step with a plain DPO loop.
+"""Compare the speed of a training step with a plain DPO loop.
 
-    kallos bench align --profile mini
+    kallos bench align
 """

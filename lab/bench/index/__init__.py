@@ -1,4 +1,4 @@
-"""Compares the approximate index with exact search.
+"""Compare the approximate index with exact search.
 
     kallos bench index
 """

@@ -1,4 +1,4 @@
-"""Compares ingest with a plain open_clip loop.
+"""Compare the speed of `kallos ingest` with a plain open_clip loop.
 
     kallos bench ingest --num-images 2000
 """

@@ -11,4 +11,4 @@ class BenchIngestConfig(BenchConfig):
     source: str | None = Field(
         default=None, description="folder of JPEG files; default: a studio written for the benchmark"
     )
-    num_images: int = Field(default=2000, ge=100, description="images of the studio, a count")
+    num_images: int = Field(default=2000, ge=100, description="number of images of the studio")

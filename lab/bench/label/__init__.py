@@ -1,4 +1,4 @@
-"""Compares the stages of `label` with vLLM alone.
+"""Compare the speed of the model stages of `kallos label` with vLLM alone.
 
     kallos bench label
 """

@@ -11,7 +11,7 @@ class BenchLabelConfig(BenchConfig):
     """Compare the stages of the rephraser and the judge with bare vLLM."""
 
     num_requests: int = Field(
-        default=1024, ge=1, description="requests of a turn, without the warm-up batch, a count"
+        default=1024, ge=1, description="number of requests in a turn, without the warm-up batch"
     )
     models: tuple[Literal["llm", "lmm"], ...] = Field(
         default=("llm", "lmm"), description="stages to measure: that of the rephraser, that of the judge"

@@ -8,12 +8,12 @@ from lab.bench.config import BenchConfig
 class BenchServeConfig(BenchConfig):
     """Compare the server with a plain Flask loop, and disturb it under load."""
 
-    num_images: int = Field(default=20_000, ge=500, description="images of the index, a count")
-    num_single: int = Field(default=200, ge=10, description="requests of a turn, one at a time, a count")
-    num_loaded: int = Field(default=1000, ge=64, description="requests of a turn under load, a count")
-    concurrency: int = Field(default=32, ge=2, description="simultaneous requests under load, a count")
+    num_images: int = Field(default=20_000, ge=500, description="number of images of the index")
+    num_single: int = Field(default=200, ge=10, description="requests in a turn, sent one at a time")
+    num_loaded: int = Field(default=1000, ge=64, description="number of requests in a turn under load")
+    concurrency: int = Field(default=32, ge=2, description="number of simultaneous requests under load")
     num_promoted: int = Field(
-        default=5000, ge=0, description="requests while encoders are promoted, a count; 0 skips this part"
+        default=5000, ge=0, description="number of requests while encoders are promoted; 0 skips this part"
     )
     soak_s: float = Field(
         default=60.0,

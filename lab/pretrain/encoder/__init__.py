@@ -1,4 +1,4 @@
-"""Trains the mini encoder: an open_clip two-tower model, contrastively, on studio scenes and captions.
+"""Train the mini encoder: an open_clip two-tower model, contrastively, on studio scenes and captions.
 
     kallos pretrain encoder --out runs/pretrain/encoder
 """

@@ -12,14 +12,14 @@ class PretrainEncoderConfig(Options):
         default="runs/pretrain/encoder", description="folder for the checkpoint; it must not contain one yet"
     )
     seed: int = Field(default=0, description="seed of weights, captions and order")
-    num_images: int = Field(default=20_000, gt=0, description="studio images to train on, a count")
+    num_images: int = Field(default=20_000, gt=0, description="number of studio images to train on")
     num_held_out: int = Field(
-        default=2_000, gt=0, description="held-out studio images for the figures of the model card, a count"
+        default=2_000, gt=0, description="number of held-out studio images for the figures of the model card"
     )
     epochs: int = Field(
-        default=13, gt=0, description="passes over the images, each with new captions, a count"
+        default=13, gt=0, description="number of passes over the images, each with new captions"
     )
-    batch_size: int = Field(default=256, gt=1, description="image-caption pairs of a step, a count")
+    batch_size: int = Field(default=256, gt=1, description="number of image-caption pairs of a step")
     learning_rate: float = Field(
         default=1.2e-3, gt=0, description="peak learning rate of the one-cycle schedule"
     )

@@ -1,4 +1,4 @@
-"""Trains the mini rephraser: a small language model that rephrases queries.
+"""Train the mini rephraser: a small language model that rephrases queries.
 
     kallos pretrain rephraser --out runs/pretrain/rephraser
     kallos pretrain rephraser --measure models/mini/rephraser
