@@ -27,9 +27,6 @@ class ImageText:
     tags: tuple[str, ...] = ()
 
 
-NO_TEXT = ImageText()
-
-
 def read_text(row: Mapping[str, Any], columns: TextColumns) -> ImageText:
     """Read the text of a metadata row.
 

@@ -78,7 +78,8 @@ def write(batches: Iterator[pa.Table], writer: Writer, num_inputs: int | None) -
     with terminal.progress("ingest", "images", num_inputs) as update:
         for batch in batches:
             writer.add(batch)
-            ids_of_run.append(ids_of(batch))
+            # Copied: a slice of the column would keep the whole batch in memory.
+            ids_of_run.append(pa.array(batch["image_id"].drop_null().to_pylist(), pa.string()))
             update(
                 counts["num_inputs"],
                 new=counts["num_images"],
@@ -87,11 +88,6 @@ def write(batches: Iterator[pa.Table], writer: Writer, num_inputs: int | None) -
             )
     writer.flush()
     return ids_of_run
-
-
-def ids_of(batch: pa.Table) -> pa.Array:
-    """Image ids of a batch, copied: a slice of its column would keep the whole batch in memory."""
-    return pa.array(batch["image_id"].drop_null().to_pylist(), pa.string())
 
 
 def known_images(store: Store, fingerprint: str) -> Lookup:

@@ -54,30 +54,19 @@ def files_below(location: Location) -> list[tuple[str, int]]:
         return [(location.path, location.filesystem.get_file_info(location.path).size)]
     if isinstance(location.filesystem, fs.LocalFileSystem):
         # Arrow's own listing fails on names that are not UTF-8.
-        return sorted(_local_files(location.path))
+        paths = (os.path.join(root, name) for root, _, names in os.walk(location.path) for name in names)
+        return sorted((path, os.path.getsize(path)) for path in paths if os.path.isfile(path))
     infos = location.filesystem.get_file_info(fs.FileSelector(location.path, recursive=True))
     return sorted((info.path, info.size) for info in infos if info.type == fs.FileType.File)
 
 
-def _local_files(folder: str) -> list[tuple[str, int]]:
-    files = []
-    for root, _, names in os.walk(folder):
-        paths = (os.path.join(root, name) for name in names)
-        files += [(path, os.path.getsize(path)) for path in paths if os.path.isfile(path)]
-    return files
-
-
 def kind_of(location: Location, files: list[tuple[str, int]], source: str) -> str:
     """`folder`, `parquet`, `webdataset` or `lance`. Raises UserError when the files are none of these."""
-    paths = [path for path, _ in files]
-    if any(f"{location.path}/_versions/" in path for path in paths):
+    if any(f"{location.path}/_versions/" in path for path, _ in files):
         return "lance"
-    if images_of(files):
-        return "folder"
-    if tars_of(files):
-        return "webdataset"
-    if parquet_of(files):
-        return "parquet"
+    for kind, select in (("folder", images_of), ("webdataset", tars_of), ("parquet", parquet_of)):
+        if select(files):
+            return kind
     raise UserError(
         f"source '{source}' has no images: none of its files ends in tar, parquet or an image's extension "
         f"({', '.join(sorted(IMAGE_EXTENSIONS))})."

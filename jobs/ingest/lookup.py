@@ -24,13 +24,9 @@ class Lookup:
 
     def row(self, key: str) -> int:
         """The key's row, or -1."""
-        start = int(np.searchsorted(self.hashes, _hash(key)))
-        for index in range(start, len(self.hashes)):
-            if self.hashes[index] != _hash(key):
-                break
-            if self.keys[int(self.rows[index])].as_py() == key:
-                return int(self.rows[index])
-        return -1
+        first, end = (np.searchsorted(self.hashes, _hash(key), side) for side in ("left", "right"))
+        rows = (int(row) for row in self.rows[first:end])  # of equal hashes
+        return next((row for row in rows if self.keys[row].as_py() == key), -1)
 
 
 def _hash(key: str) -> np.uint64:

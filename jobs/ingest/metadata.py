@@ -1,17 +1,19 @@
 """The metadata table of a folder: captions and tags by file name."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 
 import pyarrow as pa
 from pyarrow import csv, fs, parquet
 from pyarrow import json as arrow_json
 
 from cluster.errors import UserError
+from cluster.schemas import SCHEMAS
 from jobs.ingest.image_text import ImageText, TextColumns, read_text
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.readers import extension
 
 KEY_COLUMNS = ("file_name", "file")
+TEXT_SCHEMA = pa.schema([SCHEMAS["images"].field(field.name) for field in fields(ImageText)])
 READERS = {"parquet": parquet.read_table, "csv": csv.read_csv, "jsonl": arrow_json.read_json}
 
 
@@ -57,9 +59,5 @@ def _metadata(table: pa.Table, key: str, columns: TextColumns) -> Metadata:
     for row in table.select(wanted).to_pylist():
         if row[key]:
             texts.setdefault(str(row[key]).removeprefix("./"), read_text(row, columns))
-    arrays = {
-        "caption": [entry.caption for entry in texts.values()],
-        "detailed_caption": [entry.detailed_caption for entry in texts.values()],
-        "tags": pa.array([list(entry.tags) for entry in texts.values()], pa.list_(pa.string())),
-    }
-    return Metadata(Lookup(pa.array(list(texts), pa.string())), pa.table(arrays))
+    rows = pa.Table.from_pylist([asdict(text) for text in texts.values()], TEXT_SCHEMA)
+    return Metadata(Lookup(pa.array(list(texts), pa.string())), rows)

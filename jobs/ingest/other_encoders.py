@@ -29,12 +29,8 @@ def embed_for_other_encoders(
 ) -> dict:
     """Add the missing vectors of this run's images for each other encoder; returns a report per encoder.
 
-    Args:
-        store: holds `images` and the table of the encoder that the run used.
-        profile: resources of the actors.
-        fingerprint: the encoder that the run used.
-        ids_of_run: ids of the run's images, including known ones: an earlier run may have been killed before
-            it reached this step.
+    `fingerprint` is the encoder that the run used. `ids_of_run` also has images that were known: an earlier
+    run may have been killed before it reached this step.
 
     An encoder whose checkpoint is gone is reported as a problem and does not fail the job: the images
     themselves are stored.

@@ -5,14 +5,15 @@ torch nor LanceDB.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import pyarrow as pa
 
 from actors import images
 from actors.images import Fit, UnusableImage
-from jobs.ingest.image_text import NO_TEXT, ImageText
+from cluster.schemas import SCHEMAS
+from jobs.ingest.image_text import ImageText
 from jobs.ingest.lookup import Lookup
 
 NEW, KNOWN, REJECTED = "new", "known", "rejected"
@@ -24,7 +25,7 @@ class SourceRow:
 
     uri: str
     data: bytes
-    text: ImageText = NO_TEXT
+    text: ImageText = field(default_factory=ImageText)
     error: str = ""
 
 
@@ -40,22 +41,10 @@ class DecodeSettings:
 @lru_cache
 def prepared_schema(fit: Fit) -> pa.Schema:
     """Columns that the CPU stage emits; `pixels`: raw uint8 [3, H, W], null unless the image is new."""
-    return pa.schema(
-        {
-            "status": pa.string(),
-            "uri": pa.string(),
-            "image_id": pa.string(),
-            "caption": pa.string(),
-            "detailed_caption": pa.string(),
-            "tags": pa.list_(pa.string()),
-            "width_px": pa.int32(),
-            "height_px": pa.int32(),
-            "preview": pa.binary(),
-            "pixels": pa.binary(3 * fit.height_px * fit.width_px),
-            "stage": pa.string(),
-            "error": pa.string(),
-        }
-    )
+    stored = [column for column in SCHEMAS["images"] if column.name not in ("source", "added_at")]
+    outcome = {"status": pa.string(), "stage": pa.string(), "error": pa.string()}
+    pixels = pa.binary(3 * fit.height_px * fit.width_px)
+    return pa.schema([*stored, *pa.schema({**outcome, "pixels": pixels})])
 
 
 def prepare(

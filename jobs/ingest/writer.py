@@ -43,10 +43,10 @@ class Writer:
 
     def flush(self) -> None:
         """Merge the waiting rows."""
-        rows = pa.concat_tables(self._waiting) if self._waiting else None
-        self._waiting, self._flushed = [], time.monotonic()
-        if rows is None or not rows.num_rows:
+        waiting, self._waiting, self._flushed = self._waiting, [], time.monotonic()
+        if not waiting:
             return
+        rows = pa.concat_tables(waiting)
         self.counts["num_inputs"] += rows.num_rows
         self.counts["num_known"] += _with_status(rows, KNOWN).num_rows
         self._insert(_with_status(rows, NEW))
