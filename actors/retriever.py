@@ -155,12 +155,17 @@ def has_index(table: Any, column: str = "vector") -> bool:
     return any(column in index.columns for index in table.list_indices())
 
 
+def last_measurement(store: Store, fingerprint: str) -> dict[str, Any]:
+    """The newest row of `indexes` for the encoder, {} if `kallos index` has measured none."""
+    if not store.exists("indexes"):
+        return {}
+    rows = store.read("indexes", where=f"encoder = '{fingerprint}'").sort_by("measured_at").to_pylist()
+    return rows[-1] if rows else {}
+
+
 def measured_effort(store: Store, fingerprint: str) -> Effort:
     """The search effort that `kallos index` chose last for the encoder, the defaults if it chose none."""
-    if not store.exists("indexes"):
-        return Effort()
-    rows = store.read("indexes", where=f"encoder = '{fingerprint}'").sort_by("measured_at").to_pylist()
-    newest = rows[-1] if rows else {}
+    newest = last_measurement(store, fingerprint)
     chosen = {field.name: newest.get(field.name) for field in fields(Effort)}
     return replace(Effort(), **{name: value for name, value in chosen.items() if value})
 

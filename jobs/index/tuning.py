@@ -14,14 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from actors.encoder import Encoder
-from actors.retriever import Effort, Retriever
+from actors.retriever import Effort, Retriever, last_measurement
 from cluster.tables import SCHEMAS, Store, now
 from jobs.index.ann import num_partitions
 
 RECALL_AT = 10
 EFS = (50, 100, 200, 400, 800)
 REFINE_FACTORS = (1, 2, 4)
-KEY = ["encoder", "measured_at"]
 
 
 @dataclass(frozen=True)
@@ -104,23 +103,10 @@ def record(store: Store, row: dict[str, Any]) -> None:
 
     A measurement equal to that row is not added.
     """
-    schema = SCHEMAS["indexes"]
-    rows = pa.Table.from_pylist([row | {"measured_at": now()}], schema)
-    if _figures(rows) == _figures(_newest(store, row["encoder"])):
-        return
-    store.merge("indexes", rows, on=KEY)
-
-
-def _newest(store: Store, encoder: str) -> pa.Table:
-    """The row of `indexes` that is in effect for an encoder, or an empty table."""
-    if not store.exists("indexes"):
-        return SCHEMAS["indexes"].empty_table()
-    return store.read("indexes", where=f"encoder = '{encoder}'").sort_by([("measured_at", "descending")])[:1]
-
-
-def _figures(rows: pa.Table) -> list[dict[str, Any]]:
-    """The rows without the time of measurement; floats are rounded as the table stores them."""
-    return rows.drop_columns("measured_at").to_pylist()
+    rows = pa.Table.from_pylist([row | {"measured_at": now()}], SCHEMAS["indexes"])
+    (new,) = rows.to_pylist()  # floats rounded as the table stores them
+    if new != last_measurement(store, row["encoder"]) | {"measured_at": new["measured_at"]}:
+        store.merge("indexes", rows, on=["encoder", "measured_at"])
 
 
 def _ids(rows: list[dict]) -> set[str]:
