@@ -1,13 +1,11 @@
 """`python -m jobs.align`: the entry point of `kallos align`."""
 
+from functools import partial
+
 from cluster import command
 from jobs.align.config import AlignConfig
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, run the job, print its report."""
-    command.main(AlignConfig, argv)
-
+main = partial(command.main, AlignConfig)
 
 if __name__ == "__main__":
     main()

@@ -1,13 +1,11 @@
 """`python -m jobs.delete`: the entry point of `kallos delete`."""
 
+from functools import partial
+
 from cluster import command
 from jobs.delete.config import DeleteConfig
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, run the job, print its report."""
-    command.main(DeleteConfig, argv)
-
+main = partial(command.main, DeleteConfig)
 
 if __name__ == "__main__":
     main()

@@ -1,13 +1,11 @@
 """`python -m jobs.evaluate`: the entry point of `kallos evaluate`."""
 
+from functools import partial
+
 from cluster import command
 from jobs.evaluate.config import EvaluateConfig
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, run the job, print its report."""
-    command.main(EvaluateConfig, argv)
-
+main = partial(command.main, EvaluateConfig)
 
 if __name__ == "__main__":
     main()

@@ -1,13 +1,11 @@
 """`python -m jobs.feedback`: the entry point of `kallos feedback`."""
 
+from functools import partial
+
 from cluster import command
 from jobs.feedback.config import FeedbackConfig
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, run the job, print its report."""
-    command.main(FeedbackConfig, argv)
-
+main = partial(command.main, FeedbackConfig)
 
 if __name__ == "__main__":
     main()

@@ -1,13 +1,11 @@
 """`python -m jobs.index`: the entry point of `kallos index`."""
 
+from functools import partial
+
 from cluster import command
 from jobs.index.config import IndexConfig
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, run the job, print its report."""
-    command.main(IndexConfig, argv)
-
+main = partial(command.main, IndexConfig)
 
 if __name__ == "__main__":
     main()
