@@ -51,11 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def verb_groups() -> dict[str, Verbs]:
-    """Title -> verbs: the product's first, then those of each installed plugin.
-
-    Raises:
-        UserError: a plugin cannot be imported.
-    """
+    """Title -> verbs, the product's first. Raises UserError when a plugin cannot be imported."""
     plugins = sorted(entry_points(group=PLUGINS), key=lambda point: point.name)
     return {"verbs": VERBS, **{f"{point.name} verbs": _load(point) for point in plugins}}
 
@@ -79,11 +75,7 @@ def help_text() -> str:
 
 
 def take_submit(words: Sequence[str]) -> tuple[list[str], str]:
-    """The words without `--submit URL` (or `--submit=URL`), and the URL, "" without this option.
-
-    Raises:
-        UserError: the address is missing or not http(s).
-    """
+    """The words without `--submit URL`, and the URL, "" if there is none. Raises UserError for a bad one."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--submit", nargs="?", const="")
     known, rest = parser.parse_known_args(words)
@@ -95,11 +87,7 @@ def take_submit(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def resolve(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The package that the first word names, and the words that follow.
-
-    Raises:
-        UserError: no such verb.
-    """
+    """The package that the first word names, and the words that follow. Raises UserError for another verb."""
     verb, *options = words or [""]
     known = VERBS
     if verb not in known:  # plugins are imported only when they are needed

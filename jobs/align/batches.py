@@ -144,8 +144,7 @@ def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dic
     whatever the number and weights of its pairs, and the mean over batches is the mean over their queries.
     """
     chosen, pairs = corpus.queries.take(queries), corpus.captions.take(captions)
-    num_pairs = pc.list_value_length(chosen["winner"]).to_numpy(zero_copy_only=False)
-    of_query, weight = np.repeat(np.arange(len(queries)), num_pairs), flat(chosen["weight"])
+    of_query, weight = pc.list_parent_indices(chosen["winner"]).to_numpy(), flat(chosen["weight"])
     share = weight / np.bincount(of_query, weight)[of_query]  # of the query's total weight
     pair_rows = [flat(chosen["winner"]), flat(chosen["loser"])]
     images, indices = np.unique(np.concatenate([*pair_rows, pairs["image"].to_numpy()]), return_inverse=True)

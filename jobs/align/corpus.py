@@ -140,7 +140,7 @@ def read_corpus(
     vectors = read_vectors(store, parent.fingerprint, ids_of_pairs)
     query_vectors = encode(strings(queries["query"]))
     num_pairs = pc.list_value_length(queries["winner"]).to_numpy()
-    of_query = np.repeat(np.arange(queries.num_rows), num_pairs)
+    of_query = pc.list_parent_indices(queries["winner"]).to_numpy()
     columns: dict[str, Any] = {name: queries[name] for name in ("query", "p_winner", "weight")}
     for side in ("winner", "loser"):
         ids = pc.list_flatten(queries[side])

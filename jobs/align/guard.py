@@ -3,8 +3,6 @@
 Each caption of the guard set is a query for its own image among the images of the set. So small a gallery is
 easy: the guard detects training that damages the encoder, it does not measure how good the encoder is.
 Recall is measured on the weights as trained (alpha = 1), before WiSE-FT interpolates them with the reference.
-
-Pure functions over Arrow tables and numpy arrays: no Ray, no model.
 """
 
 from dataclasses import dataclass

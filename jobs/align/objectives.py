@@ -194,7 +194,8 @@ def preference_losses(
     pair_weight = torch.ones_like(p_chosen) if pair_weight is None else pair_weight
     for index in query.unique():
         of_query = query == index
-        chosen, rejected = _renumber(images[0][of_query], images[1][of_query])
+        of_pairs = torch.cat([side[of_query] for side in images])
+        chosen, rejected = of_pairs.unique(return_inverse=True)[1].chunk(2)  # renumbered from 0 to N - 1
         # Relative to the largest weight: equal weights are then exactly 1, so rounding cannot break a tie of
         # equal grades.
         weight = pair_weight[of_query] / pair_weight[of_query].max()
@@ -215,12 +216,6 @@ def preference_losses(
 
 
 PAIRWISE: dict[str, PairwiseLoss] = {"dpo": dpo_loss, "ipo": ipo_loss, "hinge": hinge_loss, "kto": kto_loss}
-
-
-def _renumber(chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:
-    """Image indices of pairs -> indices 0 to N - 1 among the distinct images."""
-    _, indices = torch.cat([chosen, rejected]).unique(return_inverse=True)
-    return indices[: len(chosen)], indices[len(chosen) :]
 
 
 def _image_scores(chosen_scores: Tensor, rejected_scores: Tensor, chosen: Tensor, rejected: Tensor) -> Tensor:

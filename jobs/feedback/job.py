@@ -49,11 +49,12 @@ def run(config: FeedbackConfig) -> dict[str, Any]:
         )
     events = store.read("feedback", ["kind", "system", "other_system"])
     votes = last_votes(store.read("feedback", where="kind = 'blind'").to_pylist())
+    num_preferences = store.count("preferences", f"source = '{HUMAN}'") if store.exists("preferences") else 0
     report = {
         "num_events": events.num_rows,
         "kinds": _counted(events["kind"]),
         "systems": _counted(events["system"], events["other_system"]),
-        "num_preferences": _num_preferences(store),
+        "num_preferences": num_preferences,
         "num_votes": len(votes),
         "blind": shares(votes),
     }
@@ -63,10 +64,6 @@ def run(config: FeedbackConfig) -> dict[str, Any]:
 def _counted(*columns: pa.ChunkedArray) -> dict[str, int]:
     counts = Counter(value for column in columns for value in column.to_pylist() if value)
     return dict(sorted(counts.items()))
-
-
-def _num_preferences(store: Store) -> int:
-    return store.count("preferences", f"source = '{HUMAN}'") if store.exists("preferences") else 0
 
 
 def last_votes(events: Iterable[Mapping[str, Any]]) -> list[Vote]:
