@@ -41,9 +41,9 @@ def index_ids(table: Any, min_rows: int) -> None:
         table.create_index("image_id", config=BTree())
 
 
-def compact(table: Any) -> None:
+def compact(table: Any, *, always: bool) -> None:
     """Merge the small files that many inserts leave behind, so that a scan opens few files."""
-    if len(table.to_lance().get_fragments()) > MAX_FRAGMENTS:
+    if always or len(table.to_lance().get_fragments()) > MAX_FRAGMENTS:
         table.optimize()
 
 

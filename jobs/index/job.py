@@ -52,10 +52,7 @@ def update_indexes(store: Store, table: Any, ann_min_rows: int, *, compact_all: 
     """Update indexes and files of `images` and the table of vectors; returns the kind of the ANN index."""
     for each in (store.open("images"), table):
         index_ids(each, ann_min_rows)
-        if compact_all:
-            each.optimize()
-        else:
-            compact(each)
+        compact(each, always=compact_all)
     return build_ann(table, ann_min_rows)
 
 

@@ -104,7 +104,5 @@ def register_encoder(store: Store, profile: Profile, encoder: Encoder) -> None:
     store.register_encoder(
         EncoderRecord(encoder=encoder.fingerprint, checkpoint=profile.encoder.model, dim=encoder.dim)
     )
-    existing = store.aliases()
-    for alias in ("baseline", "live"):
-        if alias not in existing:
-            store.set_alias(alias, encoder.fingerprint)
+    for alias in {"baseline", "live"} - store.aliases().keys():
+        store.set_alias(alias, encoder.fingerprint)
