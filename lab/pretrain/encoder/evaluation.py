@@ -19,10 +19,12 @@ QUALITY_WORDS = ", beautiful light, sharp focus, well exposed, vivid colours"
 CARD = """# Kallos mini encoder
 
 An open_clip two-tower encoder (timm `resnet10t` at 96 px, a 4-layer text transformer, 128 dimensions),
-trained from scratch on drawings of the Kallos studio and their web-like captions. It only knows the words of
-the studio. It lets the whole system run offline and is not meant for photographs.
+trained from scratch on scenes of the Kallos studio (drawn images) and their web-like captions. It knows only
+the words of the studio. It lets the whole system run offline and is not meant for photographs.
 
-Trained by `kallos pretrain encoder` with {config}. Measured on {num_held_out} held-out scenes:
+Trained by `kallos pretrain encoder` with {config}. Measured on {num_held_out} held-out scenes,
+with the queries as they are (`plain`) and with "{quality_words}" added (`with_quality_words`).
+Recall is that of captions; `aesthetics_of_accurate` is the mean beauty of accurate results, 0 to 1.
 
 | figure | value |
 | --- | --- |
@@ -70,4 +72,5 @@ def write_card(folder: Path, config: PretrainEncoderConfig, figures: Mapping[str
     rows = "\n".join(f"| {name} | {value} |" for name, value in figures.items())
     options = config.model_dump(exclude={"out"})
     text = ", ".join(f"`{name}={value}`" for name, value in options.items())
-    (folder / "README.md").write_text(CARD.format(config=text, num_held_out=config.num_held_out, rows=rows))
+    card = CARD.format(config=text, num_held_out=config.num_held_out, quality_words=QUALITY_WORDS, rows=rows)
+    (folder / "README.md").write_text(card)
