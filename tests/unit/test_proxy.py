@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -30,30 +31,110 @@ config = haproxy.HAProxyConfig(
     http_options=HTTPOptions(host="127.0.0.1", port=int(sys.argv[1])), has_received_routes=True, is_head=True
 )
 replica = haproxy.ServerConfig(name="replica", host="127.0.0.1", port=int(sys.argv[2]))
-backend = haproxy.BackendConfig(name="kallos", path_prefix="/", app_name="kallos", servers=[replica])
+serve_proxy = haproxy.ServerConfig(name="fallback", host="127.0.0.1", port=int(sys.argv[3]))
+backend = haproxy.BackendConfig(
+    name="kallos", path_prefix="/", app_name="kallos", servers=[replica], fallback_server=serve_proxy
+)
 api = haproxy.HAProxyApi(config, {"kallos": backend}, haproxy.RAY_SERVE_HAPROXY_CONFIG_FILE_LOC)
 api._generate_config_file_internal()
 print(api.config_file_path)
 """
 
 
-def test_ray_writes_our_settings_to_a_valid_haproxy_configuration(tmp_path):
+# Takes the place of a replica, or with our middlewares of Serve's own proxy.
+APP = """
+import sys, uvicorn
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from cluster.unavailable import middlewares
+
+paths = ("/v1/search", "/-/healthz")
+routes = [Route(path, lambda request: PlainTextResponse("ok"), methods=["GET", "POST"]) for path in paths]
+app = Starlette(routes=routes, middleware=middlewares() if sys.argv[2] == "fallback" else [])
+uvicorn.run(app, port=int(sys.argv[1]), log_level="error")
+"""
+
+
+@dataclass
+class Ports:
+    haproxy: int
+    replica: int
+    fallback: int
+
+
+@pytest.fixture
+def ports() -> Ports:
+    return Ports(proxy._free_port(), proxy._free_port(), proxy._free_port())
+
+
+@pytest.fixture
+def rendered(tmp_path, ports) -> Path:
+    """The configuration that Ray writes for one replica and Serve's own proxy as the fallback."""
     environment = os.environ | proxy.serve_environment(str(tmp_path), "127.0.0.1")
-    command = [sys.executable, "-c", RENDER, str(proxy._free_port()), str(proxy._free_port())]
+    arguments = map(str, (ports.haproxy, ports.replica, ports.fallback))
+    command = [sys.executable, "-c", RENDER, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    path = done.stdout.splitlines()[-1]
-    assert Path(path).parent == tmp_path
-    text = Path(path).read_text()
+    return Path(done.stdout.splitlines()[-1])
+
+
+def test_ray_writes_our_settings_to_a_valid_haproxy_configuration(rendered, tmp_path):
+    assert rendered.parent == tmp_path
+    text = rendered.read_text()
     assert "retry-on conn-failure empty-response\n" in text
     assert "error-limit 1 on-error mark-down" in text
     assert "timeout client 60s" in text
     assert f"log {tmp_path}/{proxy.LOG_SOCKET} " in text
-    assert_valid(path)
+    assert_valid(rendered)
+
+
+@contextlib.contextmanager
+def running(command: list) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ | proxy.HAPROXY)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(address: str, text: str) -> None:
+    """Wait until a search at the address returns the text."""
+    for _ in range(600):
+        with contextlib.suppress(httpx.HTTPError):
+            if text in httpx.post(address).text:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"no {text!r} at {address}")
+
+
+def test_all_requests_get_503_no_replica_once_the_only_replica_is_dead(rendered, ports):
+    app = [sys.executable, "-c", APP]
+    address = f"http://127.0.0.1:{ports.haproxy}/v1/search"
+    with (
+        running([*app, str(ports.fallback), "fallback"]),
+        running([*app, str(ports.replica), "replica"]) as replica,
+        running([get_haproxy_binary(), "-db", "-f", rendered]),
+        httpx.Client(timeout=30) as client,
+    ):
+        wait_for(f"http://127.0.0.1:{ports.fallback}/v1/search", "no_replica")
+        wait_for(address, "ok")
+        replica.kill()
+        replica.wait()
+        started = time.monotonic()
+        responses = [client.post(address, content=b"x" * 100) for _ in range(5)]
+    assert [(response.status_code, response.json()) for response in responses] == [
+        (503, unavailable.BODY)
+    ] * 5
+    assert time.monotonic() - started < 15
 
 
 def test_ray_calls_the_middlewares_that_we_name():
-    code = "from ray.serve._private import http_util; print(http_util.configure_http_middlewares(http_util.HTTPOptions()).middlewares)"
+    code = (
+        "from ray.serve._private import http_util as http; "
+        "print(http.configure_http_middlewares(http.HTTPOptions()).middlewares)"
+    )
     environment = os.environ | proxy.HAPROXY
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=ROOT
@@ -136,16 +217,12 @@ def front(upstream, tmp_path) -> Iterator[int]:
         text = text.replace(shipped, here)
     path = tmp_path / "front_proxy.cfg"
     path.write_text(text)
-    process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", path], stderr=subprocess.DEVNULL)
-    try:
+    with running([get_haproxy_binary(), "-db", "-f", path]):
         for _ in range(600):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
             time.sleep(0.05)
         yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_haproxy_accepts_the_shipped_front_proxy():
