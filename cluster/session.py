@@ -50,9 +50,8 @@ def connect(profile: Profile) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if log := terminal.log_path():  # named now: a crash of Ray ends the process without a word
+    if log := terminal.log_path():  # named early: if Ray crashes, it ends the process at once
         terminal.say(f"Starting Ray; messages of libraries go to {log}")
-    ray_core.quiet()
     if ray_core.in_submitted_job():
         ray.init(address="auto", log_to_driver=profile.ray.log_to_driver)
     elif profile.ray.address == "local":

@@ -34,9 +34,8 @@ def run(config: AlignConfig) -> dict[str, Any]:
     read = read_pairs(store, config.run_id, record.encoder)
     pairs = weigh_pairs(read, settings)
     schedule, captions = prepare.plan_batches(store, pairs, config.where, settings, profile.guard)
-    model = profile.encoder
+    model, limit = profile.encoder, profile.guard.max_recall_drop
     parent = load_registered(record, precision=model.precision, num_threads=model.num_threads)
-    limit = profile.guard.max_recall_drop
     name = prepare.run_name(record.encoder, parent.precision, settings, pairs, captions, limit)
     folder = out / "align" / name
     command.save_config(config, folder)

@@ -7,8 +7,6 @@ Every step calls the verb's own job, so an interrupted demo resumes where it sto
 `<out>/report.json`, `<out>/evaluate/report.html`, and the tables in `<out>/store`.
 """
 
-import signal
-import threading
 from pathlib import Path
 
 import yaml
@@ -104,16 +102,10 @@ def show(report: dict) -> None:
 
 def serve(config: DemoConfig) -> None:
     """Serve the page until Ctrl-C or SIGTERM."""
-    from serve_app import app  # Serve and the server's models take seconds to import
+    from serve_app import job as server  # Serve takes seconds to import
 
     common = {"profile": config.profile, "set": config.set, "store": config.store}
-    address = app.deploy(ServeConfig(**common, port=config.port, examples=EXAMPLES))
-    stop = threading.Event()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, lambda *_: stop.set())
-    terminal.say(f"Search both systems side by side: {address}  (Ctrl-C ends it)")
-    stop.wait()
-    app.shutdown()
+    server.run(ServeConfig(**common, port=config.port, examples=EXAMPLES))
 
 
 def run(config: DemoConfig) -> dict:

@@ -7,9 +7,6 @@ that the message names.
 import ast
 import datetime
 import inspect
-import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,36 +105,6 @@ def test_ray_marks_the_driver_of_a_job_with_the_same_variable(monkeypatch):
     assert ray_core.in_submitted_job(), f"in_submitted_job: the variable is {RAY_JOB_CONFIG_JSON_ENV_VAR}"
     supervisor = source_of("ray.dashboard.modules.job.job_supervisor")
     assert "RAY_JOB_CONFIG_JSON_ENV_VAR: json.dumps(" in supervisor, "in_submitted_job: no longer set"
-
-
-FORK = """
-import os, sys, lancedb
-from cluster.compat import ray_core
-if sys.argv[1] == "quiet":
-    ray_core.quiet()
-if os.fork() == 0:
-    os._exit(0)
-os.wait()
-"""
-
-
-def test_lancedb_warns_of_forks_and_quiet_silences_exactly_that():
-    def stderr(mode: str) -> str:
-        done = subprocess.run([sys.executable, "-c", FORK, mode], capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    assert "lancedb fork support" in stderr("loud"), "quiet: LanceDB no longer warns, delete the filter"
-    assert "lancedb fork support" not in stderr("quiet"), "quiet: LanceDB warns in other words"
-
-
-def test_quiet_sets_the_loggers_that_ray_uses():
-    from ray._private.authentication import authentication_token_setup
-
-    ray_core.quiet()
-    assert not authentication_token_setup.logger.isEnabledFor(logging.WARNING), "quiet: another logger"
-    assert not logging.getLogger("ray.data._internal.execution").isEnabledFor(logging.INFO)
-    assert logging.getLogger("ray.data._internal.execution").isEnabledFor(logging.WARNING)
 
 
 # --- vLLM
