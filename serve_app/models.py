@@ -131,10 +131,10 @@ class BaseSearchRequest(RequestBody):
     query: str = Field(
         "",
         max_length=MAX_QUERY_CHARS,
-        description="what to look for, in words; may be empty if there is an image",
+        description="what to search for, in words; may be empty if there is an image",
         examples=["red sailboat at sunset"],
     )
-    image: ImageInput | None = Field(None, description="an image to look for, alone or with words")
+    image: ImageInput | None = Field(None, description="an image to search with, alone or with words")
     image_weight: float = Field(0.5, ge=0, le=1, description="share of the image against the words, 0 to 1")
     negatives: list[Words] = Field(
         [], max_length=MAX_NEGATIVES, description="what not to show, in words", examples=[["people"]]
