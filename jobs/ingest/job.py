@@ -74,19 +74,14 @@ def embedded_batches(
 def write(batches: Iterator[pa.Table], writer: Writer, num_inputs: int | None) -> list[pa.Array]:
     """Write the batches as they arrive and show progress; returns the ids of their images."""
     ids_of_run = []
-    counts = writer.counts
     with terminal.progress("ingest", "images", num_inputs) as update:
         for batch in batches:
             writer.add(batch)
             # Copied: a slice of the column would keep the whole batch in memory.
             ids_of_run.append(pa.array(batch["image_id"].drop_null().to_pylist(), pa.string()))
-            update(
-                counts["num_inputs"],
-                new=counts["num_images"],
-                known=counts["num_known"],
-                rejected=counts["num_rejects"],
-            )
-    writer.flush()
+            update(**writer.progress)
+        writer.flush()
+        update(**writer.progress)
     return ids_of_run
 
 

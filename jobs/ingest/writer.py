@@ -29,6 +29,13 @@ class Writer:
         self._waiting: list[pa.Table] = []
         self._flushed = time.monotonic()
 
+    @property
+    def progress(self) -> dict[str, int]:
+        """The counts as `terminal.Update` takes them; rows that wait for a merge are not counted yet."""
+        counts = self.counts
+        new, known, rejected = (counts[f"num_{name}"] for name in ("images", "known", "rejects"))
+        return {"done": counts["num_inputs"], "new": new, "known": known, "rejected": rejected}
+
     def add(self, batch: pa.Table) -> None:
         """Take a batch of `prepared_schema` with `vector`; merge once enough rows or seconds gathered."""
         self._waiting.append(batch)
