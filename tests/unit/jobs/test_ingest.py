@@ -240,9 +240,7 @@ def read_all(reader_type, path):
     """The rows that a reader yields for one file, without Ray's scheduling."""
     reader = object.__new__(reader_type)
     with open(path, "rb") as file:
-        return [
-            row for table in reader.read(pa.PythonFile(file), str(path)) for row in table.to_pylist()
-        ]
+        return [row for table in reader.read(pa.PythonFile(file), str(path)) for row in table.to_pylist()]
 
 
 def test_tar_members_are_grouped_into_samples_by_key(tmp_path):
