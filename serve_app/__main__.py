@@ -5,7 +5,7 @@ from serve_app.config import ServeConfig
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, deploy, wait for a signal, take it down, print the report."""
+    """Parse the command line, serve until a signal, print the report."""
     command.main(ServeConfig, argv)
 
 

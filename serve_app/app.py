@@ -1,11 +1,11 @@
 """The Ray Serve application.
 
     serve deploy cluster/serve/mini.yaml          # on a running cluster
-    kallos serve --profile mini --port 8000       # here, until Ctrl-C
+    kallos serve --profile mini --port 8000       # on this machine, until Ctrl-C
 
 One deployment holds the encoder and index of every system. A query is encoded and searched in the same
 process, so no answer mixes two encoders, and no time is lost between processes. The teacher's engines are
-deployments of their own, because they start on demand.
+separate deployments, because they start on demand.
 """
 
 import logging
@@ -92,9 +92,9 @@ class Search:
 
 
 def build_app(args: dict[str, Any] | ServeConfig) -> serve.Application:
-    """The application for `serve.run`, `serve run` and Serve YAML.
+    """Build the application for `serve.run`, `serve run` and Serve YAML.
 
-    Serve calls it in one process, before any replica starts. `args`: the fields of `ServeConfig`.
+    Serve calls this in one process, before any replica starts. `args`: the fields of `ServeConfig`.
     Raises UserError for an unknown field, a wrong value, or a missing store.
     """
     config = command.validated(ServeConfig, args)
@@ -184,7 +184,7 @@ def shutdown() -> None:
 def _check(profile: Profile, config: ServeConfig) -> None:
     """Run the checks of a replica here first, so that an error is reported at once, in one sentence."""
     stage = profile.encoder.stage.without_gpus()  # the GPU is reserved for the replicas
-    # num_threads None: torch's threads belong to the caller
+    # num_threads None: do not change torch's thread count in the caller's process
     here = profile.encoder.model_copy(update={"num_threads": None, "stage": stage})
     store = Store(profile.store)
     Systems(store, config.systems, opener(profile.model_copy(update={"encoder": here}), store, Metrics()))

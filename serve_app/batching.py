@@ -24,9 +24,9 @@ class Batcher:
     ) -> None:
         """
         Args:
-            call: items of a batch -> their results, in the same order.
-            max_batch_size: most items in a batch.
-            wait_s: seconds that an incomplete batch waits for more items, 0 = it starts at once.
+            call: the items of a batch -> one result per item, in the same order.
+            max_batch_size: maximum number of items in a batch.
+            wait_s: seconds that an incomplete batch waits for more items, 0 = not at all.
             on_batch: called with the size of each batch.
         """
         self._call = call

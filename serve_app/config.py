@@ -43,7 +43,7 @@ def resolve_profile(config: ServeConfig) -> Profile:
     """The profile of a config, with its options applied.
 
     Raises:
-        UserError: no such profile, a value that it refuses, a wrong keys file, or a host that other machines
+        UserError: an unknown profile, an invalid value, an invalid keys file, or a host that other machines
             can reach without a keys file.
     """
     profile = command.profile_of(config)
@@ -53,7 +53,7 @@ def resolve_profile(config: ServeConfig) -> Profile:
 
 
 def local_address(host: str, port: int) -> str:
-    """The address at which this machine reaches a server that listens on the host and port."""
+    """The URL at which this machine reaches a server that listens on the host and port."""
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -103,13 +103,13 @@ class Filters(RequestBody):
     tags_any: list[Name] = Field([], max_length=MAX_NAMES, description="has at least one of these tags")
     tags_none: list[Name] = Field([], max_length=MAX_NAMES, description="has none of these tags")
     sources: list[Name] = Field([], max_length=MAX_NAMES, description="comes from one of these sources")
-    min_width_px: Side | None = Field(None, description="least width of the original, pixels")
-    max_width_px: Side | None = Field(None, description="greatest width of the original, pixels")
-    min_height_px: Side | None = Field(None, description="least height of the original, pixels")
-    max_height_px: Side | None = Field(None, description="greatest height of the original, pixels")
+    min_width_px: Side | None = Field(None, description="minimum width of the original, pixels")
+    max_width_px: Side | None = Field(None, description="maximum width of the original, pixels")
+    min_height_px: Side | None = Field(None, description="minimum height of the original, pixels")
+    max_height_px: Side | None = Field(None, description="maximum height of the original, pixels")
     added_from: Moment | None = Field(None, description="added at this time or later")
     added_before: Moment | None = Field(None, description="added before this time")
-    min_aesthetic: float | None = Field(None, ge=0, le=1, description="least aesthetic score, 0 to 1")
+    min_aesthetic: float | None = Field(None, ge=0, le=1, description="minimum aesthetic score, 0 to 1")
 
 
 class Diversity(RequestBody):
@@ -117,7 +117,7 @@ class Diversity(RequestBody):
 
     weight: float = Field(0.3, ge=0, le=1, description="0 = relevance alone, 1 = difference alone")
     num_candidates: int = Field(
-        100, ge=1, le=MAX_CANDIDATES, description="how many nearest images to choose from"
+        100, ge=1, le=MAX_CANDIDATES, description="how many of the nearest images to choose from"
     )
 
 
@@ -223,13 +223,13 @@ class SystemHealth(BaseModel):
 
 
 class Health(BaseModel):
-    """The process is running; its systems and limits."""
+    """The running process: its systems and limits."""
 
     status: Literal["ok"] = "ok"
     systems: dict[str, SystemHealth]
     max_k: int = Field(description="largest `k` of a search")
     max_upload_bytes: int = Field(description="largest image file in a request, bytes")
-    url_images: bool = Field(description="whether a search may name an image by its URL")
+    url_images: bool = Field(description="whether a search may give an image by its URL")
     keys_required: bool = Field(description="whether requests need `Authorization: Bearer <key>`")
 
 
@@ -271,8 +271,8 @@ class Heatmap(BaseModel):
 class FeedbackRequest(RequestBody):
     """What a person chose in one or two answers.
 
-    `click`: opened `image_id`. `prefer`: finds `image_id` better than `over`. `blind`: compared two answers
-    without knowing their systems; each verdict names the better answer.
+    `click`: the person opened `image_id`. `prefer`: they find `image_id` better than `over`. `blind`: they
+    compared two answers without knowing their systems; each verdict names the better answer.
     """
 
     kind: Literal["click", "prefer", "blind"]
@@ -281,7 +281,7 @@ class FeedbackRequest(RequestBody):
         min_length=1, max_length=1000, description="all image_ids of that answer, in order"
     )
     image_id: ImageId | None = Field(None, description="click, prefer: the chosen image")
-    over: ImageId | None = Field(None, description="prefer: the less good image of the same answer")
+    over: ImageId | None = Field(None, description="prefer: the worse image of the same answer")
     other_search_id: str = Field("", max_length=4000, description="blind: `search_id` of answer b")
     other_results: list[ImageId] = Field([], max_length=1000, description="blind: image_ids of answer b")
     accuracy: Literal["a", "b", "tie"] | None = Field(None, description="blind: which fits the query better")

@@ -38,7 +38,7 @@ Verdict = Literal["a", "b", "tie"]
 
 
 class SearchFields(TypedDict, total=False):
-    """The fields of a search beside its query. A missing field takes the server's default."""
+    """The fields of a search besides its query. A missing field takes the server's default."""
 
     image: str | Path | bytes  # bytes or path of an image file, an image_id of the store, or an http(s) URL
     image_weight: float  # share of the image against the words, 0 to 1
@@ -58,7 +58,7 @@ class ClientError(Exception):
     def __init__(
         self, status: int, code: str, message: str, field: str, request_id: str, retry_after_s: float | None
     ) -> None:
-        """`retry_after_s`: seconds to wait before a retry, None if the server named none."""
+        """`retry_after_s`: seconds to wait before a retry, None if the server gave none."""
         super().__init__(f"{message} ({status} {code})")
         self.status, self.code, self.message = status, code, message
         self.field, self.request_id, self.retry_after_s = field, request_id, retry_after_s
@@ -81,10 +81,10 @@ class Client:
     ) -> None:
         """
         Args:
-            address: of the server, such as http://127.0.0.1:8000.
+            address: URL of the server, such as http://127.0.0.1:8000.
             key: an API key, if the server requires one.
             timeout_s: limit of one request, seconds.
-            start_limit_s: limit of the whole wait for the teacher's engines, seconds.
+            start_limit_s: limit of the total wait for the teacher's engines, seconds.
             transport: sends the requests, None = over the network.
         """
         headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -61,7 +61,7 @@ def search_fields(config: SearchConfig) -> SearchFields:
 
 
 def address_of(serve: Serve) -> str:
-    """The address of `kallos serve` with these settings. Raises UserError if the port is 0, any free one."""
+    """The address of `kallos serve` with these settings. Raises UserError if the port is 0 (any free one)."""
     if not serve.port:
         raise UserError("The profile's serve.port is 0, which is any free port: give --server.")
     return local_address(serve.host, serve.port)

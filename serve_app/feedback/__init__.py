@@ -1,1 +1,1 @@
-"""Feedback of people: signed search ids, and events that become preferences."""
+"""People's feedback: signed search ids, and events that become preferences."""

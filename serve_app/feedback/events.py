@@ -1,6 +1,6 @@
-"""Turns the feedback of people into preferences.
+"""Turns people's feedback into preferences.
 
-Events are validated, stored once, and on disk before the response. A click prefers the opened image to the
+Each event is validated, stored once, and on disk before the response. A click prefers the opened image to the
 skipped ones above it (skip-above: Joachims 2002). `prefer` compares two images directly. A blind comparison
 is a vote, which `kallos feedback` counts. Rows of `feedback` are the events, keyed by their id. The resulting
 rows of `preferences` have the source "human" and a run_id per event: two people who agree are both counted.
@@ -34,12 +34,12 @@ from serve_app.models import FeedbackRequest, FeedbackResponse
 logger = logging.getLogger(__name__)
 
 EVENTS_PER_MINUTE = 120
-CLIENTS_PER_GROUP = 10  # the clients of one key or address share the limit of this many clients
+CLIENTS_PER_GROUP = 10  # all clients of one key or address together get the limit of this many
 MAX_BATCH_SIZE = 64
 MAX_FRAGMENTS = 32  # every write adds a file, and each file slows the next write
-MIN_SECONDS = {"click": 0.3, "prefer": 1.0, "blind": 1.0}  # between answer and event: no person is faster
+MIN_SECONDS = {"click": 0.3, "prefer": 1.0, "blind": 1.0}  # from answer to event: no person is faster
 P_CLICKED, P_PREFERRED = 0.65, 0.9
-MAX_SKIPPED = 4  # a click is preferred to at most this many skipped images, the nearest above it
+MAX_SKIPPED = 4  # a clicked image beats at most this many skipped ones, the nearest above it
 VERDICTS = ("accuracy", "aesthetics", "diversity")
 REQUIRED_FIELDS = {
     "click": ("image_id",),
@@ -51,7 +51,7 @@ TABLES = {"feedback": ("event_id",), "preferences": PREFERENCE_KEY}  # table -> 
 
 
 class Feedback:
-    """Records the events of people, from one event loop."""
+    """Records people's events; used from one asyncio event loop."""
 
     def __init__(
         self,
@@ -79,8 +79,8 @@ class Feedback:
     async def record(self, event: FeedbackRequest, client: str, group: str) -> FeedbackResponse:
         """Store the event of a client; it is on disk when this returns.
 
-        `group` is the client's API key or address. A client can change its name with every event, not its
-        group.
+        `group` is the client's API key or address. A client can change its name with every event,
+        but not its group.
 
         Raises:
             ApiError: 422 for an event that does not match its kind or its answers; 429 (with Retry-After) for
@@ -196,10 +196,10 @@ def preference_rows(row: Mapping[str, Any], clicked: Collection[str] = ()) -> li
 
 
 def make_tables(store: Store) -> None:
-    """Make the tables of events and preferences if they are missing.
+    """Create the tables of events and preferences if they are missing.
 
-    One process does this before there are replicas: if two make a table in an object store at once, the later
-    may empty it.
+    One process does this before the replicas start: if two processes create a table in an object store at
+    once, the second may empty it.
     """
     for name, key in TABLES.items():
         if not store.exists(name):

@@ -65,7 +65,7 @@ class SignedIds:
         return SignedAnswer(query, system, encoder, float(issued_at))
 
     def pseudonym(self, client: str) -> str:
-        """16 hex characters that identify a client. Without the secret nobody can test names or addresses."""
+        """16 hex characters that identify a client; without the secret no guess of its name can be tested."""
         return hmac.digest(self._secret, b"client\0" + client.encode(), "sha256").hex()[:16]
 
     def _sign(self, payload: bytes, image_ids: Sequence[str]) -> bytes:
@@ -78,7 +78,7 @@ def _encode(data: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    """The inverse of `_encode`; b"" for a text that `_encode` would not write, even if it is base64."""
+    """The inverse of `_encode`; b"" for any text that `_encode` cannot have written."""
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Builds the HTTP API: all routes over a `Service`, with their middleware. Knows no models."""
+"""Builds the HTTP API: all routes over a `Service`, with their middleware. No model code."""
 
 from fastapi import FastAPI
 
@@ -62,7 +62,7 @@ def make_api(
 
 def _add_checks(app: FastAPI, config: Serve) -> None:
     """Check keys or host, then the rate limit, then the body. The middleware added last runs first."""
-    # Base64 needs four bytes for three of an image.
+    # Base64 encodes three bytes of an image as four.
     app.add_middleware(BodyLimit, max_bytes=config.max_upload_bytes * 4 // 3 + JSON_BYTES)
     if config.requests_per_minute:
         app.add_middleware(RateLimit, per_minute=config.requests_per_minute)

@@ -58,7 +58,7 @@ def error_response(
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
-    """Report the first fault of the request, without repeating the offending value."""
+    """Report the first error in the request, without repeating the offending value."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":

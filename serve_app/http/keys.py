@@ -80,7 +80,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _fault(name: str, key: str, known: Mapping[str, str]) -> str:
-    """What is wrong with a line, or "". Quotes neither part of it, as either may be a key."""
+    """What is wrong with a line, or "". Quotes neither name nor key: either may be the secret."""
     if not NAME.fullmatch(name):
         return _FORM
     if len(key) < MIN_KEY_CHARS or not KEY.fullmatch(key):

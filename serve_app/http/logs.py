@@ -1,4 +1,4 @@
-"""Writes one JSON line per request and per error to stderr, which Ray keeps among its worker logs.
+"""Writes one JSON line per request and per error to stderr, which Ray saves in its worker logs.
 
     {"time": ..., "level": "INFO", "logger": "kallos.access", "message": "request", "request_id": ...,
      "method": "POST", "path": "/v1/search", "status": 200, "milliseconds": 21.4, "client": "key ann", ...}
@@ -78,7 +78,7 @@ class RequestLog(HttpMiddleware):
     def __init__(
         self, app: ASGIApp, metrics: Metrics, *, log_queries: bool = False, proxy_returns_id: bool = False
     ) -> None:
-        """`proxy_returns_id`: the proxy in front returns the `X-Request-ID` that it passes on."""
+        """`proxy_returns_id`: the proxy itself returns the `X-Request-ID` of a request that has one."""
         super().__init__(app)
         self.metrics = metrics
         self.log_queries = log_queries

@@ -27,7 +27,7 @@ HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")  # a name or address, with an
 
 
 def request_path(scope: Scope) -> str:
-    """The path of the request, below the root path that a proxy in front has removed."""
+    """The path of the request, without the root path under which a proxy serves the app."""
     return scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
 
 
@@ -112,9 +112,9 @@ class KeyCheck(HttpMiddleware):
 
 
 class RateLimit(HttpMiddleware):
-    """Limits the requests of each key, or without keys of each address, in any minute. Per process.
+    """Limits the requests per minute of each API key, or of each address if there are no keys.
 
-    Behind a proxy every client has the proxy's address, so without keys all clients share one limit.
+    Each process counts alone. Behind a proxy all clients have one address: without keys they share a limit.
     """
 
     def __init__(self, app: ASGIApp, per_minute: int) -> None:
@@ -153,7 +153,7 @@ class BodyLimit(HttpMiddleware):
 
         async def receive_limited() -> Message:
             nonlocal num_bytes, complete
-            if complete:  # only a disconnect can follow, at any time
+            if complete:  # only a disconnect can follow, with no deadline
                 return await receive()
             try:
                 async with asyncio.timeout_at(deadline_s):
@@ -210,7 +210,7 @@ def _is_own_host(host: str) -> bool:
 def rate_limit_group(scope: Scope) -> str:
     """The API key of a request, or without one its address: requests of one group share a limit.
 
-    An IPv6 address counts as its /64 network, because a site has a whole network of them.
+    An IPv6 address counts as its /64 network, because one client can use any address of its network.
     """
     if name := scope.get("state", {}).get("key_name"):
         return f"key {name}"

@@ -110,7 +110,7 @@ export const blob = (path, signal) => send(path, { signal });
 export async function connect() {
   Object.assign(server, await call("healthz"));
   server.names = Object.keys(server.systems);
-  // The document lists every system that a search accepts, including the teacher, which /healthz does not list.
+  // openapi.json lists every system that a search accepts, including the teacher, which /healthz does not list.
   const { content } = await fetchOnce("openapi.json", {});
   const document = await content.text().then(JSON.parse).catch(() => null);
   const { enum: names, const: only } = document?.components?.schemas.SearchRequest.properties.system ?? {};

@@ -10,7 +10,7 @@ const QUESTIONS = {
   aesthetics: "Which is more beautiful?",
   diversity: "Which is more varied?",
 };
-const compared = new Set(); // queries of this visit
+const compared = new Set(); // queries compared during this visit
 let examples = [];
 
 export const isAvailable = () => ["baseline", "live"].every((system) => server.names.includes(system));

@@ -1,4 +1,4 @@
-// The API page, drawn from /openapi.json without code from other hosts.
+// The API page, drawn from /openapi.json without third-party scripts.
 
 import { byId, make } from "./dom.js";
 

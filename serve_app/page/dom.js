@@ -1,4 +1,4 @@
-// Helpers for every part of the page. Text of users and of the server becomes textContent, never HTML.
+// Helpers for every part of the page. Text from users and the server becomes textContent, never HTML.
 
 export const byId = (id) => document.getElementById(id);
 

@@ -1,10 +1,10 @@
-// "This one is better": the next click chooses the image of the same answer that is less good.
+// "This one is better": the next click chooses the worse image of the same answer.
 
 import { feedback } from "./api.js";
 import { columns } from "./result_columns.js";
 import { byId, toast } from "./dom.js";
 
-let better = null; // {column, index} while the less good image is being chosen
+let better = null; // {column, index} while the worse image is being chosen
 
 export const isActive = () => better !== null;
 
@@ -16,7 +16,7 @@ export function start(column, index) {
   // Only images of one answer can be compared, and every page is an answer of its own.
   column.results.forEach((result, other) => { column.cards.children[other].inert = result.answer !== answer || other === index; });
   column.cards.children[index].classList.add("better");
-  byId("pick-text").textContent = `Number ${index + 1} is better. Now choose the image that is less good.`;
+  byId("pick-text").textContent = `Number ${index + 1} is better. Now choose the worse image.`;
   byId("pick").hidden = false;
   column.cards.querySelector(".card:not([inert]) button").focus({ preventScroll: true });
 }

@@ -1,4 +1,4 @@
-// Search by image: a file that is picked, dropped or pasted, or an image of the store.
+// Search by image: a file that is picked, dropped or pasted, or an image in the store.
 
 import { server } from "./api.js";
 import { state, change } from "./search_state.js";

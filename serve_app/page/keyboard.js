@@ -65,7 +65,7 @@ function moveFocus(element, event) {
   element.scrollIntoView({ block: "nearest" });
 }
 
-// The nearest card in the direction of an arrow key, by position on the screen: the grid depends on its width.
+// The nearest card in the direction of an arrow key, by position on the screen: the number of columns varies.
 function neighbour(from, key) {
   if (!from) return null;
   const here = centre(from);

@@ -19,7 +19,7 @@ export function show(image, url) {
   }).catch(() => image.removeAttribute("src")); // the frame stays empty, as for a deleted image
 }
 
-// Release the image, or all images inside an element that will be removed.
+// Stop loading and free the image, or all images inside an element that will be removed.
 export function release(element) {
   for (const image of element.matches("img") ? [element] : element.querySelectorAll("img")) {
     const entry = loading.get(image);

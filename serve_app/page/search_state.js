@@ -1,4 +1,4 @@
-// The search state: one object that every control reads and changes. The address and the history keep it.
+// The search state: one object that every control reads and changes. It is kept in the address and the history.
 
 export const COUNTS = [6, 12, 24, 48];
 const DIVERSITY = 0.5;

@@ -1,4 +1,4 @@
-// Light or dark: the choice of the system, or the last one made with the button. Runs before the first paint.
+// Light or dark: the operating system's setting, or the last choice made with the button. Runs before the first paint.
 
 const root = document.documentElement;
 

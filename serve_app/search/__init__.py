@@ -1,1 +1,1 @@
-"""The search itself: systems, query vectors, filters, paging, uploads, the teacher. Free of HTTP."""
+"""The search itself: systems, query vectors, filters, paging, uploads, the teacher. No HTTP code."""

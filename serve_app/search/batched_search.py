@@ -1,4 +1,4 @@
-"""Batched vector searches: concurrent searches of one index with equal options share one call of LanceDB."""
+"""Batched vector searches: concurrent searches of one index with equal options share one LanceDB call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,6 +69,6 @@ def _search(
         before = retriever.version
         results = search()
         version = retriever.version
-        if version != before:  # the table was written to meanwhile: the rows may be of any version in between
+        if version != before:  # a write happened meanwhile: the rows may be of any version in between
             results = search(version=version)
     return [ResultPage(rows, version) for rows in results]

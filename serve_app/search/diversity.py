@@ -7,7 +7,7 @@ def mmr(scores: np.ndarray, vectors: np.ndarray, k: int, weight: float) -> list[
     """Indices of `k` of N images, each with the largest (1 - weight) score - weight likeness.
 
     scores: float [N], similarity with the query. vectors: float32 [N, D], L2-normalised. weight: 0 to 1. The
-    likeness of an image is its largest cosine with the images chosen before it. The first of equals wins.
+    likeness of an image is its largest cosine with the images chosen before it. Ties go to the first.
     """
     num_chosen = min(k, len(scores))
     likeness = np.zeros(len(scores))

@@ -1,4 +1,4 @@
-"""Fetches a public URL from an untrusted request, and nothing in the private network of this machine.
+"""Fetches a public URL from an untrusted request, but nothing from private networks.
 
 The host is resolved once, all its addresses are checked, and the connection goes to a checked address, so the
 name cannot be pointed elsewhere meanwhile (DNS rebinding). Redirects and proxy settings are ignored.
@@ -20,12 +20,12 @@ FIELD = "image.url"
 # The only unicast range that IANA has assigned, and the range that embeds IPv4 addresses.
 GLOBAL_V6 = ipaddress.ip_network("2000::/3")
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-# A name that takes long to resolve blocks these threads only.
+# A name that resolves slowly blocks only these threads.
 _RESOLVERS = ThreadPoolExecutor(4, "resolve-url")
 
 
 async def fetch(url: str, *, max_bytes: int) -> bytes:
-    """The bytes at a public http(s) URL. The caller limits the time.
+    """The bytes at a public http(s) URL. The caller sets the time limit.
 
     Raises:
         ApiError: 413 `image_too_large`; 422 `bad_url`, `url_not_public`, `url_redirects`, or `url_failed`.
@@ -51,7 +51,7 @@ async def fetch(url: str, *, max_bytes: int) -> bytes:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """The trusted certificates, read once: reading takes long."""
+    """The trusted certificates, read once because reading them is slow."""
     return httpx.create_ssl_context(trust_env=False)
 
 
@@ -77,7 +77,7 @@ def _parsed(url: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host or "%" in parsed.host:
         raise ApiError(422, "bad_url", "`image.url` must start with http:// or https:// and a host.", FIELD)
     if parsed.userinfo or parsed.port not in PORTS:
-        raise ApiError(422, "bad_url", "`image.url` may have no user name, and no port but 80 or 443.", FIELD)
+        raise ApiError(422, "bad_url", "`image.url` must have no user name and no port but 80 or 443.", FIELD)
     return parsed
 
 

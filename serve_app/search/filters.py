@@ -1,4 +1,4 @@
-"""Typed filters -> SQL on an embeddings table. Only here does text of a client become part of SQL."""
+"""Typed filters -> SQL on an embeddings table. The only place where a client's text becomes part of SQL."""
 
 import datetime
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Cursors: the offset of the next page, with the encoder, table version and search that it belongs to.
 
-All pages of a search read the same table version, so images that are added meanwhile shift nothing.
+All pages of a search read the same table version, so images added meanwhile do not shift the results.
 """
 
 import base64
@@ -39,7 +39,7 @@ class Cursor(BaseModel):
 def read(request: BaseSearchRequest) -> Cursor | None:
     """The cursor of the request, None for a first page.
 
-    Raises ApiError (422) for a text that is no cursor, or the cursor of another search.
+    Raises ApiError (422) for a text that is not a cursor, or that belongs to another search.
     """
     if not request.cursor:
         return None

@@ -1,4 +1,4 @@
-"""The search service: takes a search through one of several systems. Free of HTTP, Ray and model code."""
+"""The search service: answers a search from one of several systems. No HTTP, Ray or model code."""
 
 import random
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ class Service:
         teacher: Teacher | None = None,
         examples: Sequence[str] = (),
     ) -> None:
-        """Without `examples` they are drawn from captions. Without `teacher` it is not offered."""
+        """`examples`: default drawn from captions. `teacher`: None if it is not offered."""
         self._store = store
         self._systems = systems
         self._config = config
@@ -109,7 +109,7 @@ class Service:
     def _choose_system(
         self, request: BaseSearchRequest, client: str
     ) -> tuple[str, System, paging.Cursor | None]:
-        """The system's name, the system and the cursor. A next page keeps the encoder of the first."""
+        """The system's name, the system and the cursor. Later pages keep the encoder of the first."""
         cursor = paging.read(request)
         if cursor is None:
             name = self._assign(request.system, client)
@@ -166,9 +166,9 @@ class Service:
         return self._answer(request, name, system, rows[: request.k], timer, next_page)
 
     def _num_candidates(self, k: int, diversity: Diversity, cursor: paging.Cursor | None) -> int:
-        """How many images a diverse search chooses from: on every page as many as on the first.
+        """How many images a diverse search chooses from: the same number on every page.
 
-        Cursors are not signed, so no cursor gets more images than a first page could.
+        Cursors are not signed, so the number in a cursor is capped at what a first page could ask for.
         """
         if cursor and cursor.num_candidates:
             return min(cursor.num_candidates, max(diversity.num_candidates, self._config.max_k))
@@ -193,7 +193,7 @@ class Service:
         rephrased: str = "",
     ) -> SearchAnswer:
         self._metrics.search(name)
-        # Preferences are about words. If an image, negatives or tastes took part, the id carries no query.
+        # Preferences are about words: if the search used anything else, the id carries no query.
         words = "" if request.image or request.negatives or request.tastes else request.query
         image_ids = [row["image_id"] for row in rows]
         search_id = self._signed_ids.issue(words, name, system.fingerprint, image_ids, time())
@@ -212,7 +212,7 @@ class Service:
     def heatmap(self, image_id: str, text: str, system: str) -> Heatmap:
         """How similar each part of the image is to the text.
 
-        Raises KeyError for an unknown image, ApiError for an unknown system or an image tower without parts.
+        Raises KeyError for an unknown image, ApiError for an unknown system or an unsupported image tower.
         """
         chosen = self._systems.get("baseline" if system == TEACHER else system)
         image = decode(self.preview(image_id))
@@ -223,7 +223,7 @@ class Service:
         return Heatmap(encoder=chosen.fingerprint, values=np.round(values, 4).tolist())
 
     async def feedback(self, event: FeedbackRequest, client: str, group: str) -> FeedbackResponse:
-        """Store the choice of a person; it is on disk when this returns. Raises ApiError for a bad event.
+        """Store a person's choice; it is on disk when this returns. Raises ApiError for a bad event.
 
         `group`: the API key or address of the client.
         """

@@ -39,7 +39,7 @@ RETRY_S = 60.0
 
 
 class OpenFailure(NamedTuple):
-    """Why an encoder could not be opened, when its index was measured, and when (`time.monotonic`)."""
+    """Why and when (`time.monotonic`) an encoder failed to open, and when its index had been measured."""
 
     reason: str
     measured_at: datetime | None
@@ -118,7 +118,7 @@ class Systems:
                 logger.error("alias %s is not followed: %s", alias, reason)
 
     def _follow_aliases(self) -> None:
-        # Read before anything is opened: the next refresh sees whatever is measured meanwhile.
+        # Read before anything is opened: what is measured meanwhile is left to the next refresh.
         aliases, measured = self._store.aliases(), _measured_at(self._store)
         current, errors = dict(self.by_alias), {}
         for alias in self.names:
@@ -144,7 +144,7 @@ class Systems:
             raise UserError(failure.reason)
         try:
             system = self._opened[fingerprint] = self._open(fingerprint, measured_at, system)
-        except Exception as error:  # of Lance, torch or the disk: it must not affect the other encoders
+        except Exception as error:  # from Lance, torch or the disk: it must not affect the other encoders
             reason = str(error)
             if not isinstance(error, UserError):
                 logger.exception("encoder %s cannot be opened", fingerprint)
@@ -165,7 +165,7 @@ class Systems:
     def _retire(self, before: Sequence[str], used: set[str]) -> None:
         """Close encoders without an alias, except the `NUM_RETIRED` that lost theirs last.
 
-        Of encoders that lose their alias at once, those of the first aliases stay.
+        If several lose their alias at the same time, the one whose alias comes first stays.
         """
         known = (*self._retired, *reversed(before))
         unused = list(dict.fromkeys(fingerprint for fingerprint in known if fingerprint not in used))
@@ -175,7 +175,7 @@ class Systems:
 
 
 def check_store(store: Store) -> None:
-    """Raise UserError if the folder of the store does not exist: LanceDB would make it."""
+    """Raise UserError if the folder of the store does not exist: LanceDB would create it."""
     if "://" not in store.uri and not os.path.isdir(store.uri):
         raise UserError(f"There is no store {store.uri}: run `kallos ingest` first, or give another --store.")
 
@@ -200,7 +200,7 @@ def open_system(
     record = store.encoder(fingerprint)
     retriever = Retriever(store, fingerprint)  # first: a missing index is refused before weights are loaded
     encoder = before.encoder if before else _load(record, profile.encoder)
-    vector = encoder.encode_texts(["warm-up"])  # the first call of everything is slow
+    vector = encoder.encode_texts(["warm-up"])  # the first call is slow
     retriever.search(vector, 1, columns=COLUMNS)
     batched = partial(Batcher, max_batch_size=profile.serve.max_batch_size)
     index: dict[str, Any] = {

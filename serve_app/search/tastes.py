@@ -15,7 +15,7 @@ from actors.scorers import RankAxis
 
 MEASURED_PX = 96
 REACH = 0.35
-"""How far a taste of 1 moves a query of length 1."""
+"""How far a taste of 1 moves a query vector of length 1."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The teacher as a system of the search: the cascade of `actors.cascade`, for one query at a time.
 
-Its two engines are deployments of their own that scale to zero. The first search starts them; until they run,
+Its two engines are separate deployments that scale to zero. The first search starts them; until they run,
 the teacher returns 503 with Retry-After.
 """
 
@@ -155,7 +155,7 @@ class Teacher:
     async def wake(self) -> None:
         """Return when both engines run. Raises ApiError (503) with Retry-After while one starts.
 
-        Serve starts an engine because a request waits for it, so an unanswered ping is kept waiting.
+        Serve starts an engine because a request waits for it, so an unanswered ping is not cancelled.
         """
         for name, handle in self._engines.items():
             if name not in self._pings or self._pings[name].done():

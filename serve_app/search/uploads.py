@@ -16,13 +16,13 @@ from serve_app.errors import ApiError
 from serve_app.models import ImageInput
 from serve_app.search.fetch import fetch
 
-# A thread that reads and scales an image cannot be stopped. In threads of their own, hostile images block
-# only each other: searches keep theirs, and an upload that waits too long is refused.
+# A thread that reads and scales an image cannot be stopped. In separate threads, hostile images block only
+# each other, not searches; an upload that waits too long is refused.
 _READERS = ThreadPoolExecutor(2, "read-upload")
 
 
 async def read_pixels(image: ImageInput, fit: Fit, config: Serve) -> np.ndarray:
-    """The encoder's input for an image that a request brings as `data` or `url`: uint8 [3, H, W].
+    """The encoder's input for an image that a request gives as `data` or `url`: uint8 [3, H, W].
 
     Args:
         image: with `data` or `url`, not an `image_id`.

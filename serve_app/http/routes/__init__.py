@@ -22,10 +22,10 @@ def require_json(request: Request) -> None:
 
 
 def client_name(request: Request) -> str:
-    """The name of the client: its key with the name that it gives itself, or without both its address.
+    """The client: the name of its key and the name that it sends; its address if it has neither.
 
-    Several people may share a page and its key. The name keeps a client in one arm of an experiment and
-    limits its events. It authenticates nobody.
+    Several people may share a page and its key. The name keeps a client in one arm of an experiment, and its
+    events are limited by name. It authenticates nobody.
     """
     names = (getattr(request.state, "key_name", ""), request.headers.get("x-kallos-client", "")[:100])
     return " ".join(filter(None, names)) or (request.client.host if request.client else "")

@@ -15,7 +15,7 @@ from serve_app.models import MAX_QUERY_CHARS, Deleted, Heatmap
 from serve_app.search.service import Service
 
 IMAGE_ID = re.compile("[0-9a-f]{64}")
-# Heat maps run one at a time. In a thread of their own they do not block searches.
+# Heat maps run one at a time, in their own thread, so that they do not block searches.
 _HEATMAPS = ThreadPoolExecutor(1, "heatmap")
 ImageId = Annotated[str, Path(description="sha256 of the image file's bytes, 64 hex characters")]
 Result = TypeVar("Result")

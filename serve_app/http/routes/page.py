@@ -1,4 +1,4 @@
-"""The search page at /, the API page at /docs, and their files, read once at the start."""
+"""The search page at /, the API page at /docs, and their files, read once at startup."""
 
 from pathlib import Path
 

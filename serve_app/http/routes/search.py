@@ -58,7 +58,7 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
 
 
 def search_response(answer: SearchAnswer, root_path: str) -> SearchResponse:
-    """The response for an answer; `root_path` is the part of the path that a proxy in front has removed."""
+    """The response for an answer; `root_path` is the path under which a proxy serves the app."""
     results = [
         SearchResult(**row, preview_url=f"{root_path}/v1/images/{row['image_id']}/preview")
         for row in answer.rows

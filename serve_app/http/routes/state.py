@@ -1,4 +1,4 @@
-"""GET /healthz, whether the process is running, and GET /readyz, whether it can answer searches."""
+"""GET /healthz: whether the process runs. GET /readyz: whether it can answer searches."""
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -42,7 +42,7 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
 
 
 def _num_rows(system: System) -> int | None:
-    """None while the store does not respond: the process is healthy nevertheless. `readyz` reports it."""
+    """None while the store does not respond: `readyz` reports that, and the process is still healthy."""
     try:
         return system.num_rows
     except Exception:  # any error of the store, as in `Service.unready_reason`
