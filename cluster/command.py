@@ -24,7 +24,7 @@ Section = TypeVar("Section", bound=Settings)
 
 
 class Options(BaseModel):
-    """Options of a command line: frozen, and an unknown one is refused."""
+    """Options of a command line: frozen; unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,8 +69,8 @@ def main(
 ) -> None:
     """Parse `argv` (default: the process's) into the config, run the verb's job, print its report.
 
-    `run` is by default that of the module `job` beside the config's own. It is imported after the options are
-    parsed, so that `--help` waits for neither Ray nor torch. The report is one line of JSON on stdout.
+    `run` defaults to `run` of the module `job` beside the config's module, imported after the options are
+    parsed so that `--help` waits for neither Ray nor torch. The report is one line of JSON on stdout.
     `terminal.say` and `terminal.progress` write to stderr; what libraries and worker processes print goes to
     a log file.
 
@@ -86,7 +86,7 @@ def main(
 
 
 def _verb(config_type: type[BaseModel]) -> str:
-    """Part of a log file's name: `jobs.label.config` -> `label`."""
+    """The verb, for the name of the log file: `jobs.label.config` -> `label`."""
     package = config_type.__module__.removesuffix(".config")
     return package.rpartition(".")[2]
 
@@ -114,7 +114,7 @@ def job_of(config_type: type[BaseModel]) -> Callable[[Any], Mapping[str, Any]]:
 
 
 def _leave_ray() -> None:
-    """Shut Ray down before the report is printed: its threads print at any time."""
+    """Shut Ray down before the report: its threads could print after it, and the report is the last line."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         ray.shutdown()
@@ -133,8 +133,8 @@ def parse(config_type: type[Config], argv: list[str] | None = None) -> Config:
 def _as_function(config_type: type[Config]) -> Callable[..., Config]:
     """A function with the config's fields as parameters.
 
-    Given the class itself, tyro would report a refused value as pydantic's text in a box. A default of None
-    is not shown in `--help`, because the description says what happens then.
+    Given the class itself, tyro would print pydantic's message for an invalid value in a box. `--help` does
+    not show a default of None, because the description says what it means.
     """
 
     def build(**values: Any) -> Config:
@@ -200,9 +200,9 @@ def settings(config: JobConfig) -> tuple[Profile, Any]:
 
 
 def merged(group: Section, config: BaseModel, **others: Any) -> Section:
-    """A section of the profile, in which the config's options of the same names replace fields.
+    """A section of the profile, with fields replaced by the config's options of the same names.
 
-    `others` are further values for fields of the section. A value of None keeps the profile's.
+    `others` replace further fields. A value of None keeps the profile's.
 
     Raises:
         UserError: the values do not fit together.

@@ -1,4 +1,4 @@
-"""Errors that are the user's to correct, and the sentences that report them."""
+"""Errors that the user can correct, and the sentences that report them."""
 
 import contextlib
 import difflib
@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # pydantic takes time to import, which the list of verbs does
 
 
 class UserError(ValueError):
-    """A mistake of the user: one sentence that names the thing, its value and the way out; no traceback."""
+    """A user's mistake: one sentence that names what is wrong, its value and a remedy; no traceback."""
 
 
 @contextlib.contextmanager
@@ -27,7 +27,7 @@ def exit_on_user_error() -> Iterator[None]:
 def explain(error: "ValidationError", model: "type[BaseModel]") -> str:
     """One sentence for the errors of a model: each field with its value and what is allowed.
 
-    An unknown field names the one that was probably meant.
+    For an unknown field, it suggests the one that was probably meant.
     """
     parts = []
     for item in error.errors():
@@ -46,7 +46,7 @@ def explain(error: "ValidationError", model: "type[BaseModel]") -> str:
 
 
 def _suggestion(field: str, model: "type[BaseModel]") -> str:
-    """The known field that is most like this one, else the fields of its section."""
+    """The known field closest to this name, else all fields of its section."""
     section, _, name = field.rpartition(".")
     splits = [path.rpartition(".") for path in _paths(model)]
     siblings = [leaf for parent, _, leaf in splits if parent == section]

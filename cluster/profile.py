@@ -1,7 +1,7 @@
 """Profiles: one typed object that names the models, the resources, the store and every setting.
 
-A profile is a YAML file of the shape of `Profile`; `cluster/profiles/` holds `mini`, `gpu` and `fleet`, and
-`docs/profile.md` lists every field.
+A profile is a YAML file with the fields of `Profile`; `cluster/profiles/` holds `mini`, `gpu` and `fleet`,
+and `docs/profile.md` lists every field.
 
     profile = load_profile("mini", store="/data/store")
 """
@@ -191,7 +191,7 @@ class Index(Settings):
 
 
 class Guard(Settings):
-    """What alignment may cost ordinary retrieval: beyond it training stops and promotion is refused."""
+    """The recall that alignment may cost: beyond it, training stops and promotion is refused."""
 
     num_captions: int = Field(
         default=256, ge=0, description="number of held-out captions that measure recall@10 after every epoch"
@@ -264,7 +264,7 @@ class Profile(Settings):
     label: Label = Field(default_factory=Label, description="how preferences are made")
     align: Align = Field(default_factory=Align, description="how an encoder is aligned")
     index: Index = Field(default_factory=Index, description="when an approximate index is built")
-    guard: Guard = Field(default_factory=Guard, description="what alignment may cost ordinary retrieval")
+    guard: Guard = Field(default_factory=Guard, description="the recall that alignment may cost")
     serve: Serve = Field(default_factory=Serve, description="the search endpoint")
 
 
@@ -277,7 +277,7 @@ def load_profile(name_or_path: str, /, **overrides: Any) -> Profile:
     """Load the shipped profile of that name, or the one in that YAML file, and apply the overrides.
 
     An override is a top-level value (`store="..."`), a nested mapping (`align={"epochs": 1}`, merged) or a
-    dotted key (`**{"align.epochs": 1}`). Local model folders are also searched from the repository root.
+    dotted key (`**{"align.epochs": 1}`). Relative model folders may start at the repository root.
 
     Raises:
         UserError: no such profile, not YAML, or a field that is unknown, missing or out of range.
@@ -297,7 +297,7 @@ def load_profile(name_or_path: str, /, **overrides: Any) -> Profile:
 
 
 def repo_path(path: str) -> str:
-    """A relative path that exists only from the repository root, made absolute; hub names unchanged."""
+    """The absolute path if `path` exists only relative to the repository root, else `path`: a hub name."""
     if os.path.isabs(path) or os.path.exists(path) or not path:
         return path
     candidate = ROOT / path

@@ -1,4 +1,4 @@
-"""Settings of Ray Serve's HTTP proxy: HAProxy, which comes with Ray, for clusters that are started here.
+"""Settings of Ray Serve's HTTP proxy: HAProxy, which comes with Ray, for clusters that Kallos starts.
 
 HAProxy passes requests straight to the replicas, with less latency and twice the throughput of Serve's own
 proxy, which remains behind it as a fallback for times when no replica is up. Your own cluster gets the same
@@ -20,16 +20,16 @@ HAPROXY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
 HAPROXY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "cluster.unavailable:middlewares",
-    # If a replica dies before it answers, HAProxy repeats the request with another replica, provided that the
-    # request arrived in one piece. All routes are idempotent, but the response may be that of the second
+    # If a replica dies before it answers, HAProxy retries on another replica, provided that the request
+    # arrived in one piece. All routes are idempotent, but the response may be that of the second
     # attempt, such as 404 for an image that the first one deleted.
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-    # The first refused connection marks a replica as down, so that the repetition goes to another one.
+    # The first refused connection marks a replica as down, so that the retry goes to another one.
     "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
     # Longer than `serve_app` waits for a body, so that the client gets its error. Ray's default is an hour.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
 }
-# No process reads this socket. HAProxy's log has the URL of each request, and so the words of queries.
+# No process reads this socket: HAProxy's log would contain each request's URL, and so the queries' words.
 LOG_SOCKET = "no-log.sock"
 
 

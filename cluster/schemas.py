@@ -1,4 +1,4 @@
-"""The columns of every table, and the marks of a primary key in a schema."""
+"""The columns of every table, and how a schema marks its primary key."""
 
 from collections.abc import Sequence
 
@@ -81,7 +81,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "aliases": pa.schema(
         {"alias": pa.string(), "version": pa.int64(), "encoder": pa.string(), "set_at": TIMESTAMP}
     ),
-    # One event of a person, see `serve_app/feedback/events.py`. The columns image_ids, image_id, over and
+    # One event per row: see `serve_app/feedback/events.py`. The columns image_ids, image_id, over and
     # other_image_ids refer to images.
     "feedback": pa.schema(
         {
@@ -163,7 +163,7 @@ def keyed(schema: pa.Schema, on: Sequence[str]) -> pa.Schema:
 
 
 def unkeyed(schema: pa.Schema) -> pa.Schema:
-    """The schema without marks and with every column nullable, for joins, concatenation and comparison."""
+    """The schema without key metadata and with every column nullable, to join, concatenate and compare."""
     return pa.schema([field.with_nullable(True).remove_metadata() for field in schema])
 
 

@@ -23,7 +23,7 @@ from cluster.errors import UserError
 from cluster.profile import Profile, Stage
 from cluster.proxy import serve_environment
 
-# Ray Data reads, shuffles and writes in tasks of one CPU, besides the actors of a pipeline.
+# Besides the actors of a pipeline, Ray Data runs tasks of one CPU to read, shuffle and write.
 MARGIN_CPUS = 1.0
 CONNECT_TIMEOUT_S = 5.0
 # Ray gives a node 30 s to start, and a busy machine may need longer.
@@ -38,7 +38,7 @@ _declared: dict[str, float | None] = {}
 
 
 def connect(profile: Profile) -> None:
-    """Start Ray here, or join the cluster that the profile names. Keeps a connection that exists.
+    """Start Ray here, or join the cluster that the profile names. Keeps an existing connection.
 
     A cluster started here has its own temporary folder and a secret token, and ends with the process. A
     submitted job joins the cluster it was submitted to, regardless of the profile.
@@ -50,7 +50,7 @@ def connect(profile: Profile) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if log := terminal.log_path():  # named early: if Ray crashes, it ends the process at once
+    if log := terminal.log_path():  # named first: if Ray crashes, it ends the process at once
         terminal.say(f"Starting Ray; messages of libraries go to {log}")
     if ray_core.in_submitted_job():
         ray.init(address="auto", log_to_driver=profile.ray.log_to_driver)
@@ -63,7 +63,7 @@ def connect(profile: Profile) -> None:
 def require(stages: Mapping[str, Stage]) -> None:
     """Refuse stages that can never fit the connected cluster, together or each on one node.
 
-    Includes what an autoscaler may add, as declared by the profile of `connect`.
+    Counts the CPUs and GPUs that an autoscaler may add, as declared in the profile of `connect`.
 
     Raises:
         UserError: names the missing CPUs or GPUs, and the stages that need them.
@@ -137,7 +137,7 @@ def _room_on(stage: Stage, node: Resources, most: int) -> int:
 
 
 def _start(profile: Profile) -> None:
-    # Whoever reaches the ports of a cluster can run code in it. A random token keeps others out.
+    # Anyone who can reach a cluster's ports can run code in it. A random token keeps others out.
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     for attempts_left in reversed(range(START_ATTEMPTS)):
@@ -150,7 +150,7 @@ def _start(profile: Profile) -> None:
 
 
 def _start_once(config: profiles.Ray, serve_host: str) -> None:
-    # A short path: Ray puts sockets below it, and a socket's path may have 107 characters.
+    # A short path: Ray puts sockets below it, and a socket's path has at most 107 characters.
     folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
     atexit.register(_end, folder)
     os.environ.update(serve_environment(folder, serve_host))
@@ -180,7 +180,7 @@ def _join(config: profiles.Ray) -> None:
 
 
 def _probe(address: str) -> None:
-    """Check in seconds that something listens there; Ray itself would try for minutes."""
+    """Check within `CONNECT_TIMEOUT_S` that something listens there; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f'ray.address {address!r} is not "local", "auto" or host:port.')

@@ -1,6 +1,6 @@
 """A store of LanceDB tables in a local folder or at s3://, gs://, az://, with safe concurrent merges.
 
-Rows are inserted once and never updated in place. Merging rows that exist adds nothing, so every job can be
+Rows are inserted once and never updated in place. Merging existing rows adds nothing, so every job can be
 run again. Deleting an image removes it from all tables.
 """
 
@@ -80,8 +80,8 @@ class Store:
         """
         Args:
             uri: a local folder, made when the first table is written, or an s3://, gs:// or az:// address.
-            fresh: whether an open table shows at every read what others have written and deleted since.
-                Otherwise it stays at the version at which it was opened.
+            fresh: whether every read of an open table sees what others have written and deleted since.
+                Otherwise the table stays at the version at which it was opened.
         """
         self.uri = uri if "://" in uri else os.path.abspath(uri)
         self.fresh = fresh
@@ -143,7 +143,7 @@ class Store:
             raise
 
     def count(self, name: str, where: str | None = None) -> int:
-        """Number of rows, of those that match `where` (SQL) if it is given."""
+        """Number of rows that match `where` (SQL, default all)."""
         return self.open(name).count_rows(where or None)
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
@@ -172,7 +172,7 @@ class Store:
         if missing:
             raise ValueError(f"Rows for table {name!r} lack the columns {', '.join(missing)}.")
         schema = keyed(schema, on)
-        # LanceDB's merge inserts every row of a new key.
+        # LanceDB's merge would insert all rows that share a new key.
         rows = first_rows(rows.select(schema.names).cast(schema), on)
         return self._insert_new(name, rows, list(on))
 
@@ -204,8 +204,8 @@ class Store:
     def delete_image(self, image_id: str) -> int:
         """Delete an image, its vectors, and the rows that refer to it; returns the number of deleted rows.
 
-        Readers stop finding it at once, those with an open table if their store is `fresh`. Its bytes leave
-        the disk when `kallos index --optimize` has rewritten the files and the old versions are a week old.
+        Readers stop finding it at once; those with an open table, only if their store is `fresh`. Its bytes
+        stay on disk until `kallos index --optimize` has rewritten the files and old versions are a week old.
 
         Raises:
             KeyError: neither `images` nor a table of vectors has it, or it is not 64 hex digits.
@@ -213,12 +213,12 @@ class Store:
         if not IMAGE_ID.fullmatch(image_id):
             raise KeyError(image_id)
         where = f"image_id = '{image_id}'"
-        # Ingest writes vectors before their image, so one that was killed leaves vectors without an image.
+        # Ingest writes vectors before their image, so a killed ingest leaves vectors without an image.
         holders = [*(name for name in self.names() if name.startswith(EMBEDDINGS)), "images"]
         if not any(self._holds(name, where) for name in holders):
             raise KeyError(image_id)
         wheres = {name: condition.format(image_id) for name, condition in REFERENCES.items()}
-        # `images` comes last, so that an interrupted deletion can be called again.
+        # `images` comes last, so that an interrupted deletion can be repeated.
         wheres |= dict.fromkeys(holders, where)
         return sum(self._delete(name, condition) for name, condition in wheres.items())
 

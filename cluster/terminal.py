@@ -83,12 +83,12 @@ def captured(verb: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def progress(verb: str, unit: str, total: int | None = None) -> Iterator[Update]:
-    """Show how far a verb is; yields the function to call with what is done.
+    """Show a verb's progress; yields the function that updates it.
 
     Args:
-        verb: what the line or bar begins with.
+        verb: the first word of the line or bar.
         unit: what is counted, in the plural.
-        total: how many there are, None when that is not known.
+        total: how many there are, None if unknown.
     """
     if _stderr().isatty() and _State.bar is None:
         with _bar(verb, unit, total) as update:
@@ -111,7 +111,7 @@ def _bar(verb: str, unit: str, total: int | None) -> Iterator[Update]:
         TimeElapsedColumn(),
     )
     console = Console(file=_stderr())
-    # Without rich's own redirection: it would put what libraries print on the screen.
+    # Rich's own redirection would show on the screen what libraries print.
     with Progress(
         *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
     ) as bar:

@@ -1,7 +1,7 @@
-"""The 503 while no replica is up. Without it, Serve's own proxy would keep the request waiting.
+"""Returns 503 while no replica is up. Without it, Serve's own proxy would keep the request waiting.
 
-HAProxy passes requests to Serve's own proxy only when no replica is up. Serve installs there the middlewares
-that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names.
+HAProxy passes requests to Serve's own proxy only when no replica is up. In that proxy, Serve installs
+the middlewares that `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names.
 """
 
 import os
@@ -50,7 +50,7 @@ class Unavailable:
 
 
 def middlewares() -> list[Middleware]:
-    """`Unavailable` for the proxy behind HAProxy, nothing for a replica, whose HTTP server asks as well.
+    """`Unavailable` for the proxy behind HAProxy, nothing for a replica, whose HTTP server calls this too.
 
     Without HAProxy, Serve's own proxy handles all requests and must not refuse them.
     """

@@ -1,4 +1,4 @@
-"""Errors that libraries tell apart by their text alone."""
+"""Library errors that only their text tells apart."""
 
 CONFLICT_WORDS = ("conflict", "concurrent", "contention", "please retry", "retryable")
 

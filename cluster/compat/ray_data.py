@@ -25,7 +25,7 @@ def read_lance(
 
 
 class KnownSizes(DefaultFileMetadataProvider):
-    """Paths and sizes that are known already, so that Ray does not list them again."""
+    """Provides paths and sizes that are already known, so that Ray does not list the files again."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
@@ -50,10 +50,10 @@ class Unreadable:
 
 
 class FileReader(FileBasedDatasource):
-    """Reads files of which some may be gone: `read` gets the reason in place of their stream.
+    """Reads files, some of which may be gone: for those, `read` gets an `Unreadable`, not a stream.
 
-    Ray's own readers end the job at the first file that cannot be opened. Its base class retries storage
-    errors, which is why this one extends it, and offers only these underscored methods to override.
+    Ray's own readers end the job at the first file that cannot be opened. This class extends their base,
+    which retries storage errors, and which offers only these underscored methods to override.
     """
 
     rows_per_file: int | None = None
