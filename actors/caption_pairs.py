@@ -37,12 +37,12 @@ def text_to_image_ranks(texts: np.ndarray, blocks: Blocks) -> np.ndarray:
 
     `texts` float32 [Q, D]. Each call of `blocks` yields the whole gallery as (owners int [N], vectors float32
     [N, D]), where owners[i] is the text that image i belongs to, or -1. It is called twice, so that a gallery
-    larger than memory can be ranked block by block. Every image that is not strictly farther than the own
-    image ranks before it: ties and NaNs count against the encoder, and equal scores everywhere give the last
-    rank.
+    larger than memory can be ranked block by block. Every image that is not strictly farther than the
+    text's own ranks before it: ties and NaNs count against the encoder, and if all scores are equal the rank
+    is the last.
     """
     best = np.full(len(texts), -np.inf, np.float32)
-    # From the same matrix product as the other scores: computed alone, an own score could round differently.
+    # Own scores come from the same matrix product as the others: alone they could round differently.
     for owners, vectors in blocks():
         scores, own = _scores(texts, owners, vectors)
         best = np.maximum(best, np.where(own, scores, -np.inf).max(axis=1, initial=-np.inf))

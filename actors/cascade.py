@@ -1,8 +1,8 @@
 """The cascade that alignment distils: rephrase, retrieve with the rephrased query, rate, order.
 
 `kallos label` and `kallos evaluate` run it in batches: `Retrieval` is its first half, as two stages of a Ray
-Data pipeline. The teacher of the server runs the same steps for one query at a time. Pure functions of numpy
-turn the ratings into an order.
+Data pipeline. The server's teacher runs the same steps for one query at a time. Pure numpy functions turn the
+ratings into an order.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from actors.stages import add_stage
 from cluster.profile import Profile, Stage
 from cluster.tables import EncoderRecord, Store
 
-# Drop in log-probability that costs one point of accuracy when an encoder rates.
+# When an encoder rates accuracy, this drop in log-probability costs one point.
 NATS_PER_POINT = 0.75
 
 
@@ -66,7 +66,7 @@ class Retrieve:
     """Ray Data actor, `batch_format="pyarrow"`, for rows as `Rephrase` returns them.
 
     Adds `image_ids` (list<string>, best first), `retrieval_scores` (list<float>, cosine in [-1, 1]) and, with
-    vectors, `vectors` (list<list<float>>, L2-normalised). The lists are empty where nothing was searched for.
+    vectors, `vectors` (list<list<float>>, L2-normalised). The lists are empty where there is no text.
     """
 
     def __init__(self, *, retrieval: Retrieval) -> None:

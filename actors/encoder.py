@@ -30,7 +30,7 @@ from cluster.errors import UserError
 from cluster.profile import repo_path
 
 if TYPE_CHECKING:
-    from cluster.tables import EncoderRecord  # not at run time: an actor that embeds needs no LanceDB
+    from cluster.tables import EncoderRecord  # not at run time: actors that embed need no LanceDB
 
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
@@ -115,12 +115,12 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of architecture, preprocessing, tokenizer and weights when first read; 16 hex characters."""
+        """Hash of architecture, preprocessing, tokenizer and weights at first access; 16 hex characters."""
         return _fingerprint(self, self.model.state_dict())
 
     @cached_property
     def image_fingerprint(self) -> str:
-        """Hash of the image tower alone: encoders with the same one give an image the same vector."""
+        """Hash of the image tower alone: encoders that share it give an image the same vector."""
         digest = hashlib.sha256(_canonical(self.config.get("vision_cfg")))
         digest.update(_canonical(_preprocessing(self.model)))
         _add_weights(digest, self.model.visual.state_dict())
@@ -183,14 +183,14 @@ def load_registered(
 ) -> Encoder:
     """Load the encoder of a record: `Encoder.load`, and a check of its fingerprint.
 
-    Raises UserError when its checkpoint cannot be loaded, or holds another encoder by now.
+    Raises UserError when its checkpoint cannot be loaded, or now holds another encoder.
     """
     encoder = Encoder.load(record.checkpoint, precision=precision, num_threads=num_threads, num_gpus=num_gpus)
     if encoder.fingerprint != record.encoder:
         raise UserError(
             f"The checkpoint {record.checkpoint!r} holds encoder {encoder.fingerprint}, no longer "
             f"{record.encoder}: put the old checkpoint back, or run `kallos index --encoder "
-            f"{encoder.fingerprint}` and let the alias name it."
+            f"{encoder.fingerprint}` and point the alias to it."
         )
     return encoder
 
@@ -331,7 +331,7 @@ def vector_array(vectors: Iterable[np.ndarray] | np.ndarray, dim: int) -> pa.Fix
 
 
 class EncodeImages:
-    """Ray Data actor on Arrow batches: `pixels` (raw uint8 [3, H, W]) -> `vector` [dim], null where null."""
+    """Ray Data actor on Arrow batches: `pixels` (raw uint8 [3, H, W]) -> `vector` [dim]; null stays null."""
 
     def __init__(
         self, *, model: str, precision: str = "fp32", num_threads: int | None = None, num_gpus: float = 0.0

@@ -3,8 +3,8 @@
 `Engine.generate(requests)` returns one reply per request, in order. A fault of one request (a prompt too
 long, a broken image, an answer choice that is not one token) is a value in its reply. A fault of the engine
 raises, so that Ray replaces the actor and retries its rows.
-The engine is vLLM's offline `LLM` in this process. Another one (ray.data.llm, a remote endpoint) is a class
-with the same method and a line in `ENGINES`.
+The engine is vLLM's offline `LLM` in this process. To add another one (ray.data.llm, a remote endpoint),
+write a class with the same method and list it in `ENGINES`.
 """
 
 import importlib.util
@@ -46,7 +46,7 @@ class Request:
     images: RGB images.
     schema: JSON schema of the answer (compact, no whitespace); None for free text.
     choices: single-token answers; the reply has their probabilities and is one of them.
-    max_tokens: most tokens to generate; 0 takes the engine's own limit.
+    max_tokens: maximum number of tokens to generate; 0 = the engine's own limit.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -251,7 +251,7 @@ ENGINES: dict[str, Callable[[LanguageModel], Engine]] = {"vllm_offline": _vllm_o
 def make_engine(settings: LanguageModel) -> Engine:
     """Load the engine of a profile's `rephraser` or `judge`.
 
-    Raises UserError for an unknown engine, a missing model folder, or a missing installation of vllm.
+    Raises UserError for an unknown engine, a missing model folder, or if vllm is not installed.
     """
     build = ENGINES.get(settings.engine)
     if build is None:
@@ -260,7 +260,7 @@ def make_engine(settings: LanguageModel) -> Engine:
 
 
 def model_path(model: str) -> str:
-    """The folder or hub name to load. Raises UserError when `model` is a path without a model folder.
+    """The folder or hub name to load. Raises UserError when `model` is a path that holds no model.
 
     A hub name is "owner/name"; anything else, and any folder that exists, is a path.
     """

@@ -20,8 +20,8 @@ MAX_PIXELS = 100_000_000
 # A strip of 1 x 60,000 px is a small file, but huge once its shorter side is scaled to the encoder's size.
 MAX_ASPECT = 50
 PREVIEW_QUALITY = 85
-# A JPEG may be decoded at a smaller scale as long as its shorter side keeps this length, and exceeds the
-# needed one by this factor.
+# A JPEG may be decoded at a smaller scale, but its shorter side keeps at least this length, and at least
+# this multiple of the length needed.
 LEAST_SIDE_PX, OVERSAMPLING = 512, 2
 # The columns of `images` that `read_stored` reads.
 STORED = ("image_id", "uri", "preview", "width_px", "height_px")
@@ -63,7 +63,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> Decoded:
-    """Decode once: EXIF-oriented RGB on white, the first frame of an animation, 16 bits scaled to 8.
+    """Decode to upright (EXIF) RGB on white: the first frame of an animation, 16 bits scaled to 8.
 
     With `min_side_px` above 0 a JPEG may be decoded at 1/2, 1/4 or 1/8, its shorter side never below that.
     Raises UnusableImage.
@@ -98,9 +98,9 @@ def _least_side_px(needed_px: int) -> int:
 def read_stored(row: Mapping[str, Any], *, shorter_px: int = 0, longer_px: int = 0) -> Image.Image:
     """An image of the store, with at least these side lengths if the file has them; `row`: columns `STORED`.
 
-    The preview if it is large enough or as large as the file, else the file. If the file is gone, has changed
-    or cannot be decoded, the preview all the same, as in the index. Raises UnusableImage when the preview
-    cannot be read.
+    Returns the preview if it is large enough or as large as the file, else the file. A file that is gone, has
+    changed or cannot be decoded is replaced by the preview, as in the index. Raises UnusableImage when the
+    preview cannot be read.
     """
     preview = decode(row["preview"])
     large_enough = min(preview.size) >= shorter_px and max(preview.size) >= longer_px

@@ -1,6 +1,6 @@
 """Adds the vectors that an encoder's table lacks: copies those of its parent, or embeds the images.
 
-`kallos index` does so for one encoder, `kallos ingest` for the other encoders in use.
+`kallos index` does this for one encoder, `kallos ingest` for the other encoders in use.
 """
 
 from functools import partial
@@ -45,7 +45,7 @@ def without_vector(store: Store, fingerprint: str, images: pa.Table) -> pa.Table
 def add_vectors(
     vectors: VectorTable, profile: Profile, record: EncoderRecord, encoder: Encoder, missing: pa.Table
 ) -> dict[str, int]:
-    """Add the vectors of the images `missing`, a result of `missing_images`.
+    """Add the vectors of the images `missing` (from `missing_images`).
 
     Returns num_copied, num_embedded and, of those, num_from_preview.
     """

@@ -60,7 +60,7 @@ def prompt(query: str, style: str) -> list[dict[str, str]]:
     """The chat that asks for `query` in `style`. Raises UserError for a style that needs no model."""
     if style not in MODEL_STYLES:
         raise UserError(f"Style {style!r} uses no model: styles that do are {', '.join(MODEL_STYLES)}.")
-    # Quoted, so that the query's words are the same tokens in the prompt and in the answer.
+    # Quoted, so that the query's words are the same tokens in the prompt as in the answer.
     task = f"{TASKS[style]}\nQuery: {json.dumps(query, ensure_ascii=False)}"
     return [{"role": "system", "content": ROLE}, {"role": "user", "content": task}]
 
@@ -241,7 +241,7 @@ def rephraser_stage(model: LanguageModel, style: str) -> Stage:
 
 
 class Rephrase(Rephraser):
-    """Ray Data actor: batch with `query` -> adds `rephrased`, `style`, `rephrase_error` ("" when fine).
+    """Ray Data actor: batch with `query` -> adds `rephrased`, `style`, `rephrase_error` ("" for none).
 
     A row with an error has an empty `rephrased`.
     """

@@ -21,8 +21,8 @@ CHUNK = 256
 # neighbour in ten on 100,000 vectors.
 EF_PER_RESULT = 4
 NUM_VERSIONS_KEPT = 8
-# Most equal scores that are read: enough for copies of a picture, without reading the whole table for a query
-# that scores everything equally.
+# Limit on equal scores: enough for copies of a picture, without reading the whole table for a query that
+# scores everything equally.
 MAX_EQUAL = 1000
 
 
@@ -47,7 +47,7 @@ class Retriever:
     """Searches `embeddings_<fingerprint>`, for query vectors of that encoder only."""
 
     def __init__(self, store: Store, fingerprint: str, effort: Effort | None = None) -> None:
-        """Open the table. `effort`: None takes the last choice of `kallos index`.
+        """Open the table. `effort`: None takes the one that `kallos index` chose last.
 
         Raises UserError, with the command to run, when the table is missing.
         """
@@ -164,7 +164,7 @@ def last_measurement(store: Store, fingerprint: str) -> dict[str, Any]:
 
 
 def measured_effort(store: Store, fingerprint: str) -> Effort:
-    """The search effort that `kallos index` chose last for the encoder, the defaults if it chose none."""
+    """The search effort that `kallos index` last chose for the encoder, or the defaults."""
     newest = last_measurement(store, fingerprint)
     chosen = {field.name: newest.get(field.name) for field in fields(Effort)}
     return replace(Effort(), **{name: value for name, value in chosen.items() if value})

@@ -1,4 +1,4 @@
-"""Aesthetic scores from stored vectors: no image is opened, a million images are one matrix product.
+"""Aesthetic scores from stored vectors: no image is opened, and scoring them all is one matrix product.
 
 Three scorers with one method, `score(vectors) -> one number per image, higher is more beautiful`:
 - `PromptPairs`: how much nearer an image is to "good photo" than to "bad photo" (CLIP-IQA, arXiv 2207.12396);
@@ -50,7 +50,7 @@ class PromptPairs:
         temperature: float,
         pairs: Sequence[tuple[str, str]] = PROMPT_PAIRS,
     ) -> "PromptPairs":
-        """From prompts in words, through the encoder's text tower."""
+        """Encode the (good, bad) prompts with the encoder's text tower."""
         good, bad = zip(*pairs, strict=True)
         return cls(good=encode_texts(list(good)), bad=encode_texts(list(bad)), temperature=temperature)
 

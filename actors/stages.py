@@ -27,7 +27,7 @@ def add_stage(
 ) -> ray.data.Dataset:
     """Append a pool of actors with the resources of `stage`.
 
-    arguments: of the actor's constructor. batch_size: rows per call, None takes the stage's.
+    arguments: for the actor's constructor. batch_size: rows per call, None takes the stage's.
     """
     return rows.map_batches(
         actor,
@@ -65,7 +65,7 @@ def streaming_context() -> Iterator[None]:
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """The UserError among the causes of an error of Ray, or None."""
+    """The UserError among the causes of a Ray error, or None."""
     while error is not None:
         if isinstance(error, UserError):
             return UserError(str(error).strip().splitlines()[-1])

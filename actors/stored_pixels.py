@@ -25,7 +25,7 @@ def prepare_stored(batch: pa.Table, *, fit: Fit, missing: pa.Array) -> pa.Table:
 
 
 def _pixels_of(rows: list[dict], fit: Fit) -> Iterator[tuple[bytes, bool]]:
-    """(pixels, whether they are the preview's): of the file, if it is unchanged, else of the preview."""
+    """(pixels, whether from the preview): the preview replaces a file that is gone or has changed."""
     for row in rows:
         data = _original(row)
         decoded = read_for(data or row["preview"], fit)
