@@ -1,4 +1,4 @@
-"""What names a run: hashes of the models and files that determine its labels."""
+"""Hashes of the models and files that determine a run's labels, and so its name."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ def rephraser_identity(model: LanguageModel) -> list[Any]:
 
 
 def judge_identity(judge: LanguageModel | None, scorer: str | None) -> str:
-    """The column `judge` of the tables: the scorer, the judge or both; None for one that is not used."""
+    """The value of the column `judge`: the scorer, the judge or both; pass None for one that is not used."""
     names = [f"scorer:{scorer}"] if scorer else []
     return "+".join([*names, model_identity(judge)] if judge else names)
 

@@ -1,4 +1,4 @@
-"""The whole job of `kallos label`: checks everything early, runs the pipeline, counts."""
+"""The job of `kallos label`: checks all inputs before any work, runs the pipeline, counts the results."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -34,7 +34,7 @@ WRITER = Stage(min_actors=1, max_actors=1, num_cpus=0.5, batch_size=1)
 
 @dataclass(frozen=True)
 class LabelRun:
-    """Everything that is settled before work starts."""
+    """Everything that is decided before work starts."""
 
     retrieval: Retrieval
     rule: RankingRule
@@ -60,7 +60,7 @@ class LabelRun:
 
 
 def run(config: LabelConfig) -> dict:
-    """Label the queries that this run has not labelled yet. Raises UserError before any work."""
+    """Label the queries that this run has not labelled yet. Inputs are checked first, with UserError."""
     started = time.monotonic()
     label_run = prepare_run(config)
     store, provenance = label_run.store, label_run.provenance
@@ -118,7 +118,7 @@ def count_preferences(label_run: LabelRun, queries: list[str]) -> dict[str, int]
 
 
 def prepare_run(config: LabelConfig) -> LabelRun:
-    """Settle models, shapes and the run's name. Raises UserError for whatever cannot work."""
+    """Resolve models, shapes and the run's name. Raises UserError for options that cannot work."""
     profile, store = command.settings(config)
     encoder = store.encoder(config.encoder)
     store.open(embeddings_table(encoder.encoder))
@@ -152,7 +152,7 @@ def prepare_run(config: LabelConfig) -> LabelRun:
 
 
 def requested_queries(config: LabelConfig, label_run: LabelRun) -> list[str]:
-    """The queries of the file, or drawn. Raises UserError when there are none, or no image to order."""
+    """The file's queries, or drawn ones. Raises UserError for no query, or fewer than two images."""
     where, fingerprint = config.where, label_run.encoder.encoder
     try:
         num_images = label_run.store.count(embeddings_table(fingerprint), where)
@@ -208,7 +208,7 @@ def pipeline(label_run: LabelRun, queries: list[str], scorer: Scorer | None) -> 
 
 
 def make_scorer(config: LabelConfig, label_run: LabelRun) -> Scorer | None:
-    """The scorer of source `scorer`, fitted or encoded; None for the other sources."""
+    """The scorer of source `scorer`: encoded prompts, or fitted on ratings; None for other sources."""
     if label_run.rule.source != "scorer":
         return None
     if config.scorer == "prompts":

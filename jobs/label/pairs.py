@@ -19,7 +19,7 @@ Scores = Sequence[float] | np.ndarray  # indexed by position
 
 @dataclass(frozen=True)
 class Grid:
-    """The shape of the partial order: rows (u), columns (v) and the stride of the thinning, counts."""
+    """The shape of the partial order: numbers of rows (u) and columns (v), and the stride of the thinning."""
 
     rows: int
     columns: int
@@ -125,6 +125,6 @@ def preferences(
 
 
 def spread(scores: Scores) -> float:
-    """Standard deviation of scores without a fixed scale, the unit of their gaps; 1 if all are equal."""
+    """Unit of the gaps between scores without a fixed scale: their standard deviation; 1 if all are equal."""
     deviation = float(np.std(np.asarray(scores, dtype=np.float64)))
     return deviation if deviation > 1e-9 else 1.0

@@ -42,6 +42,6 @@ def draw_queries(
 
 
 def distinct(texts: Sequence[str]) -> list[str]:
-    """The texts in order, each on one line, without empty ones and repetitions."""
+    """The texts in order, each on one line, without empty ones or duplicates."""
     lines = (" ".join(text.split()) for text in texts)
     return [line for line in dict.fromkeys(lines) if line]

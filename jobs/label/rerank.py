@@ -1,4 +1,4 @@
-"""Rerank: accuracy and aesthetics order the retrieved images, and the partial order gives preferences.
+"""Rerank: order the retrieved images by accuracy and aesthetics, and derive preferences from that order.
 
 Columns: those of `actors.cascade.Retrieval` (with `vectors` for the scorer) -> `RANKED`: the images of the
 grid with both scores, their preferences, and how many answers the judge failed to give. The semantic score is
@@ -61,8 +61,8 @@ RANKED = pa.schema(
 class RankingRule:
     """How images are ordered.
 
-    source: of the aesthetic score: scorer, lmm_score or lmm_pair. semantic: "encoder" (the score of the
-    retrieval) or "judge" (its accuracy rating for the original query).
+    source: what gives the aesthetic score: scorer, lmm_score or lmm_pair. semantic: "encoder" (the retrieval
+    score) or "judge" (its accuracy rating for the original query).
     """
 
     source: str
@@ -93,7 +93,7 @@ class Ranking:
 
     @classmethod
     def of(cls, row: dict) -> "Ranking":
-        """From a row of the retrieval."""
+        """From a row of `Retrieve`."""
         ids, scores = row["image_ids"], np.array(row["retrieval_scores"], dtype=np.float64)
         error = row["rephrase_error"]
         if not error and len(ids) < 2:
@@ -107,7 +107,7 @@ class Ranking:
         self.semantic, self.aesthetic = self.semantic[positions], self.aesthetic[positions]
 
     def drop_unrated(self, scores: np.ndarray) -> None:
-        """Drop the images whose score is NaN: without an answer there is no label."""
+        """Drop the images whose score is NaN: the judge gave no answer for them."""
         self.num_failed += int(np.isnan(scores).sum())
         self.take([int(position) for position in np.flatnonzero(~np.isnan(scores))])
 
@@ -141,7 +141,7 @@ class Rerank:
         return pa.Table.from_pylist(rows, RANKED)
 
     def _score_semantics(self, rankings: Sequence[Ranking]) -> list[float]:
-        """Replace the cosine by the judge's accuracy for the original query if the rule says so.
+        """With semantic "judge", replace cosines by the judge's accuracy for the original query.
 
         Returns the unit of each query's scores.
         """
@@ -170,7 +170,7 @@ class Rerank:
         return [WIN_SHARE_UNIT] * len(rankings)
 
     def _rate(self, judge: Judge, rankings: Sequence[Ranking]) -> None:
-        """Rate the images without a rating from an earlier call; one image serves all queries."""
+        """Rate the images that have no rating yet; an image's rating serves all queries."""
         new = [image_id for image_id in dict.fromkeys(_all_ids(rankings)) if image_id not in self.ratings]
         ratings = judge.aesthetics(self.images.load(new))
         self.ratings.update((i, float(r)) for i, r in zip(new, ratings, strict=True) if not np.isnan(r))

@@ -1,6 +1,6 @@
 """Write: preferences first, then the ranking that marks its query as done.
 
-A run that was killed between the two writes the preferences again; the merge adds none of them twice.
+A run killed between the two writes its preferences again when resumed; the merge adds none of them twice.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ RANKING_KEY = ("run_id", "query")
 
 @dataclass(frozen=True)
 class Provenance:
-    """The columns that say where a row comes from."""
+    """The columns that record where a row comes from."""
 
     run_id: str
     style: str
