@@ -16,7 +16,7 @@ from cluster.errors import UserError
 from cluster.profile import Align
 from cluster.schemas import HUMAN, near_ties
 
-# Each use of the seed has a random stream of its own.
+# Each use of the seed has its own random stream.
 QUERY_STREAM, CAPTION_STREAM, GUARD_STREAM = range(3)
 
 
@@ -41,8 +41,8 @@ class Corpus:
 class BatchSchedule:
     """The queries and caption pairs of every batch of every epoch, the same for any number of workers.
 
-    Each epoch is shuffled with (seed, epoch). The last step is filled up with the epoch's first queries, so
-    that all steps have the same size.
+    Each epoch is shuffled with (seed, epoch). The epoch's first queries fill up its last step, so that all
+    steps have the same size.
     """
 
     num_queries: int
@@ -79,7 +79,7 @@ def weigh_pairs(pairs: pa.Table, settings: Align) -> pa.Table:
     """Preference rows (`p_winner`, `consistent`, `source`) -> those of positive weight, with `weight`.
 
     `weight` (float32) is 1, times `near_tie_weight` for a near tie, times `inconsistent_weight` if the judge
-    contradicted itself when the order of the images was swapped, times `human_weight` if a person chose.
+    contradicted itself when the order of the images was swapped, times `human_weight` if a person decided.
     Raises UserError when no pair has a positive weight.
     """
     near = near_ties(pairs["p_winner"].to_numpy())
@@ -104,7 +104,7 @@ def group_pairs(pairs: pa.Table, *, max_pairs_per_query: int, seed: int) -> pa.T
     The result does not depend on the order of the rows. A query with more than `max_pairs_per_query` pairs
     keeps a seeded sample.
     """
-    # `p_winner` and `weight` order equal pairs of different judges or people.
+    # `p_winner` and `weight` break ties between equal pairs from different judges or people.
     order = ("query", "winner", "loser", "p_winner", "weight")
     pairs = pairs.sort_by([(name, "ascending") for name in order])
     kept = _sample_per_query(pairs["query"], max_pairs_per_query, seed)
@@ -134,7 +134,7 @@ def strings(column: pa.ChunkedArray) -> list[str]:
 
 
 def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dict[str, Any]:
-    """The batch of those rows of `corpus.queries` and `corpus.captions`, with each image and text once.
+    """The batch of these rows of `corpus.queries` and `corpus.captions`, with each image and text once.
 
     Returns `images` int32 [N] (rows of `corpus.image_ids`), `texts` (list of T), and arrays of indices into
     them: per pair `pair_query`, `pair_winner`, `pair_loser` int64 [P], `p_winner`, `winner_reference`,

@@ -27,7 +27,7 @@ def read_pairs(store: Store, run_id: str | None, parent: str) -> pa.Table:
 
     `run_id` names a run, or several separated by commas; `feedback` stands for people's choices. Without a
     name all runs are read. Pairs with a deleted image are skipped. Raises UserError when a run has no pairs,
-    when all images are gone, or when another encoder than `parent` retrieved the images.
+    when all images are gone, or when an encoder other than `parent` retrieved the images.
     """
     names = [name for name in (run_id or "").split(",") if name]
     where = " OR ".join(_of_run(name) for name in names) or None
@@ -47,7 +47,7 @@ def read_pairs(store: Store, run_id: str | None, parent: str) -> pa.Table:
 
 
 def _with_images(store: Store, pairs: pa.Table) -> pa.Table:
-    """The pairs whose images exist: a deletion misses pairs that are written at the same time."""
+    """The pairs whose images exist: deleting an image misses pairs that are written at the same time."""
     present = store.read("images", ["image_id"])["image_id"].combine_chunks()
     winner, loser = (pc.is_in(pairs[side], present) for side in ("winner", "loser"))
     kept = pairs.filter(pc.and_(winner, loser))
@@ -89,7 +89,7 @@ def _check_encoder(store: Store, where: str | None, parent: str) -> None:
 def read_captions(store: Store, where: str | None = None) -> pa.Table:
     """Caption pairs (`image_id`, `caption`) of the images that `where` (SQL) keeps, sorted.
 
-    An image's caption and its detailed caption are a pair each.
+    An image's caption and its detailed caption make one pair each.
     """
     images = store.read("images", ["image_id", "caption", "detailed_caption"], where)
     names = ("caption", "detailed_caption")
@@ -101,7 +101,7 @@ def read_captions(store: Store, where: str | None = None) -> pa.Table:
 
 
 def find_rows(store: Store, table: str, image_ids: pa.Array) -> np.ndarray:
-    """The images' rows in the table, int64 offsets in the order of `image_ids`.
+    """Row offsets of the images in the table, int64 [N], in the order of `image_ids`.
 
     Raises UserError when the table lacks an image.
     """
@@ -129,7 +129,7 @@ def read_corpus(
     store: Store, pairs: pa.Table, captions: CaptionPairs, parent: Encoder, encode: EncodeTexts,
     settings: Align,
 ) -> Corpus:  # fmt: skip
-    """The corpus of these weighted preferences and caption pairs, with the reference's scores.
+    """Build the corpus of these weighted preferences and caption pairs, with the reference's scores.
 
     `encode` is the parent's text tower. A score is the cosine similarity of the query's vector and the
     image's stored vector, divided by tau. Raises UserError when an image has no vector of the parent.

@@ -1,7 +1,7 @@
 """The guard: watches recall@10 on held-out captions while an encoder is aligned.
 
-Each caption of the guard set is a query for its own image among the images of the set. So small a gallery is
-easy: the guard detects training that damages the encoder, it does not measure how good the encoder is.
+Each caption of the guard set is a query for its own image among the images of the set. Such a small gallery
+is easy: the guard detects training that damages the encoder, but does not measure how good the encoder is.
 Recall is measured on the weights as trained (alpha = 1), before WiSE-FT interpolates them with the reference.
 """
 
@@ -19,7 +19,7 @@ from jobs.align.batches import GUARD_STREAM
 
 RECALL = "recall@10"
 NUM_RESULTS = 10
-MIN_CAPTIONS = 32  # with fewer, one caption is more than three points of recall
+MIN_CAPTIONS = 32  # with fewer, one caption would count for more than three points of recall
 MIN_PAIRS_PER_CAPTION = 4  # at most a quarter of the pairs are held out
 ROUNDING = 1e-9  # 0.9 - 0.87 is more than 0.03 in floating point
 
@@ -38,15 +38,15 @@ class GuardSet:
 
     captions: list[str]
     rows: np.ndarray  # int32 [N], the captions' images as rows of `Corpus.image_ids`
-    max_drop: float  # the most recall@10 that training may cost, in [0, 1]
+    max_drop: float  # largest loss of recall@10 that training may cause, in [0, 1]
 
 
 def hold_out(pairs: pa.Table, num_captions: int, seed: int) -> CaptionPairs:
     """Split (`image_id`, `caption`) rows into training pairs and a guard set of `num_captions` pairs.
 
-    The guard set has each image once, with its longest (most specific) caption, and each caption once. It has
-    at most a quarter of such pairs, and none if that is fewer than 32. Training pairs share no image and no
-    caption with it. The result does not depend on the order of the rows.
+    The guard set has each image once, with its longest (most specific) caption, and each caption once. It
+    holds at most a quarter of these distinct pairs, and is empty if that would be fewer than 32. Training
+    pairs share no image and no caption with it. The result does not depend on the order of the rows.
     """
     by_length = pairs.append_column("length", pc.utf8_length(pairs["caption"])).sort_by(
         [("image_id", "ascending"), ("length", "descending"), ("caption", "ascending")]

@@ -1,7 +1,7 @@
 """The images of a training corpus: stored vectors in mode `text`, pixels in mode `both`.
 
-Vectors, and pixels that fit, are one array in Ray's object store, built once, from which a worker takes the
-rows that a batch names. Other pixels are decoded in the task that makes the batch.
+Vectors, and pixels that fit in the cache, are one array in Ray's object store, from which a worker takes the
+rows of each batch. Other pixels are decoded in the task that makes the batch.
 """
 
 from dataclasses import dataclass
@@ -43,14 +43,14 @@ class SharedImages:
 
 @dataclass(frozen=True)
 class StoredImages:
-    """Images that are decoded from the store at each use.
+    """Images that are decoded from the store at every use.
 
     Previews are fast to decode. If the encoder needs more pixels than the preview has, the file is read
     instead: the reference scores come from the file too.
     """
 
     store: Store
-    version: int  # of the table `images`, at which `table_rows` are valid
+    version: int  # of the table `images`, for which `table_rows` are valid
     table_rows: np.ndarray  # the row of each image of the corpus in that table
     fit: Fit
 

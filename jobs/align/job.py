@@ -87,7 +87,7 @@ def run(config: AlignConfig) -> dict[str, Any]:
 
 
 def counts(pairs: pa.Table) -> dict[str, int]:
-    """Number of preferences read, and of those to which a special weight applies."""
+    """Number of preferences, and how many of them get a special weight, by reason."""
     return {
         "num_preferences": pairs.num_rows,
         "num_near_ties": int(near_ties(pairs["p_winner"].to_numpy()).sum()),
@@ -99,7 +99,7 @@ def counts(pairs: pa.Table) -> dict[str, int]:
 def output_folder(config: AlignConfig, store: Store) -> Path:
     """Folder for the encoder and the training state, by default beside the store.
 
-    Raises UserError when it is not given and the store is not in a local folder.
+    Raises UserError without --out when the store is not in a local folder.
     """
     if config.out:
         return Path(config.out).absolute()

@@ -20,8 +20,8 @@ from cluster.profile import Align
 from jobs.align.guard import GuardSet, recall_at_10
 from jobs.align.objectives import preference_losses
 
-# As CLIP (arXiv 2103.00020, table 19). With a smaller epsilon, weights whose gradient is only rounding error
-# would move by a whole step.
+# As in CLIP (arXiv 2103.00020, table 19). With a smaller epsilon, weights whose gradient is only rounding
+# error would move by a whole step.
 ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-6
 GUARD_BATCH = 64  # images of the guard set in one forward pass
 # The metrics of an epoch: means over its queries (`loss_pt`: over its caption pairs).
@@ -37,7 +37,7 @@ METRICS = (
 
 
 class Towers(nn.Module):
-    """Both towers as one module for DDP. In mode `text` the image tower is frozen and takes no part."""
+    """Both towers as one module for DDP. In mode `text` the image tower is frozen and unused."""
 
     def __init__(self, encoder: Encoder, mode: str) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class Towers(nn.Module):
 
 
 def to_tensors(batch: dict[str, Any], encoder: Encoder) -> dict[str, Tensor]:
-    """A batch of `batches.make_batch` with its images filled in -> tensors on the encoder's device."""
+    """A batch of `make_batch`, with pixels or vectors as `images` -> tensors on the encoder's device."""
     arrays = {key: value for key, value in batch.items() if key not in ("texts", "index")}
     # `torch.tensor` copies: arrays from the object store are read-only, which torch does not support.
     tensors = {key: torch.tensor(value).to(encoder.device) for key, value in arrays.items()}
@@ -124,8 +124,8 @@ class Learner:
 
     `num_steps` is the number of optimiser steps in an epoch. `recall_before` is the reference's recall@10 on
     the guard set, None until it is measured or if there is no guard set. `over_limit` is true when the last
-    epoch lost more recall than allowed: training is then over, and the weights that `keep` saved before that
-    epoch are the result.
+    epoch lost more recall than allowed: training then ends with the weights that `keep` saved before that
+    epoch.
     """
 
     def __init__(self, encoder: Encoder, settings: Align, num_steps: int) -> None:
@@ -189,7 +189,7 @@ class Learner:
         return total / self.num_steps
 
     def recall(self, guard: GuardSet, take: Callable[[np.ndarray], np.ndarray]) -> float:
-        """recall@10 of the guard set with the present weights; `take` is `Images.take`."""
+        """recall@10 of the guard set with the current weights; `take` is `Images.take`."""
         vectors = []
         for start in range(0, len(guard.rows), GUARD_BATCH):
             images = take(guard.rows[start : start + GUARD_BATCH])

@@ -25,7 +25,7 @@ PairwiseLoss = Callable[..., Losses]
 def _of_margin(loss: Callable[[Tensor, float], Tensor]) -> PairwiseLoss:
     """A function of the margin and beta -> the pairwise objective of that loss.
 
-    The margin m is policy minus reference of the chosen image, less the same of the rejected image.
+    The margin m is (policy - reference) of the chosen image minus (policy - reference) of the rejected one.
     """
 
     def objective(
@@ -56,14 +56,14 @@ def dpo_loss(margin: Tensor, beta: float) -> Tensor:
 def ipo_loss(margin: Tensor, beta: float) -> Tensor:
     """Identity preference optimisation: (m - 1 / (2 beta))^2 (arXiv 2310.12036).
 
-    The loss has its minimum at a finite margin, while DPO's margin grows as long as training lasts.
+    The loss has its minimum at a finite margin, while DPO's keeps falling as the margin grows.
     """
     return (margin - 1 / (2 * beta)) ** 2
 
 
 @_of_margin
 def hinge_loss(margin: Tensor, beta: float) -> Tensor:
-    """SLiC's hinge: max(0, 1 - beta * m) (arXiv 2305.10425). Zero from a margin of 1 / beta."""
+    """SLiC's hinge: max(0, 1 - beta * m) (arXiv 2305.10425). Zero for margins of at least 1 / beta."""
     return functional.relu(1 - beta * margin)
 
 
@@ -99,8 +99,8 @@ def kto_loss(
     """Kahneman-Tversky optimisation (arXiv 2402.01306) in its form for pairs.
 
     The mean of 1 - sigmoid(beta * (chosen - z_rejected)) and 1 - sigmoid(beta * (z_chosen - rejected)). Here
-    chosen and rejected are policy minus reference, and z is the batch mean of that, at least 0 and without
-    gradient: the reference point of gains and losses. A wrong label swaps chosen and rejected.
+    chosen and rejected are policy minus reference, and z is the batch mean of that, clamped to at least 0 and
+    without gradient: the reference point of gains and losses. A wrong label swaps chosen and rejected.
     """
     chosen = policy_chosen_scores - reference_chosen_scores.detach()
     rejected = policy_rejected_scores - reference_rejected_scores.detach()
@@ -178,7 +178,7 @@ def preference_losses(
         query: index of each pair's query, int64 [B].
         images: (chosen, rejected) indices of each pair's images, int64 [B] each.
         beta: strength of the reference.
-        target_margin: of `simpo`.
+        target_margin: reward margin that `simpo` aims for.
         pair_weight: float [B] > 0, all 1 if None. Listwise objectives use it to grade a query's images.
 
     The losses are not weighted: the caller takes their mean, weighted by `pair_weight`. For every objective

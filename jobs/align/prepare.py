@@ -1,4 +1,4 @@
-"""Steps before training: the schedule of batches, the run's name, the resources of workers."""
+"""What training needs beforehand: the schedule of batches, the run's name, the workers' resources."""
 
 import dataclasses
 import hashlib
@@ -40,7 +40,7 @@ def plan_batches(
             f"{store} has no image with a caption for the contrastive loss{filtered}: ingest images with "
             "captions, or set align.pretrain_weight to 0 in the profile."
         )
-    # Pairs that the run cannot reach are dropped, so that their images are not read and decoded.
+    # Pairs that the run will never reach are dropped, so that their images are not read and decoded.
     limit = settings.epochs * schedule.num_batches * schedule.caption_batch_size
     drawn = np.random.default_rng(settings.seed).permutation(captions.training.num_rows)[:limit]
     training = captions.training.take(np.sort(drawn))
@@ -80,6 +80,6 @@ def _encode_texts(model: str, precision: str, texts: list[str]) -> np.ndarray:
 
 
 def local_path(model: str) -> str:
-    """A local model folder as an absolute path, for workers in other folders; other names are unchanged."""
+    """Make a local model folder absolute, since workers run in other folders; other names are unchanged."""
     path = Path(repo_path(model))
     return str(path.absolute()) if path.exists() else model

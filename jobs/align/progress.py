@@ -20,7 +20,7 @@ def write_epoch(path: Path, num_epochs: int, metrics: dict[str, float]) -> None:
 
 @contextlib.contextmanager
 def follow(path: Path) -> Iterator[None]:
-    """Show the epochs that are appended to the file meanwhile."""
+    """While the context is open, show the epochs that are appended to the file."""
     done = threading.Event()
     start = path.stat().st_size if path.exists() else 0
     thread = threading.Thread(target=_follow, args=(path, start, done), daemon=True)

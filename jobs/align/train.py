@@ -1,7 +1,7 @@
 """Distributed training with Ray Train: the loop of one worker, and the trainer that starts the workers.
 
 The batches of all epochs are one Ray Dataset, split in order among the workers. It begins after the epoch of
-the newest checkpoint, so a resumed run sees exactly the batches that it has not seen yet. After every epoch
+the newest checkpoint, so a resumed run trains on exactly the batches that are left. After every epoch
 the first worker measures the guard set, and all workers stop when recall@10 has fallen too far.
 """
 
@@ -30,7 +30,7 @@ from jobs.align.progress import follow, write_epoch
 
 STATE_NAME, PROGRESS_NAME = "state.pt", "epochs.jsonl"
 BATCHES = "batches"  # name of the dataset in Ray Train
-MAX_FAILURES = 3  # how often lost workers are replaced; training resumes from the newest checkpoint
+MAX_FAILURES = 3  # how often lost workers are replaced; they resume from the newest checkpoint
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrainingRun:
 
     model: EncoderModel  # the profile's encoder, with the parent's checkpoint
     num_steps: int  # optimiser steps of an epoch
-    folder: str  # of checkpoints and progress
+    folder: str  # for checkpoints and progress
     settings: Align
     keep_epochs: bool = False  # whether the checkpoints of earlier epochs stay in the folder
 
@@ -76,7 +76,7 @@ def train(
             failure_config=ray.train.FailureConfig(max_failures=max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=None if run.keep_epochs else 1),
         ),
-        # Ray Train calls the function whenever it starts workers, also to replace lost ones.
+        # Ray Train calls this function whenever it starts workers, also to replace lost ones.
         datasets={BATCHES: functools.partial(remaining_batches, ray.put(corpus), images, schedule, run)},
         # In order, so that each worker gets its own batches.
         dataset_config=ray.train.DataConfig(execution_options=ray.data.ExecutionOptions(preserve_order=True)),
@@ -117,7 +117,7 @@ def _make_batch(
 
 
 def checkpoints(folder: Path) -> list[tuple[ray.train.Checkpoint, dict[str, Any]]]:
-    """The checkpoints that the run in this folder keeps, each with the metrics of its epoch, in order."""
+    """The run's remaining checkpoints in this folder, each with the metrics of its epoch, by epoch."""
     try:
         kept = ray.train.Result.from_path(folder).best_checkpoints or []
     except RuntimeError:  # no checkpoint has been reported yet
@@ -178,7 +178,7 @@ def _is_first() -> bool:
 
 
 def _guard_recall(learner: Learner, guard: GuardSet, images: Images) -> float:
-    """Recall that the first worker measures and broadcasts, so that all workers decide alike.
+    """recall@10, measured and broadcast by the first worker, so that all workers decide alike.
 
     The others wait a few seconds in the broadcast; Ray Train allows a collective half an hour.
     """
@@ -191,7 +191,7 @@ def _guard_recall(learner: Learner, guard: GuardSet, images: Images) -> float:
 
 
 def _own_batches(images: Images, num_done: int) -> Iterator[dict[str, Any]]:
-    """This worker's batches in order, after the first `num_done`, on which it has trained already."""
+    """This worker's batches in order, without the first `num_done`, which it has trained on already."""
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     shard = ray.train.get_dataset_shard(BATCHES)
