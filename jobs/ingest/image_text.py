@@ -30,8 +30,8 @@ class ImageText:
 def read_text(row: Mapping[str, Any], columns: TextColumns) -> ImageText:
     """Read the text of a metadata row.
 
-    Where a caption is missing, `captions` (a list) supplies it: the first entry becomes the caption, the
-    longest of the others the detailed caption, because it is the most specific. `tags` is a list or a
+    The list `captions` supplies what is missing: its first entry the caption, and the longest of the others,
+    as the most specific, the detailed caption. `tags` is a list or a
     comma-separated text; each column of `columns.tags` adds the tag `column:value`.
     """
     captions = [_one_line(caption) for caption in row.get("captions") or ()]

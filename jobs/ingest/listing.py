@@ -1,4 +1,4 @@
-"""Lists the files at a path or filesystem URI, and finds out which kind of source they are."""
+"""Lists the files at a path or filesystem URI, and recognises the kind of source."""
 
 import os
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Location:
 
 
 def locate(source: str) -> Location:
-    """Resolve a local path or filesystem URI. Raises UserError when nothing is there."""
+    """Resolve a local path or filesystem URI. Raises UserError when it is missing or unreachable."""
     try:
         if "://" in source:
             filesystem, path = fs.FileSystem.from_uri(source)
@@ -79,7 +79,7 @@ def images_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def tars_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """The tars among the files."""
+    """The files with the ending of a tar."""
     return [(path, size) for path, size in files if path.lower().endswith(TAR_SUFFIXES)]
 
 
@@ -90,7 +90,7 @@ def parquet_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def problem(path: str, size: int) -> str:
-    """Why no reader may open the file: it is too large, or its name is not UTF-8. "" if it may be opened."""
+    """Why the file is rejected unread: it is too large, or its name is not UTF-8; "" if it is not."""
     if size > MAX_FILE_BYTES:
         return f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}"
     return "" if printable(path) == path else "the file's name is not UTF-8"

@@ -19,7 +19,7 @@ READERS = {"parquet": parquet.read_table, "csv": csv.read_csv, "jsonl": arrow_js
 
 @dataclass(frozen=True)
 class Metadata:
-    """Captions and tags by the file's path relative to its folder."""
+    """Captions and tags by the file's path relative to the source folder."""
 
     lookup: Lookup
     texts: pa.Table

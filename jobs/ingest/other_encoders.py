@@ -15,7 +15,7 @@ from cluster.tables import Store, embeddings_table
 def other_encoders(store: Store, fingerprint: str) -> dict[str, list[str]]:
     """Encoders other than `fingerprint` that have an alias and an index -> their aliases.
 
-    A candidate without an index is skipped: `kallos index` decides when it gets one.
+    A candidate without an index is skipped until `kallos index` makes one.
     """
     aliases_of: dict[str, list[str]] = {}
     for alias, encoder in sorted(store.aliases().items()):
@@ -29,8 +29,8 @@ def embed_for_other_encoders(
 ) -> dict:
     """Add the missing vectors of this run's images for each other encoder; returns a report per encoder.
 
-    `fingerprint` is the encoder that the run used. `ids_of_run` also has images that were known: an earlier
-    run may have been killed before it reached this step.
+    `fingerprint` is the encoder that the run used. `ids_of_run` includes images that were already known:
+    an earlier run may have been killed before it reached this step.
 
     An encoder whose checkpoint is gone is reported as a problem and does not fail the job: the images
     themselves are stored.

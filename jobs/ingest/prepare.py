@@ -31,7 +31,7 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """Sizes of pixels and preview, and the most pixels that an image may have."""
+    """Sizes of the encoder's input and the preview, and the maximum number of pixels of an image."""
 
     fit: Fit
     preview_px: int
@@ -60,7 +60,7 @@ def prepare(
 
 
 def prepare_row(row: SourceRow, settings: DecodeSettings, known: Lookup) -> dict:
-    """One image: its id and, unless it is known, preview and pixels, both from one decoding."""
+    """One row of `prepared_schema`; a new image is decoded once, for both its preview and its pixels."""
     if row.error:
         return {"status": REJECTED, "uri": row.uri, "stage": "read", "error": row.error}
     image_id = images.image_id(row.data)
@@ -74,7 +74,7 @@ def prepare_row(row: SourceRow, settings: DecodeSettings, known: Lookup) -> dict
         pixels = images.pixels(decoded.image, settings.fit).tobytes()
     except UnusableImage as error:
         return {"status": REJECTED, "uri": row.uri, "stage": "decode", "error": str(error)}
-    except Exception as error:  # Pillow raises almost anything: one image must not end the job
+    except Exception as error:  # Pillow may raise almost anything, and one image must not end the job
         reason = f"cannot be resized: {type(error).__name__}: {error}"
         return {"status": REJECTED, "uri": row.uri, "stage": "decode", "error": reason}
     return {

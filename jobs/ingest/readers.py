@@ -33,7 +33,7 @@ def extension(path: str) -> str:
 
 
 class ImageFiles(FileReader):
-    """One row per file: `path`, `bytes`, `error` ("" when it was read)."""
+    """One row per file: `path`, `bytes`, `error` ("" if it was read)."""
 
     rows_per_file = 1
 
@@ -53,8 +53,8 @@ class ImageFiles(FileReader):
 class TarSamples(FileReader):
     """One row per WebDataset sample: `path` (tar#member), `bytes`, `error`, `metadata` (a JSON object).
 
-    A sample is a sequence of members whose names agree up to the first dot. From a truncated tar the complete
-    samples are kept, and one more row has the error.
+    A sample is a sequence of members whose names agree up to the first dot. A truncated tar yields
+    its complete samples, and one more row with the error.
     """
 
     def read(self, stream: Any | Unreadable, path: str) -> Iterator[pa.Table]:

@@ -62,7 +62,7 @@ def _text_columns(config: IngestConfig) -> TextColumns:
 
 
 def _read_resources(stage: Stage) -> dict[str, Any]:
-    """The resources of the decoding stage: Ray then fuses both, and a file's bytes stay in one process."""
+    """Those of the decoding stage: Ray then fuses reading with it, and a file's bytes stay in one process."""
     return {"num_cpus": stage.num_cpus, "concurrency": stage.max_actors}
 
 
@@ -80,7 +80,7 @@ def _folder(config: IngestConfig, location: Location, files: list[tuple[str, int
     problems = {path: listing.problem(path, size) for path, size in found}
     good = [file for file in found if not problems[file[0]]]
     rejects = [(location.uri(listing.printable(path)), reason) for path, reason in problems.items() if reason]
-    num_tasks = max(1, math.ceil(len(good) / decode.batch_size))  # of about one batch each
+    num_tasks = max(1, math.ceil(len(good) / decode.batch_size))  # about one batch each
 
     def dataset() -> ray.data.Dataset:
         reader = ImageFiles(location.filesystem, good)
@@ -208,7 +208,7 @@ def table_columns(schema: pa.Schema, config: IngestConfig, address: str) -> list
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):  # an image column of Hugging Face: {bytes, path}
+    if pa.types.is_struct(kind):  # a Hugging Face image column: {bytes, path}
         return kind.get_field_index("bytes") >= 0
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
 
@@ -234,7 +234,7 @@ def table_rows(batch: pa.Table, *, location: Location, config: IngestConfig) -> 
 
 
 def _read_address(address: str, home: str, text: ImageText) -> SourceRow:
-    """Read an image file; a relative address starts at the folder of its table, whose address is `home`."""
+    """Read an image file; a relative address is resolved against the folder of its table `home`."""
     uri = address if "://" in address else posixpath.join(posixpath.dirname(home), address)
     try:
         return SourceRow(uri, read_uri(uri), text)

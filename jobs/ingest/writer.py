@@ -37,7 +37,7 @@ class Writer:
         return {"done": counts["num_inputs"], "new": new, "known": known, "rejected": rejected}
 
     def add(self, batch: pa.Table) -> None:
-        """Take a batch of `prepared_schema` with `vector`; merge once enough rows or seconds gathered."""
+        """Take a batch of `prepared_schema` with `vector`; merge after enough rows or seconds."""
         self._waiting.append(batch)
         num_rows = sum(table.num_rows for table in self._waiting)
         if num_rows >= FLUSH_ROWS or time.monotonic() - self._flushed > self.flush_seconds:
