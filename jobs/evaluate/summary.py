@@ -21,11 +21,11 @@ from jobs.evaluate.truth import RatedTruth, Truth
 
 @dataclass(frozen=True)
 class EvaluationResults:
-    """Everything that the systems and the judge returned; figures and page are made of it.
+    """Everything that the systems and the judge returned, from which figures and page are made.
 
     systems: in the order of `SYSTEMS`. matched_pairs: challenger -> its rank-matched pairs with the baseline;
-    empty if the judge compared no results. gate: (query, image_id) -> accuracy, 1 to 5, by which the teacher
-    drops images; below `threshold` it drops one. num_questions: distinct questions to the judge.
+    empty if the judge compared no results. gate: (query, image_id) -> accuracy, 1 to 5; the teacher
+    drops images below `threshold`. num_questions: distinct questions to the judge.
     """
 
     inputs: EvaluationInputs
@@ -146,8 +146,8 @@ def _judged(found: EvaluationResults, sampling: dict) -> dict:
 
 
 def judge_against_truth(found: EvaluationResults) -> dict:
-    """Share of (query, image) that the teacher's gate and the judge rate right for accuracy, and Spearman's
-    rho of the judge's aesthetics; over the evaluated queries.
+    """Over the evaluated queries: shares of (query, image) whose accuracy the teacher's gate and the judge
+    rate correctly, and Spearman's rho between the judge's aesthetics and the truth.
     """
     truth = found.inputs.truth
     if truth is None:

@@ -90,7 +90,7 @@ class SearchSystem(ABC):
     def zero_shot_hits(self, labels: Mapping[str, str]) -> np.ndarray:
         """Zero-shot classification, bool [N]: is an image nearest to the text of its own label?
 
-        labels: image_id -> what it shows; the classes are all that occur, each as the text "a <label>".
+        labels: image_id -> what it shows; the classes are the distinct labels, as texts "a <label>".
         Gallery images without a label are skipped.
         """
         if not labels:

@@ -77,9 +77,9 @@ def results_of(
     aesthetics: Mapping[str, float],
     threshold: float,
 ) -> SystemResults:
-    """The teacher's results, ranks of its captions and vote scores, by ratings in [1, 5].
+    """The teacher's results, caption ranks and vote scores, from ratings in [1, 5].
 
-    `accuracy` maps (text, image_id), `aesthetics` image_id to its rating.
+    `accuracy` maps (text, image_id) to its rating, `aesthetics` maps image_id.
     """
     num_queries = len(inputs.queries)
     ranked = rank_candidates(

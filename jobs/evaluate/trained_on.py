@@ -1,4 +1,4 @@
-"""What alignment has trained on, and an evaluation therefore excludes."""
+"""The queries and images that alignment has trained on, which an evaluation therefore excludes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozense
 
 
 def _aligned(store: Store, records: Sequence[EncoderRecord]) -> Iterator[EncoderRecord]:
-    """Those encoders and ancestors of them that came from an alignment."""
+    """Those of the encoders and their ancestors that came from an alignment."""
     waiting, seen = list(records), set()
     while waiting:
         record = waiting.pop()

@@ -16,7 +16,7 @@ TRUTH = pa.schema(
 
 
 class Truth(Protocol):
-    """Who is accurate and who is beautiful, for the queries of an evaluation."""
+    """Which images are accurate and how beautiful they are, for the queries of an evaluation."""
 
     def accurate(self, query: str, image_ids: Sequence[str]) -> np.ndarray:
         """Whether each image shows everything that the query names, bool [N]; False where it is unknown."""

@@ -4,9 +4,9 @@ A protocol gives each query a margin for either order of presentation: above 0 t
 better, below 0 the baseline's. Lists are compared rank by rank (first with first, ...) and the margins
 averaged, since a judge that sees two images at a time cannot be shown ten.
 
-- `ranker`: which of the two images is better; the margin is its probability above one half.
+- `ranker`: which of the two images is better; the margin is P(challenger's is better) - 0.5.
 - `scorer`: each image rated alone; the margin is the difference of beauty, which counts only where accurate.
-- `cp_scorer`: the same ratings with both images in sight.
+- `cp_scorer`: the same ratings, with both images shown.
 
 Source: arXiv 2406.09397, the LMM judge's prompts and its comparison of them with people. Its third question,
 the diversity of a list, needs the whole list in one image and is measured by the Vendi score instead.
