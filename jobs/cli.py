@@ -1,4 +1,4 @@
-"""The `kallos` command runs a verb here, or on a cluster with `--submit http://head:8265`.
+"""The `kallos` command: runs a verb here, or on a cluster with `--submit http://head:8265`.
 
 Only the verb's own module is imported, so that `kallos --help` is fast.
 """
@@ -36,7 +36,7 @@ USAGE = "usage: kallos <verb> [--submit http://head:8265] [options]; `kallos <ve
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the verb that `argv` (default: the process's) names; exits with its status."""
+    """Run the verb that `argv` (default: the process's) names. Exits with the status of a submitted job."""
     words = list(sys.argv[1:] if argv is None else argv)
     with exit_on_user_error():
         if not words or words[0] in ("-h", "--help"):
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def verb_groups() -> dict[str, Verbs]:
-    """Title -> verbs, the product's first. Raises UserError when a plugin cannot be imported."""
+    """Title -> verbs, Kallos's own first. Raises UserError when a plugin cannot be imported."""
     plugins = sorted(entry_points(group=PLUGINS), key=lambda point: point.name)
     return {"verbs": VERBS, **{f"{point.name} verbs": _load(point) for point in plugins}}
 
@@ -59,7 +59,7 @@ def verb_groups() -> dict[str, Verbs]:
 def _load(plugin: EntryPoint) -> Verbs:
     try:
         return plugin.load()
-    except Exception as error:  # it runs the code of another package
+    except Exception as error:  # loading runs another package's code
         raise UserError(
             f"The verbs of plugin {plugin.name!r} cannot be imported from {plugin.value} "
             f"({type(error).__name__}: {error}): install its package again, or remove it."
@@ -87,7 +87,7 @@ def take_submit(words: Sequence[str]) -> tuple[list[str], str]:
 
 
 def resolve(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The package that the first word names, and the words that follow. Raises UserError for another verb."""
+    """The package that the first word names, and the words after it. Raises UserError for an unknown verb."""
     verb, *options = words or [""]
     known = VERBS
     if verb not in known:  # plugins are imported only when they are needed
@@ -102,7 +102,7 @@ def resolve(words: Sequence[str]) -> tuple[str, list[str]]:
 def submit(head: str, package: str, options: Sequence[str]) -> int:
     """Run the verb on a cluster as a Ray job and follow it; returns its exit status.
 
-    Its log goes to stderr, and the JSON object on its last line to stdout, as if it had run here.
+    Its log goes to stderr, and the JSON object on its last line to stdout, as if the verb had run here.
     """
     from ray.job_submission import JobStatus, JobSubmissionClient
 

@@ -69,7 +69,7 @@ def _counted(*columns: pa.ChunkedArray) -> dict[str, int]:
 def last_votes(events: Iterable[Mapping[str, Any]]) -> list[Vote]:
     """Rows of `feedback` of kind `blind` -> one vote per person, query and pair of results.
 
-    The sides on which the results were shown do not matter. For each criterion the last verdict counts.
+    It does not matter which results were shown on which side. For each criterion the last verdict counts.
     """
     verdicts_of: dict[tuple[str, str, Results, Results], dict[str, str]] = {}
     for event in sorted(events, key=lambda event: (event["at"], event["event_id"])):
@@ -133,7 +133,7 @@ def hpir_table(votes: Iterable[Vote]) -> pa.Table:
 
 
 def _export(votes: Iterable[Vote], path: str, store: Store) -> dict[str, Any]:
-    """Write the HPIR table, whole or not at all."""
+    """Write the HPIR table; the file appears complete or not at all."""
     table = hpir_table(votes)
     if not table.num_rows:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The index job: adds missing vectors, updates the indexes, chooses how hard to search them."""
+"""The index job: adds missing vectors, updates the indexes, chooses the search effort."""
 
 import time
 from dataclasses import asdict

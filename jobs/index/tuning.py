@@ -1,6 +1,6 @@
-"""Chooses how hard to search an ANN index: measures a small grid of settings, takes the fastest good one.
+"""Chooses the search effort of an ANN index: the fastest of a small grid that reaches the wanted recall.
 
-Recall is measured against exact search, time for one query at a time, as in serving.
+Recall is measured against exact search; time, for one query at a time, as in serving.
 """
 
 from collections.abc import Sequence
@@ -89,7 +89,7 @@ def choose(measurements: Sequence[Measurement], target: float) -> Measurement:
 
 
 def recall_queries(retriever: Retriever, encoder: Encoder, num_queries: int) -> np.ndarray:
-    """float32 [Q, D]: queries from evenly spaced rows: their captions, or their vectors if none has one."""
+    """Query vectors from evenly spaced rows, float32 [Q, D]: of captions, or the images' if none has one."""
     num_rows = retriever.table.count_rows()
     step = max(1, num_rows // num_queries)
     chosen = list(range(0, num_rows, step))[:num_queries]
@@ -104,7 +104,7 @@ def record(store: Store, row: dict[str, Any]) -> None:
     A measurement equal to that row is not added.
     """
     rows = pa.Table.from_pylist([row | {"measured_at": now()}], SCHEMAS["indexes"])
-    (new,) = rows.to_pylist()  # floats rounded as the table stores them
+    (new,) = rows.to_pylist()  # with floats rounded as the table stores them
     if new != last_measurement(store, row["encoder"]) | {"measured_at": new["measured_at"]}:
         store.merge("indexes", rows, on=["encoder", "measured_at"])
 

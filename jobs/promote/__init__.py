@@ -1,9 +1,9 @@
-"""Make an encoder that passes the checks `live`, or go back to the previous one.
+"""Make an encoder `live` if it passes the checks, or go back to the previous one.
 
     kallos promote                        # the candidate, or the encoder that you name
     kallos promote --rollback             # the previous encoder; a second rollback undoes the first
 
-An encoder passes if its checkpoint loads, every image has a vector of it, and all alignments since the first
+An encoder passes if its checkpoint loads, its table has every image, and all alignments since the first
 encoder together cost at most `guard.max_recall_drop` of recall@10. Before the first promotion `live` is the
 baseline. In the report, `changed` is false if `live` already was this encoder.
 """

@@ -47,7 +47,7 @@ def history(store: Store) -> list[str]:
 
 
 def previous(store: Store, past: list[str]) -> str:
-    """The last fingerprint that `live` had before its present one. Raises UserError when there is none."""
+    """The last fingerprint that `live` had before its current one. Raises UserError when there is none."""
     others = [encoder for encoder in past if encoder != past[-1]]
     if not others:
         raise UserError(
@@ -121,6 +121,6 @@ def check_recall(record: EncoderRecord, drops: list[float | None], guard: Guard)
 
 
 def _parts(drops: list[float | None]) -> str:
-    """The parts of the sum in words; empty for a single alignment."""
+    """The drops of the single alignments, for a message; empty if there is just one."""
     parts = ", ".join("unknown" if drop is None else f"{drop:.3f}" for drop in drops)
     return f" in {len(drops)} alignments together ({parts})" if len(drops) > 1 else ""
