@@ -37,9 +37,9 @@ def text_to_image_ranks(texts: np.ndarray, blocks: Blocks) -> np.ndarray:
 
     `texts` float32 [Q, D]. Each call of `blocks` yields the whole gallery as (owners int [N], vectors float32
     [N, D]), where owners[i] is the text that image i belongs to, or -1. It is called twice, so that a gallery
-    larger than memory can be ranked block by block. Every image that is not strictly farther than the
-    text's own ranks before it: ties and NaNs count against the encoder, and if all scores are equal the rank
-    is the last.
+    larger than memory can be ranked block by block. Other images rank first unless they
+    are strictly farther than the best own image: ties and NaNs count against the encoder, and if all scores
+    are equal the rank is the last.
     """
     best = np.full(len(texts), -np.inf, np.float32)
     # Own scores come from the same matrix product as the others: alone they could round differently.

@@ -21,8 +21,8 @@ CHUNK = 256
 # neighbour in ten on 100,000 vectors.
 EF_PER_RESULT = 4
 NUM_VERSIONS_KEPT = 8
-# Limit on equal scores: enough for copies of a picture, without reading the whole table for a query that
-# scores everything equally.
+# Limit on the equal scores that are read: enough for copies of a picture, without reading the whole table
+# for a query that scores everything equally.
 MAX_EQUAL = 1000
 
 

@@ -1,4 +1,4 @@
-"""Aesthetic scores from stored vectors: no image is opened, and scoring them all is one matrix product.
+"""Aesthetic scores from stored vectors: no image is opened, and one matrix product scores them all.
 
 Three scorers with one method, `score(vectors) -> one number per image, higher is more beautiful`:
 - `PromptPairs`: how much nearer an image is to "good photo" than to "bad photo" (CLIP-IQA, arXiv 2207.12396);

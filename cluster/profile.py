@@ -297,7 +297,7 @@ def load_profile(name_or_path: str, /, **overrides: Any) -> Profile:
 
 
 def repo_path(path: str) -> str:
-    """The absolute path if `path` exists only relative to the repository root, else `path`: a hub name."""
+    """The absolute path if `path` exists only relative to the repository root, else `path` as it is."""
     if os.path.isabs(path) or os.path.exists(path) or not path:
         return path
     candidate = ROOT / path

@@ -90,7 +90,7 @@ def parquet_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def problem(path: str, size: int) -> str:
-    """Why the file is rejected unread: it is too large, or its name is not UTF-8; "" if it is not."""
+    """Why the file is rejected unread: it is too large, or its name is not UTF-8; "" if neither."""
     if size > MAX_FILE_BYTES:
         return f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}"
     return "" if printable(path) == path else "the file's name is not UTF-8"

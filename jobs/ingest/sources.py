@@ -62,7 +62,7 @@ def _text_columns(config: IngestConfig) -> TextColumns:
 
 
 def _read_resources(stage: Stage) -> dict[str, Any]:
-    """Those of the decoding stage: Ray then fuses reading with it, and a file's bytes stay in one process."""
+    """The decoding stage's resources: Ray then fuses reading with it, and bytes stay in one process."""
     return {"num_cpus": stage.num_cpus, "concurrency": stage.max_actors}
 
 

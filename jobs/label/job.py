@@ -60,7 +60,7 @@ class LabelRun:
 
 
 def run(config: LabelConfig) -> dict:
-    """Label the queries that this run has not labelled yet. Inputs are checked first, with UserError."""
+    """Label the queries that this run has not labelled yet. Raises UserError before any work is done."""
     started = time.monotonic()
     label_run = prepare_run(config)
     store, provenance = label_run.store, label_run.provenance
