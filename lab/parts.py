@@ -1,4 +1,4 @@
-"""Verbs with parts, such as `kallos bench ingest` and `kallos pretrain judge`; each part is like a verb."""
+"""Verbs with parts, such as `kallos bench ingest` or `kallos pretrain judge`. Each part works like a verb."""
 
 import importlib
 import sys

@@ -1,4 +1,4 @@
-"""The product's verbs in turn on one studio: the demo runs them once, the evaluation suite for each seed.
+"""The verbs of `kallos` in turn on one studio: the demo runs them once, the suite for each seed.
 
 Every step calls the verb's own job, so an interrupted pipeline resumes where it stopped. The folder of a
 pipeline holds `studio/`, the tables in `store/`, and the encoders.
@@ -25,7 +25,7 @@ from lab.studio.config import StudioConfig
 
 
 class StepRunner:
-    """Runs steps one after the other, announces each, and keeps its seconds."""
+    """Runs steps one after the other, announces each, and records its seconds."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -50,8 +50,8 @@ def split_filter(name: str) -> str:
 class StudioPipeline:
     """One studio, its store, and the verbs that run on it.
 
-    config: the profile, and what differs from it. seed: of the studio, the training order and the samples.
-    store: address of the tables, default: the folder's own. prefix: of the names of the steps.
+    config: the profile and the settings changed in it. seed: for the studio, the training order and samples.
+    store: address of the tables, default: inside the folder. prefix: put before the names of the steps.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""A batch for the product's `Learner` when it runs in this process, without Ray Train."""
+"""A batch for the `Learner` of `kallos align` when it runs in this process, without Ray Train."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -36,7 +36,7 @@ def prepare_folder(config: DemoConfig) -> Path:
     """The demo's folder.
 
     Raises:
-        UserError: it contains something else, or a demo of other sizes.
+        UserError: it contains something else, or a demo of different sizes.
     """
     folder = Path(config.out)
     path = folder / "resolved_config.yaml"
@@ -112,7 +112,7 @@ def run(config: DemoConfig) -> dict:
     """The demo; returns the content of report.json.
 
     Raises:
-        UserError: the folder has something else in it, or a step refuses.
+        UserError: the folder contains something else, or a step fails.
     """
     folder = prepare_folder(config)
     config = config.model_copy(update={"store": config.store or str(folder / "store")})

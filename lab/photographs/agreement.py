@@ -55,8 +55,8 @@ def summarise(
     Returns {"value", "ci95", "num_pairs", "folds": {held-out group: value}, "weighted": {"value", "ci95"}}.
     `weighted` weighs a pair by its confidence |a - b| / (a + b + ties), as the HPIR metric does. The interval
     is a percentile bootstrap over photographs within their rater groups: pairs share photographs, so they are
-    not independent, and there are too few queries to resample (a category is one query). A pair counts as
-    often as both its photographs were drawn, multiplied.
+    not independent, and there are too few queries to resample (a category is one query). The count of a pair
+    in a resample is the product of the counts of its two photographs.
     """
     _, confidence = hpir.agreement(np.zeros((len(rated.votes), 2)), rated.votes)
     kept = (rated.scopes == scope) & (confidence > 0)

@@ -57,7 +57,7 @@ class Fold:
 
 
 def read_photographs(folder: str) -> RatedPhotographs:
-    """Read the tables of a folder; images stay unopened.
+    """Read the tables of a folder; no image is opened.
 
     Raises UserError for a missing file or column, an unknown photograph or scope in pairs.csv, a pair across
     rater groups, or fewer than two rater groups.

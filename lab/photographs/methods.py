@@ -1,8 +1,8 @@
 """Every method that predicts people's votes, from the floor to the alignment of an encoder.
 
 Hyperparameters are chosen inside the training groups: the ridge by leave-one-out error, the last step of DPO
-on photographs set aside. The kinds of features and kernels, however, were chosen by comparing them on all
-groups, which favours the best of them.
+by the loss on photographs set aside. The kinds of features and kernels, however, were chosen by comparing
+them on all groups, which favours the best of them.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,7 +6,7 @@ from cluster.errors import UserError
 
 
 def check_free(out: str) -> None:
-    """Raises UserError when the folder `out` holds weights: those of `models/mini` took hours to train."""
+    """Raise UserError when the folder `out` holds weights: those of `models/mini` took hours to train."""
     if any(Path(out).glob("*.safetensors")):
         raise UserError(
             f"The folder {out!r} already holds a checkpoint: name another with --out, or move that one away."

@@ -29,7 +29,7 @@ class _Pose:
 
 
 def _subject_pose(latents: Latents, rng: np.random.Generator) -> _Pose:
-    """Position and size of the subject. A good composition puts it on a third or in the middle, at a clear size.
+    """Position and size of the subject. A good composition puts it on a third or in the middle, and large.
 
     In a bad composition it is cut off by the frame, or too small.
     """

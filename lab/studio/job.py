@@ -42,7 +42,7 @@ SPLITS = {"train": 0.4, "gallery": 0.4, "heldout": 0.2}
 JPEG_QUALITY = 92
 MIN_ACCURATE = 5  # images of the gallery that match a held-out query, at least
 GROUP_SIZE = 5  # images of a group that people vote on
-# Seed streams beside those of the images, which are their indices.
+# Seed streams of queries and votes; the stream of an image is its index.
 QUERIES_STREAM, VOTES_STREAM = 1_000_003, 1_000_004
 
 

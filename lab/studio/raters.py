@@ -13,7 +13,7 @@ import numpy as np
 from lab.studio.latents import AESTHETIC_WEIGHTS, Latents, true_accuracy
 
 TASTE_CONCENTRATION = 30.0  # of the Dirichlet distribution: the larger, the more similar the tastes
-SCORE_NOISE = 0.08  # standard deviation of a rater's difference between two groups, in units of the score
+SCORE_NOISE = 0.08  # standard deviation of the noise in a rater's difference of two groups, in score units
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The truth about a studio's images: which answer a query, how beautiful they are, what they show."""
+"""The truth about a studio's images: which match a query, how beautiful they are, what they show."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,8 @@
     kallos suite --kind objectives     # on the same studios, with the preference losses compared
 
 For each seed a studio is drawn, ingested, labelled, and aligned in both modes. The baseline, the teacher and
-both aligned encoders are compared, and the weights between them (WiSE-FT). On the first studio each epoch is
-measured, the rephrasing styles are compared, and so are sources of preferences and shapes of the partial
+both aligned encoders are compared, and so are interpolated weights (WiSE-FT). On the first studio each epoch
+is measured, the rephrasing styles are compared, and so are sources of preferences and shapes of the partial
 order (in mode `text`, which embeds no image). An interrupted suite resumes where it stopped: `<out>/seed<N>`
 keeps everything of a studio, and report.json is made from it.
 """
@@ -34,7 +34,7 @@ STYLES, EPOCHS = "styles", "epochs"
 def run(config: SuiteConfig) -> dict:
     """Run what is missing and write the report; returns the content of report.json.
 
-    Raises UserError for a user's mistake.
+    Raises UserError if the targets are invalid or a step fails.
     """
     targets, profile, folder = load_targets(config.targets), command.profile_of(config), Path(config.out)
     command.save_config(config, folder)
@@ -71,7 +71,7 @@ def run(config: SuiteConfig) -> dict:
 
 
 def num_steps(config: SuiteConfig, profile: Profile) -> int:
-    """Steps of a suite that has nothing to resume."""
+    """Number of steps of a suite that resumes nothing."""
     compared = (
         variants.OBJECTIVE_VARIANTS * config.num_seeds
         if config.kind == "objectives"
@@ -117,7 +117,7 @@ def measure_studio(config: SuiteConfig, pipeline: StudioPipeline) -> None:
 
 
 def _evaluate_once(config: EvaluateConfig) -> dict:
-    """The evaluation of one studio, unless its folder has the same one."""
+    """Evaluate one studio, unless its folder holds this evaluation already; returns report.json."""
     folder, origin = Path(config.out), origin_of(config)
     if not has_origin(folder / "series.parquet", origin):
         evaluate.run(config)
@@ -168,7 +168,7 @@ def measure_epochs(config: SuiteConfig, pipeline: StudioPipeline) -> None:
 def compare_settings(config: SuiteConfig, pipelines: list[StudioPipeline]) -> list[str]:
     """Compare the variants of the suite's kind; returns the tables that belong to the report.
 
-    Those of an earlier suite of the other kind belong to it if they are of the same studios.
+    The tables of an earlier suite of the other kind are included if it used the same studios.
     """
     kinds = {
         ABLATIONS: ("full", variants.ABLATION_VARIANTS, pipelines[:1]),

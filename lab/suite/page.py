@@ -1,6 +1,6 @@
 """report.html of a suite: one self-contained page to send to a colleague.
 
-No scripts and nothing from elsewhere: styles are inline, charts are inline SVG, images are data URIs.
+No scripts and no external files: styles are inline, charts are inline SVG, images are data URIs.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from lab.suite.styles import ACCURATE_BEAUTY
 
 
 def page(document: Mapping, folder: Path, config: SuiteConfig, options: PageOptions) -> str:
-    """The page; its contact sheets are of the first studio, drawn by seed."""
+    """The page; its contact sheets show queries of the first studio, drawn by seed."""
     first, seed = folder / f"seed{document['seeds'][0]}", document["seeds"][0]
     found = read_tables(first / "evaluate")
     drawn, losses = render.sheets(found, Store(str(first / "store")), options, seed)

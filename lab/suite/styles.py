@@ -1,6 +1,6 @@
 """The rephrasing styles compared: what the baseline finds with each (table 3 of the paper).
 
-No judge and no alignment: the difference is what the encoder knows and a plain query does not ask for.
+No judge and no alignment: the difference is what the encoder knows but a plain query does not ask for.
 """
 
 import numpy as np

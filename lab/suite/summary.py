@@ -76,7 +76,7 @@ def people_outcomes(folder: Path, found: EvaluationTables, seed: int) -> dict[st
 
 
 def figure(groups: Sequence[tuple[np.ndarray, np.ndarray]], sampling: Mapping[str, int]) -> dict | None:
-    """A figure of (values, weights) per seed; None if it was not measured for each."""
+    """A figure of (values, weights) per seed; None if it was not measured for every seed."""
     if not groups or any(not len(values) or not np.sum(weights) for values, weights in groups):
         return None
     own = [round(float(values @ weights / weights.sum()), 6) for values, weights in groups]
@@ -97,7 +97,7 @@ def difference(after: Worlds, before: Worlds, metric: str, sampling: Mapping[str
     if len(pairs) < len(before):
         return None
     groups = [(a.values - b.values, b.weights) for a, b in pairs]
-    # Each seed counts alike in the mean, and so in the test.
+    # All seeds have the same weight in the mean, so also in the test.
     values, weights = (np.concatenate(column) for column in zip(*groups, strict=True))
     share = np.concatenate([w / w.sum() for _, w in groups])
     p_value = metrics.sign_flip_p(values, np.where(weights > 0, share, 0.0), **sampling)
@@ -147,8 +147,8 @@ def win_rates(
 def judge_table(
     found: Sequence[EvaluationTables], by_people: Outcomes, sampling: Mapping[str, int]
 ) -> list[dict]:
-    """How each protocol judges the results that differ, over all seeds and challengers; and its agreement
-    with people where they decided, for which a tie of the judge counts half.
+    """How each protocol judges the results that differ, over all seeds and challengers, and how often it
+    agrees with people where they decided; a tie of the judge counts half.
     """
     kept = [np.flatnonzero(tables.rows["differs"].to_numpy(zero_copy_only=False)) for tables in found]
     queries = [

@@ -1,4 +1,4 @@
-"""Tables of a suite, each with a note of what it was made from: a resumed suite mixes no old with new."""
+"""Tables of a suite, each with a record of its origin, so that a resumed suite never mixes old and new."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +29,6 @@ def mark(path: Path, origin: Mapping) -> None:
 
 
 def has_origin(path: Path, origin: Mapping) -> bool:
-    """Whether the table exists and was made from the same."""
+    """Whether the table exists and has this origin."""
     mark = path.with_suffix(".made_of")
     return path.is_file() and mark.is_file() and mark.read_text(encoding="utf-8") == command.to_json(origin)

@@ -13,7 +13,7 @@ DEFAULT = Path(__file__).with_name("targets.yaml")
 
 
 class Target(Options):
-    """The figure of report.json at a path, divided by that of `relative_to`, has to be `at_least` this."""
+    """A figure of report.json, divided by that of `relative_to` if given, has to be `at_least` this."""
 
     quantity: str
     figure: str

@@ -12,7 +12,7 @@ from lab.pipeline import StudioPipeline
 from lab.suite.sweep import sweep
 from lab.suite.tables import has_origin, origin_of, write_values
 
-# Epochs of the text tower alone: each takes a fifth of the time of one with both towers.
+# Epochs of mode `text`: each takes a fifth of the time of an epoch of mode `both`.
 TEXT_EPOCHS = 4
 WORLD, ABLATIONS, OBJECTIVES = "world.json", "ablations", "objectives"
 

@@ -1,6 +1,6 @@
 """Compares a training step of alignment with a plain DPO loop, in turns, in one process.
 
-The product encodes each distinct image and query of a batch once and gathers the scores of the pairs; the
+Kallos encodes each distinct image and query of a batch once and gathers the scores of the pairs; the
 scores of the reference are stored, not computed. The plain loop encodes query, winner and loser of every
 pair, with the policy and with the reference. Both sides have the same model, optimiser, threads and random
 pixels, and no contrastive loss.
@@ -115,7 +115,7 @@ def make_pairs(num_queries: int, rows: int, columns: int, encoder: Encoder) -> R
 
 
 def make_batch(pairs: RandomPairs, reference: Encoder, mode: str) -> dict[str, Any]:
-    """The pairs as one batch of the product, with the stored scores of the reference."""
+    """The pairs as one batch of Kallos, with the stored scores of the reference."""
     vectors, texts = reference.encode_images(pairs.pixels), reference.encode_texts(pairs.texts)
     return preference_batch(
         pairs.pixels if mode == "both" else vectors,
@@ -129,7 +129,7 @@ def make_batch(pairs: RandomPairs, reference: Encoder, mode: str) -> dict[str, A
 
 
 def our_step(learner: Learner, batch: dict[str, Any]) -> int:
-    """One step of the product; returns its number of pairs."""
+    """One step of Kallos; returns its number of pairs."""
     learner.step([batch])
     return len(batch["pair_query"])
 

@@ -14,7 +14,7 @@ from cluster.profile import LanguageModel
 class MeasuredStage:
     """A stage, its input, and the requests that the input causes.
 
-    make_rows(seed, num_requests): input that causes so many requests, or a few more. requests_of(rows): the
+    make_rows(seed, num_requests): input that causes this many requests or a few more. requests_of(rows): the
     requests that the stage sends to its engine for those rows. rows_per_call: 0 for the profile's batch size.
     folder: files of the measurement, which are removed afterwards; "" for none.
     """

@@ -8,8 +8,8 @@ search_batched_over_unbatched: requests per second at `--concurrency`, with the 
 batch size of one.
 search_qps_over_flask_lock: requests per second over those of the same encoder and index behind Flask with a
 lock.
-promotion: `live` is moved repeatedly under load. A response is mixed if its images differ from those that the
-encoder it names finds.
+promotion: `live` is moved repeatedly under load. A response is mixed if its images are not those that
+its encoder finds.
 soak: replicas are killed under load. Feedback that was answered with 200 must be in the table.
 """
 
@@ -44,7 +44,7 @@ PROMOTION_INTERVAL_S = 1.5
 NUM_KILLS = 2
 NUM_CLIENTS = 8
 CLICK_DELAY_S = 0.6  # after the response; the server ignores clicks within 300 ms
-QUIET_S = 5.0  # without a failure, after which an outage is over
+QUIET_S = 5.0  # an outage ends after this long without a failure
 
 
 def run(config: BenchServeConfig) -> dict:
@@ -243,7 +243,7 @@ def _longest_outage_s(failed: list[Response]) -> float:
 async def _search_and_click(
     config: BenchServeConfig, server: Server, searches: list[dict]
 ) -> tuple[list[Response], list[Response]]:
-    """Searches from several clients, each followed by a click on one of the results; both with responses."""
+    """Search from several clients and click on a result of each search; returns both lists of responses."""
     search_responses: list[Response] = []
     click_responses: list[Response] = []
     end = time.monotonic() + config.soak_s

@@ -1,4 +1,4 @@
-"""The servers of the benchmark, each a process of its own, and the store that they search."""
+"""The servers of the benchmark, each in its own process, and the store that they search."""
 
 import contextlib
 import re
@@ -28,7 +28,7 @@ from cluster.profile import Profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
 
 START_S = 300
-WEIGHT_NOISE = 0.02  # of the deviation of a weight: makes another encoder, close to the first
+WEIGHT_NOISE = 0.02  # in standard deviations of a weight: gives a second encoder close to the first
 VECTOR_NOISE = 0.3  # length of the noise between an image vector and that of its caption
 
 

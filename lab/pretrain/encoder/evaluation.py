@@ -55,7 +55,7 @@ def measure(folder: Path, config: PretrainEncoderConfig) -> dict[str, float]:
 
 
 def measure_results(queries: Sequence[str], top: np.ndarray, latents: Sequence[Latents]) -> dict[str, float]:
-    """Figures of the results `top`, rows of `latents`, int [Q, TOP_K]."""
+    """Figures of the results; `top`, int [Q, TOP_K], holds rows of `latents`."""
     beauty = np.array([true_aesthetics(scene_latents) for scene_latents in latents])
     accurate = np.array(
         [[is_accurate(query, latents[i]) for i in row] for query, row in zip(queries, top, strict=True)]

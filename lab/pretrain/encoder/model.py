@@ -63,7 +63,7 @@ def train_tokenizer(captions: list[str], folder: Path) -> None:
 
 
 def make_model(folder: Path) -> tuple[Any, Any]:
-    """An untrained open_clip model and its tokenizer, from the config that this writes into the folder."""
+    """Write the config into the folder; returns an untrained open_clip model of it, and its tokenizer."""
     import open_clip
 
     config = {"model_cfg": MODEL_CONFIG, "preprocess_cfg": PREPROCESS_CONFIG}

@@ -34,8 +34,8 @@ class PretrainJudgeConfig(Options):
     pairs_per_criterion: int = Field(
         default=16,
         ge=1,
-        description="pairs of a batch compared by accuracy, and as many compared overall, in both orders, a "
-        "count",
+        description="number of pairs of a batch compared by accuracy, and as many compared overall, each in "
+        "both orders",
     )
     learning_rate: float = Field(default=1.0e-3, gt=0, description="AdamW's peak learning rate")
     weight_decay: float = Field(

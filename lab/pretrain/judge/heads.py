@@ -42,7 +42,7 @@ class LatentHeads(nn.Module):
 class QueryHeads(nn.Module):
     """Heads on the language model: whether each part of the query matches the image.
 
-    The answer alone does not say which word was wrong, and so small a model then does not learn to look.
+    The answer alone does not say which word was wrong; from it, a small model does not learn to look.
     """
 
     def __init__(self, width: int):

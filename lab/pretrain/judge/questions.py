@@ -176,7 +176,7 @@ def rate_together(
     a: int,
     b: int,
 ) -> Question:
-    """How accurate or beautiful one of two scenes is that are shown together."""
+    """How accurate or beautiful one of two scenes shown together is."""
     shown, letter = (latents[a], latents[b]), int(rng.integers(2))
     parts = matching_query_parts(shown[rng.integers(2)], rng)
     query = " ".join(parts.values())

@@ -109,9 +109,9 @@ def sample_images(
 
 
 def augmented(scenes: LabelledScenes, rows: np.ndarray, rng: np.random.Generator) -> LabelledScenes:
-    """The scenes of those rows, shifted by up to `MAX_SHIFT_PX` and half of them mirrored, labelled anew.
+    """The scenes of those rows, shifted by up to `MAX_SHIFT_PX`, half of them mirrored, and relabelled.
 
-    So small a vision tower learns twice as much from scenes that never look the same twice.
+    A small vision tower learns twice as much from scenes that never look the same twice.
     """
     latents, pixels = [scenes.latents[row] for row in rows], scenes.pixels[rows]
     margin = [(0, 0), (MAX_SHIFT_PX, MAX_SHIFT_PX), (MAX_SHIFT_PX, MAX_SHIFT_PX), (0, 0)]

@@ -163,7 +163,7 @@ class Trainer:
             return
         state = torch.load(path, weights_only=True)
         if state["config"] != self.config.model_dump():
-            terminal.say(f"{path} has another configuration: training starts from step 0")
+            terminal.say(f"{path} has a different configuration: training starts from step 0")
             return
         for name in SAVED_PARTS:
             getattr(self, name).load_state_dict(state[name])

@@ -41,7 +41,7 @@ class PretrainRephraserConfig(Options):
         description="every copy_every-th of these steps repeats random tokens, so that copying is not "
         "forgotten; None: never",
     )
-    batch_size: int = Field(default=64, ge=1, description="chats of a step, all in one prompt style")
+    batch_size: int = Field(default=64, ge=1, description="number of chats in a step, all in one style")
     learning_rate: float = Field(
         default=2e-3, gt=0, description="AdamW's peak learning rate; it decays to a tenth along a cosine"
     )

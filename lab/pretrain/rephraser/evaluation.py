@@ -1,8 +1,8 @@
 """Measures a mini rephraser as it is used in production: through vLLM, with its prompts and grammars.
 
 For every kind of held-out query (`evaluation_queries.KINDS`) and every style that uses the model, it counts
-how many answers parse, and what the rephrased queries keep and add (`expectation_check.check`). Counts, and
-not shares, so that every share can be given with an interval.
+how many answers parse, and what the rephrased queries keep and add (`expectation_check.check`). It returns
+counts, not shares, so that every share can be given with an interval.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -63,7 +63,7 @@ def count_figures(engine: Engine, queries: Sequence[EvaluationQuery], style: str
     has_answer = [text != "" for text, _ in results]
     return {
         "num_queries": len(queries),
-        "parses_at_once": 2 * len(queries) - counting.num_requests,
+        "parses_at_once": 2 * len(queries) - counting.num_requests,  # a failed answer is requested twice
         "parses": sum(has_answer),
         "keeps_subject": sum(text.keeps_subject for text in checked),
         "fits": sum(text.adds_suitable_only for text in checked),
@@ -74,7 +74,7 @@ def count_figures(engine: Engine, queries: Sequence[EvaluationQuery], style: str
 
 
 def wilson(num_hits: int, num_all: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; it is never empty, not even at 0 or 1."""
+    """Wilson's 95 % interval of a share; its width is never zero, not even at 0 or 1."""
     share, shrink = num_hits / num_all, 1 + Z_95**2 / num_all
     middle = (share + Z_95**2 / (2 * num_all)) / shrink
     half = Z_95 / shrink * (share * (1 - share) / num_all + Z_95**2 / (4 * num_all**2)) ** 0.5

@@ -22,7 +22,7 @@ from lab.studio.latents import Latents, sample_latents
 from lab.studio.words import COLOURS, INDOOR_SETTINGS, LIGHTS, SETTINGS, SUBJECTS, Subject
 
 INDOOR = "indoor"
-# A kind has a finite vocabulary: a query that is not found in so many draws counts as exhausted.
+# A kind has a finite vocabulary: it counts as exhausted after this many draws per query.
 DRAWS_PER_QUERY = 100
 
 
@@ -190,7 +190,7 @@ KINDS: dict[str, Callable[[np.random.Generator], EvaluationQuery]] = {
 
 
 def normalised(text: str) -> str:
-    """A query without its differences in case and spaces."""
+    """A query in lower case, with single spaces."""
     return " ".join(text.lower().split())
 
 

@@ -1,7 +1,7 @@
 """Everyday words outside the studio's lexicon, in groups: things that people search for.
 
-They teach the mini rephraser to keep words of which the studio has no scene, and which expectations suit
-which kind of subject. One word in `HELD_OUT_EVERY` is held out for the evaluation.
+They teach the mini rephraser to keep words that the studio does not have, and which expectations suit which
+kind of subject. One word in `HELD_OUT_EVERY` is held out for the evaluation.
 """
 
 from collections.abc import Sequence

@@ -5,9 +5,9 @@
 
 Synthetic chats (`training_chats.py`: the prompts of `actors/rephraser.py`, answered with the studio's
 phrases) -> a byte-level BPE and a Qwen2-architecture causal model in Hugging Face format, with a model card.
-Only the tokens of the answers have a loss. Training is seeded: the same config gives the same checkpoint on
-the same machine. The second command does not train: it measures a checkpoint and updates the figures in its
-model card.
+Only the tokens of the answers count in the loss. Training is seeded: the same config gives the same
+checkpoint on the same machine. The second command does not train: it measures a checkpoint and updates the
+figures in its model card.
 """
 
 import time

@@ -15,7 +15,7 @@ from lab.pretrain.rephraser.tokenizer import END, PAD, token_id, train_tokenizer
 from lab.pretrain.rephraser.training_batches import TrainingBatches, answer_loss, copy_loss
 from lab.pretrain.rephraser.training_chats import answer, draw_query
 
-# Added to the seed, so that chats and copied tokens have streams of their own beside the tokenizer's corpus.
+# Added to the seed, so that chats, copied tokens and the tokenizer's corpus have separate random streams.
 CHATS_SEED_OFFSET, COPY_SEED_OFFSET = 1, 2
 STEPS_PER_LINE, RECENT_STEPS = 50, 25
 

@@ -38,7 +38,7 @@ def draw_chats(rng: np.random.Generator, batch_size: int) -> dict[str, list[tupl
 
 
 def draw_order(rng: np.random.Generator) -> np.ndarray:
-    """The order in which those batches are used."""
+    """The order in which the batches of `draw_chats` are used."""
     return rng.permutation(sum(BATCHES_AT_ONCE.values()))
 
 

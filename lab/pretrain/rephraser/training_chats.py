@@ -57,7 +57,7 @@ PHRASE_FOR_LIGHT = {
     "sunset": "golden hour light", "dusk": "dramatic light", "mist": "soft light",
     "night": "dramatic light", "midday": "beautiful light", "overcast": "soft light",
 }  # fmt: skip
-USUAL_SHARE = 0.75  # of the choices that are the usual one
+USUAL_SHARE = 0.75  # share of the choices that are the usual one
 
 SCENE_OF_GROUP = {
     "animal": "close", "outdoor": "wide", "building": "built", "vehicle": "built", "plant": "close",
