@@ -2,7 +2,7 @@
 
 import os
 
-# Set before anything is imported: tests use nothing but this machine.
+# Set before anything is imported: tests use no network.
 os.environ.update(
     HF_HUB_OFFLINE="1",
     TRANSFORMERS_OFFLINE="1",
@@ -45,7 +45,7 @@ def ray_cluster(mini_profile):
 
     from cluster.session import connect
 
-    ray.shutdown()  # a module before may have left its own
+    ray.shutdown()  # an earlier module may have left its cluster running
     connect(mini_profile)
     yield mini_profile
     ray.shutdown()

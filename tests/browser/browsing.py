@@ -48,7 +48,7 @@ class FakePageService:
         self.system_names = ("live", "baseline")
         self.systems = {name: self.system(name, NUM_IMAGES) for name in self.system_names}
         self.searches, self.clients, self.events, self.heatmaps = [], set(), [], []
-        self.num_refusals = 0  # of the teacher, because it is starting
+        self.num_refusals = 0  # searches still to be refused because the teacher is starting
         self.encoders = {"teacher": encoder_of("baseline")}  # overrides `encoder_of(system)`
 
     def system(self, name, num_rows):

@@ -214,7 +214,7 @@ def perfect_store(tmp_path_factory, tiny_encoder_folder) -> Store:
     return make_store(tmp_path_factory.mktemp("perfect"), tiny_encoder_folder, perfect=True)
 
 
-# The learning rate rises throughout: the first epoch costs no recall, the second half of it.
+# The learning rate rises throughout: the first epoch costs no recall, the second costs half of it.
 TOO_FAR = dict(mode="text", epochs=4, learning_rate=1e-2, warmup=1.0, max_recall_drop=0.2)
 
 

@@ -98,7 +98,7 @@ def imported_by(path: Path) -> set[str]:
 
 
 def module_imported(name: str) -> str | None:
-    """The module of ours that an imported name lies in, None for another's."""
+    """The module of this project that contains an imported name, None for a third-party name."""
     parts = name.partition(":")[0].split(".")
     while parts and ".".join(parts) not in MODULES:
         parts.pop()

@@ -89,8 +89,8 @@ NAN = float("nan")
     ("gallery", "rank"),
     [
         ([1.0, 0.5, 0.2], 1),
-        ([NAN, 0.5, 0.2], 3),  # its own score is no number: all others stand before it
-        ([1.0, NAN, 0.2], 2),  # another's is none: that one does
+        ([NAN, 0.5, 0.2], 3),  # its own score is NaN: all others rank before it
+        ([1.0, NAN, 0.2], 2),  # another's score is NaN: that one ranks before it
         ([NAN, NAN, NAN], 3),
     ],
 )

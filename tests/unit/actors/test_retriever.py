@@ -50,7 +50,7 @@ def test_pages_join_to_one_order(store, num_queries):
 
 def test_equal_scores_are_ordered_by_id_across_pages(store):
     vectors = unit(40)
-    vectors[5:25] = vectors[5]  # as many copies of one picture
+    vectors[5:25] = vectors[5]  # 20 images with the same vector
     ids = add(store, vectors[::-1])[::-1]
     retriever = Retriever(store, FINGERPRINT)
     pages = [retriever.search(vectors[5:6], 3, offset=offset)[0] for offset in range(0, 21, 3)]

@@ -33,7 +33,7 @@ EVENTS = [
     row(3, "blind", "ada", LIVE, BASELINE, accuracy="a", aesthetics="tie"),
     row(
         4, "blind", "bob", BASELINE, LIVE, accuracy="b", aesthetics="b", diversity="a"
-    ),  # shown the other way round
+    ),  # the same two systems with sides swapped
     row(5, "blind", "eve", LIVE, BASELINE, accuracy="a", diversity="tie"),
     row(6, "blind", "eve", BASELINE, LIVE, accuracy="a"),  # her second verdict on the same results
     row(7, "blind", "eve", LIVE, BASELINE, query="a dog", diversity="a"),

@@ -81,9 +81,9 @@ def test_preferences_of_two_rows():
     assert set(pairs) == {(1, 0), (1, 2), (1, 3), (0, 3), (2, 3)}
     assert pairs[1, 0].p_winner == pytest.approx(1 / (1 + math.exp(-(2.0 - 1 / 6))))
     assert pairs[1, 2].p_winner == pytest.approx(1 / (1 + math.exp(-(1.0 + 1.0))))
-    # Equal beauty in one row: what little says is the difference in accuracy.
+    # Equal beauty in one row: only the small difference in accuracy decides.
     assert pairs[2, 3].p_winner == pytest.approx(1 / (1 + math.exp(-1 / 6)))
-    # The better row wins by rank where its image is uglier: 8/6 - 1 > 0.
+    # The image in the better row wins although it is uglier: 8/6 - 1 > 0.
     assert pairs[0, 3].p_winner == pytest.approx(1 / (1 + math.exp(-(8 / 6 - 1.0))))
     assert (pairs[1, 3].winner_cell, pairs[1, 3].loser_cell) == ((0, 0), (1, 1))
     assert near_ties(np.array([pair.p_winner for pair in pairs.values()])).sum() == 1

@@ -62,7 +62,7 @@ def fake_system(fingerprint: str) -> SimpleNamespace:
 
 @dataclass
 class FakeMetrics:
-    """Records what is metrics."""
+    """Records the counted searches and experiment arms."""
 
     searches: list[str] = field(default_factory=list)
     arms: list[str] = field(default_factory=list)

@@ -214,7 +214,7 @@ def test_each_key_has_its_own_rate_limit(keys_file):
     [
         ("192.0.2.1", "192.0.2.2", 200),
         ("192.0.2.1", "192.0.2.1", 429),
-        ("2001:db8::1", "2001:db8::ffff:2", 429),  # one site has 2^64 addresses
+        ("2001:db8::1", "2001:db8::ffff:2", 429),  # both are in one /64 network
         ("2001:db8::1", "2001:db8:0:1::1", 200),
     ],
 )
