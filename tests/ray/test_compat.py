@@ -41,9 +41,7 @@ def test_ray_fuses_stages_of_equal_resources_except_those_of_add_stage():
         def __call__(self, batch):
             return batch | {"actor_pid": [os.getpid()] * len(batch["id"])}
 
-    tasks = ray.data.range(8, override_num_blocks=2).map_batches(
-        with_pid, num_cpus=1, compute=ray.data.TaskPoolStrategy(size=2)
-    )
+    tasks = ray.data.range(8, override_num_blocks=2).map_batches(with_pid, num_cpus=1)
     plain = tasks.map_batches(WithActorPid, num_cpus=1, compute=ray.data.ActorPoolStrategy(size=1))
     fused = plain.take_all()
     assert all(row["task_pid"] == row["actor_pid"] for row in fused), "add_stage: Ray fuses no more"
