@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -185,17 +186,24 @@ def test_promotion_is_followed_without_mixed_answers(server, deployment):
 
 
 def test_dead_replica_is_reported_with_503_and_restarts(server):
+    """A request that the replica held when it died may fail in HAProxy's own way; later ones get a 503."""
     title = replica_title("kallos", "Search")
     for process in psutil.Process().children(recursive=True):
         if title in "".join(process.cmdline()):
             process.kill()
-    end, error = time.monotonic() + START_TIMEOUT_S, None
+    end, codes = time.monotonic() + START_TIMEOUT_S, []
     while time.monotonic() < end:
-        answer = server.post("/v1/search", json={"query": "a dog"})
-        if answer.status_code == 200 and error:
+        try:
+            answer = server.post("/v1/search", json={"query": "a dog"})
+        except httpx.RemoteProtocolError:
+            assert not codes, "a connection was closed although the replica was known to be dead"
+            continue
+        if answer.status_code == 200 and codes:
             return
-        if answer.status_code != 200:
-            error = answer.json()["error"]["code"]
-            assert (answer.status_code, error) == (503, "no_replica") and answer.headers["retry-after"]
+        if answer.status_code == 503:
+            codes.append(answer.json()["error"]["code"])
+            assert codes[-1] == "no_replica" and answer.headers["retry-after"]
+        else:
+            assert answer.status_code in (200, 500) and not codes
         time.sleep(0.1)
-    raise AssertionError(f"the replica did not restart; the last error was {error}")
+    raise AssertionError(f"the replica did not restart; the errors were {set(codes)}")
