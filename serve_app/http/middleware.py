@@ -5,6 +5,7 @@ import ipaddress
 import math
 import re
 import time
+from abc import ABC, abstractmethod
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -41,7 +42,7 @@ def is_rate_limited(path: str) -> bool:
     return not is_public(path) and not (path.startswith("/v1/images/") and path.endswith("/preview"))
 
 
-class HttpMiddleware:
+class HttpMiddleware(ABC):
     """Passes HTTP requests to `handle`, and everything else to the app."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -50,9 +51,9 @@ class HttpMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await (self.handle if scope["type"] == "http" else self.app)(scope, receive, send)
 
+    @abstractmethod
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an HTTP request, or pass it on to `self.app`."""
-        raise NotImplementedError
 
 
 class SecurityHeaders(HttpMiddleware):
