@@ -130,7 +130,7 @@ class _Lines:
         self.verb, self.unit = verb, unit
         self.of_total = "" if total is None else f" of {total}"
         self.started = self.shown = time.monotonic()
-        self.pending = ""
+        self.pending = self.last = ""
 
     def update(self, done: int, **counts: int) -> None:
         now = time.monotonic()
@@ -141,9 +141,9 @@ class _Lines:
             self.finish()
 
     def finish(self) -> None:
-        if self.pending:
+        if self.pending not in ("", self.last):
             say(self.pending)
-            self.pending = ""
+            self.last = self.pending
 
 
 def _text(unit: str, counts: dict[str, int]) -> str:
