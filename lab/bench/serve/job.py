@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from actors.retriever import Retriever
-from cluster import command
+from cluster import command, terminal
 from cluster.errors import UserError
 from cluster.profile import Profile
 from lab.bench.report import comparison, report
@@ -56,12 +56,15 @@ def run(config: BenchServeConfig) -> dict:
         folder = Path(scratch)
         bench_store = make_store(profile, folder, captions, config.seed)
         own = profile.model_copy(update={"store": bench_store.store.uri})
+        terminal.say(f"bench serve: latency and throughput, {config.num_runs} turns")
         turns, figures = measure_turns(config, own, bench_store, folder, rng)
         if config.num_promoted or config.soak_s:
             with kallos(own, folder, refresh_s=0.2) as server:
                 if config.num_promoted:
+                    terminal.say(f"bench serve: {config.num_promoted} requests while encoders are promoted")
                     figures["promotion"] = promote_under_load(config, server, bench_store, rng)
                 if config.soak_s:
+                    terminal.say(f"bench serve: {config.soak_s:g} s of load while replicas are killed")
                     figures["soak"] = soak(config, server, bench_store, rng)
     ratios = {
         "search_p50_over_direct": comparison(turns["single_ms"], turns["direct_ms"]),
