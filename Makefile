@@ -1,11 +1,11 @@
-# make setup | demo | test | lint | bench | lock | clean
+# make setup | demo | test | test-faults | lint | bench | lock | clean
 #   make demo ARGS=--no-serve        options for the verb
 #   make setup HARDWARE=gpu          a CUDA build of vLLM instead of the CPU build
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser lint bench lock clean
+.PHONY: help setup demo test test-faults browser lint bench lock clean
 
 HARDWARE ?= cpu
 ARGS ?=
@@ -52,6 +52,10 @@ test: setup browser
 	$(BIN)/python -m pytest tests/unit -n auto --dist loadscope $(ARGS) || status=$$?; \
 	$(BIN)/python -m pytest tests/ray tests/browser tests/gpu $(ARGS) || status=$$(( status ? status : $$? )); \
 	exit $$status
+
+# Kills, full disks and other faults that take minutes each.
+test-faults: setup
+	$(BIN)/python -m pytest tests/faults $(ARGS)
 
 browser:
 	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \

@@ -17,7 +17,8 @@ from jobs.ingest.config import IngestConfig
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.other_encoders import embed_for_other_encoders
 from jobs.ingest.prepare import DecodeSettings, prepare
-from jobs.ingest.sources import Source, open_source
+from jobs.ingest.sources.opening import open_source
+from jobs.ingest.sources.source import Source
 from jobs.ingest.writer import Writer
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 from actors import images
 from actors.images import Fit, UnusableImage
 from cluster.schemas import SCHEMAS
-from jobs.ingest.image_text import ImageText
 from jobs.ingest.lookup import Lookup
+from jobs.ingest.sources.image_text import ImageText
 
 NEW, KNOWN, REJECTED = "new", "known", "rejected"
 

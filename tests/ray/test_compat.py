@@ -16,7 +16,7 @@ from cluster import session
 from cluster.compat.ray_data import read_lance
 from cluster.compat.serve import proxy_address
 from cluster.profile import Stage, load_profile
-from jobs.ingest.readers import ImageFiles
+from jobs.ingest.sources.folder import ImageFiles
 
 
 @pytest.fixture(scope="module", autouse=True)

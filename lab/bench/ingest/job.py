@@ -29,10 +29,10 @@ from cluster.profile import EncoderModel
 from cluster.tables import Store
 from jobs.ingest import job as pipeline
 from jobs.ingest.config import IngestConfig
-from jobs.ingest.listing import files_below, images_of, locate
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.prepare import DecodeSettings
-from jobs.ingest.sources import open_source
+from jobs.ingest.sources.listing import files_below, images_of, locate
+from jobs.ingest.sources.opening import open_source
 from jobs.ingest.writer import Writer
 from lab.bench.ingest.config import BenchIngestConfig
 from lab.bench.report import comparison, report

@@ -8,9 +8,9 @@ from pyarrow import json as arrow_json
 
 from cluster.errors import UserError
 from cluster.schemas import SCHEMAS
-from jobs.ingest.image_text import ImageText, TextColumns, read_text
 from jobs.ingest.lookup import Lookup
-from jobs.ingest.readers import extension
+from jobs.ingest.sources.image_text import ImageText, TextColumns, read_text
+from jobs.ingest.sources.listing import extension
 
 KEY_COLUMNS = ("file_name", "file")
 TEXT_SCHEMA = pa.schema([SCHEMAS["images"].field(field.name) for field in fields(ImageText)])

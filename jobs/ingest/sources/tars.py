@@ -1,53 +1,27 @@
-"""Readers of image files and WebDataset tars: a file that cannot be read becomes a row with the reason.
-
-`ray.data.read_binary_files` and `read_webdataset` fail the job at the first file that is missing or broken.
-"""
+"""WebDataset tars."""
 
 import itertools
 import json
 import tarfile
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import ray.data
 
 from cluster.compat.ray_data import FileReader, Unreadable
+from cluster.profile import Stage
+from jobs.ingest.config import IngestConfig
+from jobs.ingest.prepare import SourceRow
+from jobs.ingest.sources import listing
+from jobs.ingest.sources.image_text import TextColumns, read_text
+from jobs.ingest.sources.listing import FILE_SCHEMA, IMAGE_EXTENSIONS, MAX_FILE_BYTES, Location, extension
+from jobs.ingest.sources.source import Source, label_of, read_resources, required, text_columns
 
-# fmt: off
-IMAGE_EXTENSIONS = frozenset((
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "ppm", "pgm", "pnm",
-    "avif", "jp2", "j2k",
-))
-# fmt: on
 CAPTION_EXTENSIONS = frozenset(["txt", "text", "caption"])
-MAX_FILE_BYTES = 1 << 29
-TAR_BLOCK_ROWS = 64
-FILE_SCHEMA = pa.schema({"path": pa.string(), "bytes": pa.binary(), "error": pa.string()})
 SAMPLE_SCHEMA = pa.schema({**{f.name: f.type for f in FILE_SCHEMA}, "metadata": pa.string()})
-
-
-def extension(path: str) -> str:
-    """The last suffix in lower case without its dot: `jpg` for `a/b.JPG`."""
-    return PurePosixPath(path).suffix.lower().removeprefix(".")
-
-
-class ImageFiles(FileReader):
-    """One row per file: `path`, `bytes`, `error` ("" if it was read)."""
-
-    rows_per_file = 1
-
-    def read(self, stream: Any | Unreadable, path: str) -> Iterator[pa.Table]:
-        """One row with the file's bytes, or with the reason why there are none."""
-        data, error = b"", ""
-        if isinstance(stream, Unreadable):
-            error = stream.error
-        else:
-            try:
-                data = stream.readall()
-            except OSError as failure:
-                error = f"cannot be read: {failure}"
-        yield pa.Table.from_pylist([{"path": path, "bytes": data, "error": error}], FILE_SCHEMA)
+TAR_BLOCK_ROWS = 64
 
 
 class TarSamples(FileReader):
@@ -127,3 +101,24 @@ def _row(sample: dict, path: str) -> dict:
     uri = f"{path}#{sample.get('name', sample['key'])}"
     data = sample.get("bytes") or b""
     return {"path": uri, "bytes": data, "error": error, "metadata": json.dumps(sample["metadata"])}
+
+
+def open_webdataset(
+    config: IngestConfig, location: Location, files: list[tuple[str, int]], decode: Stage
+) -> Source:
+    """Check a folder of tars."""
+    tars = required(listing.tars_of(files), config, "tars")
+
+    def dataset() -> ray.data.Dataset:
+        reader = TarSamples(location.filesystem, tars)
+        return ray.data.read_datasource(reader, override_num_blocks=len(tars), **read_resources(decode))
+
+    rows = partial(tar_rows, prefix=location.prefix, columns=text_columns(config))
+    return Source("webdataset", label_of(config, location), None, dataset, rows)
+
+
+def tar_rows(batch: pa.Table, *, prefix: str, columns: TextColumns) -> Iterator[SourceRow]:
+    """Rows of `TarSamples`."""
+    for row in batch.to_pylist():
+        text = read_text(json.loads(row["metadata"]), columns)
+        yield SourceRow(prefix + row["path"], row["bytes"], text, row["error"])

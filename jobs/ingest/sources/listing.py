@@ -2,13 +2,21 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import pyarrow as pa
 from pyarrow import fs
 
 from cluster.errors import UserError
-from jobs.ingest.readers import IMAGE_EXTENSIONS, MAX_FILE_BYTES, extension
 
+# fmt: off
+IMAGE_EXTENSIONS = frozenset((
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "ppm", "pgm", "pnm",
+    "avif", "jp2", "j2k",
+))
+# fmt: on
+MAX_FILE_BYTES = 1 << 29
+FILE_SCHEMA = pa.schema({"path": pa.string(), "bytes": pa.binary(), "error": pa.string()})
 PARQUET_EXTENSIONS = frozenset(("parquet", "pq"))
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 METADATA_NAMES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
@@ -94,6 +102,11 @@ def problem(path: str, size: int) -> str:
     if size > MAX_FILE_BYTES:
         return f"the file has {size:,} bytes, more than the allowed {MAX_FILE_BYTES:,}"
     return "" if printable(path) == path else "the file's name is not UTF-8"
+
+
+def extension(path: str) -> str:
+    """The last suffix in lower case without its dot: `jpg` for `a/b.JPG`."""
+    return PurePosixPath(path).suffix.lower().removeprefix(".")
 
 
 def printable(path: str) -> str:
