@@ -6,16 +6,29 @@ Batch jobs and the search endpoint use the same functions, so that both see the 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pyarrow as pa
 from PIL import Image, ImageOps
 from pyarrow import fs
 
+from cluster.files import read_file
+
 # Only formats that are decoded in this process: Pillow would start Ghostscript for an EPS file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF", "JXL")
+_JXL = ("jxl",) if find_spec("pillow_jxl") else ()  # a plugin that may be installed
+# The suffixes of these formats' files, in lower case without the dot.
+SUFFIXES = frozenset((
+    "jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
+    "ppm", "pgm", "pbm", "pnm", "pfm", "avif", "avifs", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c",
+    "heic", "heics", "heif", "heifs", "hif", *_JXL,
+))  # fmt: skip
 MAX_PIXELS = 100_000_000
 # A strip of 1 x 60,000 px is a small file, but huge once its shorter side is scaled to the encoder's size.
 MAX_ASPECT = 50
@@ -71,8 +84,8 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> 
     if not data:
         raise UnusableImage("the file is empty (0 bytes)")
     try:
-        Image.init()  # loads every plugin: a format without its plugin would raise KeyError
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        _load_plugins()
+        image = Image.open(BytesIO(data), formats=[form for form in FORMATS if form in Image.OPEN])
         _check_size(image.size, max_pixels)
         return _upright_rgb(image, min_side_px)
     except UnusableImage:
@@ -83,6 +96,15 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> 
         raise UnusableImage(f"more than the allowed {max_pixels:,} pixels: {error}") from error
     except Exception as error:  # Pillow's decoders raise nearly every built-in type on hostile input
         raise UnusableImage(f"cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _load_plugins() -> None:
+    """Register every format: one without its plugin would raise KeyError."""
+    Image.init()
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    if _JXL:
+        import_module("pillow_jxl")
 
 
 def read_for(data: bytes, fit: "Fit", *, max_pixels: int = MAX_PIXELS, preview_px: int = 0) -> Decoded:
@@ -124,8 +146,7 @@ def read_uri(uri: str) -> bytes:
     """The bytes at a path or filesystem URI. Raises UnusableImage."""
     try:
         filesystem, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
-        with filesystem.open_input_stream(path) as stream:
-            return stream.read()
+        return read_file(filesystem, path)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UnusableImage(f"cannot be opened: {error}") from error
 
