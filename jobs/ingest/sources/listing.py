@@ -7,14 +7,9 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 from pyarrow import fs
 
+from actors.images import SUFFIXES
 from cluster.errors import UserError
 
-# fmt: off
-IMAGE_EXTENSIONS = frozenset((
-    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "dib", "tif", "tiff", "ppm", "pgm", "pnm",
-    "avif", "jp2", "j2k",
-))
-# fmt: on
 MAX_FILE_BYTES = 1 << 29
 FILE_SCHEMA = pa.schema({"path": pa.string(), "bytes": pa.binary(), "error": pa.string()})
 PARQUET_EXTENSIONS = frozenset(("parquet", "pq"))
@@ -77,13 +72,13 @@ def kind_of(location: Location, files: list[tuple[str, int]], source: str) -> st
             return kind
     raise UserError(
         f"source '{source}' has no images: none of its files ends in tar, parquet or an image's extension "
-        f"({', '.join(sorted(IMAGE_EXTENSIONS))})."
+        f"({', '.join(sorted(SUFFIXES))})."
     )
 
 
 def images_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """The files with the extension of an image."""
-    return [(path, size) for path, size in files if extension(path) in IMAGE_EXTENSIONS]
+    return [(path, size) for path, size in files if extension(path) in SUFFIXES]
 
 
 def tars_of(files: list[tuple[str, int]]) -> list[tuple[str, int]]:

@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
+from actors.images import SUFFIXES
 from cluster.compat.ray_data import FileReader, Unreadable
 from cluster.profile import Stage
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.prepare import SourceRow
 from jobs.ingest.sources import listing
 from jobs.ingest.sources.image_text import TextColumns, read_text
-from jobs.ingest.sources.listing import FILE_SCHEMA, IMAGE_EXTENSIONS, MAX_FILE_BYTES, Location, extension
+from jobs.ingest.sources.listing import FILE_SCHEMA, MAX_FILE_BYTES, Location, extension
 from jobs.ingest.sources.source import Source, label_of, read_resources, required, text_columns
 
 CAPTION_EXTENSIONS = frozenset(["txt", "text", "caption"])
@@ -76,7 +77,7 @@ def _key(name: str) -> str:
 
 
 def _add_member(sample: dict, name: str, suffix: str, data: bytes | None) -> None:
-    if suffix in IMAGE_EXTENSIONS and "name" not in sample:
+    if suffix in SUFFIXES and "name" not in sample:
         sample.update(name=name, bytes=data)
     elif suffix in CAPTION_EXTENSIONS and data:
         sample["metadata"]["caption"] = data.decode("utf-8", "replace")
