@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,23 +12,13 @@ from cluster import command
 from cluster.errors import UserError
 from cluster.schemas import HPIR_COLUMNS, HPIR_TIES, HUMAN
 from cluster.tables import Store
+from cluster.votes import CRITERIA, SWAPPED, Results, blind_question, comparison
 from jobs.feedback.config import FeedbackConfig
 
-CRITERIA = ("accuracy", "aesthetics", "diversity")
 HPIR_NAMES = {"accuracy": "accuracy", "aesthetics": "aesthetic"}  # HPIR has no votes on diversity
-SWAPPED = {"a": "b", "b": "a", "tie": "tie"}
 
 
-class Results(NamedTuple):
-    """The results of one system for a query."""
-
-    image_ids: tuple[str, ...]
-    system: str
-    encoder: str
-
-
-@dataclass(frozen=True)
-class Vote:
+class Vote(NamedTuple):
     """One person's verdicts on two systems' results: criterion -> "a" (`first` is better), "b" or "tie"."""
 
     query: str
@@ -67,22 +56,19 @@ def _counted(*columns: pa.ChunkedArray) -> dict[str, int]:
 
 
 def last_votes(events: Iterable[Mapping[str, Any]]) -> list[Vote]:
-    """Rows of `feedback` of kind `blind` -> one vote per person, query and pair of results.
+    """Rows of `feedback` of kind `blind` -> one vote per person, query and pair of encoders.
 
-    It does not matter which results were shown on which side. For each criterion the last verdict counts.
+    It does not matter which results were shown on which side. The last results that a person compared count,
+    with the last verdict on them for each criterion.
     """
-    verdicts_of: dict[tuple[str, str, Results, Results], dict[str, str]] = {}
+    votes: dict[tuple, Vote] = {}
     for event in sorted(events, key=lambda event: (event["at"], event["event_id"])):
-        a = Results(tuple(event["image_ids"]), event["system"], event["encoder"])
-        b = Results(tuple(event["other_image_ids"]), event["other_system"], event["other_encoder"])
-        first, second = sorted((a, b))
-        verdicts = verdicts_of.setdefault((event["client"], event["query"], first, second), {})
-        verdicts.update({name: _verdict(event[name], swapped=first is b) for name in CRITERIA if event[name]})
-    return [Vote(*key[1:], verdicts) for key, verdicts in verdicts_of.items()]
-
-
-def _verdict(verdict: str, *, swapped: bool) -> str:
-    return SWAPPED[verdict] if swapped else verdict
+        first, second, given = comparison(event)
+        question = (event["client"], blind_question(event))
+        before = votes.get(question)
+        verdicts = before.verdicts if before and before[1:3] == (first, second) else {}
+        votes[question] = Vote(event["query"], first, second, {**verdicts, **given})
+    return list(votes.values())
 
 
 def shares(votes: Iterable[Vote]) -> list[dict[str, Any]]:
@@ -93,7 +79,7 @@ def shares(votes: Iterable[Vote]) -> list[dict[str, Any]]:
         swapped = names[0] > names[1]
         counted = counts.setdefault(tuple(sorted(names)), {name: Counter() for name in CRITERIA})
         for name, verdict in vote.verdicts.items():
-            counted[name][_verdict(verdict, swapped=swapped)] += 1
+            counted[name][SWAPPED[verdict] if swapped else verdict] += 1
     return [
         {
             "a": {"system": a[0], "encoder": a[1]},

@@ -5,6 +5,11 @@ skipped ones above it (skip-above: Joachims 2002). `prefer` compares two images 
 is a vote, which `kallos feedback` counts. Rows of `feedback` are the events, keyed by their id. The resulting
 rows of `preferences` have the source "human" and a run_id per event: two people who agree are both counted.
 
+A person has one vote on a question, and the last one counts: for two images and a query one preference, for a
+query and two encoders one blind comparison. An answer was given to one person, so all events on it count as
+events of the client that sent the first. Clients choose their names themselves, so the number of names with
+one key or from one address is limited as well.
+
 Preferences are written before the event that completes them. After a crash in between, sending the same event
 again completes it, and the keys of both tables prevent duplicates.
 """
@@ -12,41 +17,40 @@ again completes it, and the keys of both tables prevent duplicates.
 import hashlib
 import json
 import logging
-import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 
 from cluster.schemas import FEEDBACK_RUN, HUMAN, PREFERENCE_KEY
-from cluster.sql import in_list
-from cluster.tables import SCHEMAS, Store, now
+from cluster.sql import in_list, literal
+from cluster.tables import SCHEMAS, Store, now, retry_on_commit_conflict
+from cluster.votes import CRITERIA, SAME_WORDS_SQL, same_words
 from serve_app.batching import Batcher
 from serve_app.errors import ApiError
+from serve_app.feedback.limits import Limits, too_many
 from serve_app.feedback.signed_ids import SignedAnswer, SignedIds
+from serve_app.feedback.votes import answers_question_of, clicked_before, is_same_choice, order, voter
 from serve_app.models import FeedbackRequest, FeedbackResponse
 
 logger = logging.getLogger(__name__)
 
 EVENTS_PER_MINUTE = 120
-CLIENTS_PER_GROUP = 10  # all clients of one key or address together get the limit of this many
+EVENTS_PER_DAY = 2000
+CLIENTS_PER_GROUP = 10  # names of one key or address in a day; together they get the limits of this many
 MAX_BATCH_SIZE = 64
 MAX_FRAGMENTS = 32  # every write adds a file, and each file slows the next write
 MIN_SECONDS = {"click": 0.3, "prefer": 1.0, "blind": 1.0}  # from answer to event: no person is faster
 P_CLICKED, P_PREFERRED = 0.65, 0.9
 MAX_SKIPPED = 4  # a clicked image beats at most this many skipped ones, the nearest above it
-VERDICTS = ("accuracy", "aesthetics", "diversity")
 REQUIRED_FIELDS = {
     "click": ("image_id",),
     "prefer": ("image_id", "over"),
     "blind": ("other_search_id", "other_results"),
 }
-ALLOWED_FIELDS = {**REQUIRED_FIELDS, "blind": (*REQUIRED_FIELDS["blind"], *VERDICTS)}
+ALLOWED_FIELDS = {**REQUIRED_FIELDS, "blind": (*REQUIRED_FIELDS["blind"], *CRITERIA)}
 TABLES = {"feedback": ("event_id",), "preferences": PREFERENCE_KEY}  # table -> its key
 
 
@@ -71,9 +75,7 @@ class Feedback:
         """
         self._signed_ids = signed_ids
         self._clock = clock
-        self._client_limit = RateLimitItemPerMinute(events_per_minute)
-        self._group_limit = RateLimitItemPerMinute(CLIENTS_PER_GROUP * events_per_minute)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limits = Limits(events_per_minute, EVENTS_PER_DAY, CLIENTS_PER_GROUP)
         self._store_events = Batcher(partial(store_events, store), max_batch_size=MAX_BATCH_SIZE)
 
     async def record(self, event: FeedbackRequest, client: str, group: str) -> FeedbackResponse:
@@ -87,7 +89,7 @@ class Feedback:
                 one that arrived faster than a person can choose, or for too many from one client or group.
         """
         pseudonym = self._signed_ids.pseudonym(client)
-        self._count(pseudonym, group)
+        self._limits.count(pseudonym, group)
         _check_fields(event)
         now_s = self._clock()
         answer = self._signed_ids.read(event.search_id, event.results, now_s)
@@ -99,22 +101,8 @@ class Feedback:
         _check_choice(event, answer, other)
         answered_at = max(answer.issued_at, other.issued_at if other else 0.0)
         if now_s - answered_at < MIN_SECONDS[event.kind]:
-            raise _too_many("too_fast", "The event came too soon after the answer.", 1)
+            raise too_many("too_fast", "The event came too soon after the answer.", 1)
         return await self._store_events(event_row(event, pseudonym, answer, other))
-
-    def _count(self, pseudonym: str, group: str) -> None:
-        counters = ((self._group_limit, f"group {group}"), (self._client_limit, pseudonym))
-        for limit, name in counters:
-            if not self._limiter.test(limit, name):  # a refused event counts for neither
-                reset_at = self._limiter.get_window_stats(limit, name).reset_time
-                wait_s = max(1, math.ceil(reset_at - time.time()))
-                raise _too_many("too_many", f"No more than {limit.amount} events a minute.", wait_s)
-        for limit, name in counters:
-            self._limiter.hit(limit, name)
-
-
-def _too_many(code: str, message: str, wait_s: int) -> ApiError:
-    return ApiError(429, code, message, headers={"Retry-After": str(wait_s)})
 
 
 def _check_fields(event: FeedbackRequest) -> None:
@@ -125,9 +113,9 @@ def _check_fields(event: FeedbackRequest) -> None:
             raise ApiError(422, "missing_field", f"`{name}` is missing: {event.kind} needs it.", name)
         if given and name not in ALLOWED_FIELDS[event.kind]:
             raise ApiError(422, "unknown_field", f"`{name}` is not a field of {event.kind}.", name)
-    if event.kind == "blind" and not any(getattr(event, name) for name in VERDICTS):
+    if event.kind == "blind" and not any(getattr(event, name) for name in CRITERIA):
         raise ApiError(
-            422, "missing_field", f"A verdict is missing: give one of {', '.join(VERDICTS)}.", VERDICTS[0]
+            422, "missing_field", f"A verdict is missing: give one of {', '.join(CRITERIA)}.", CRITERIA[0]
         )
 
 
@@ -149,16 +137,17 @@ def _check_choice(event: FeedbackRequest, answer: SignedAnswer, other: SignedAns
 def event_row(
     event: FeedbackRequest, pseudonym: str, answer: SignedAnswer, other: SignedAnswer | None
 ) -> dict[str, Any]:
-    """The row of `feedback` for an event; its column `answer` is a digest of the search_id."""
-    verdicts = {name: getattr(event, name) or "" for name in VERDICTS}
+    """The row of `feedback` for an event; its column `answer` is a digest of the search_ids, in any order."""
+    verdicts = {name: getattr(event, name) or "" for name in CRITERIA}
     chosen = (event.image_id or "", event.over or "")
+    search_ids = (event.search_id, event.other_search_id)
     identity = json.dumps([event.kind, event.search_id, event.other_search_id, *chosen, verdicts, pseudonym])
     return {
         "event_id": hashlib.sha256(identity.encode()).hexdigest(),
         "at": now(),
         "client": pseudonym,
         "kind": event.kind,
-        "answer": hashlib.sha256(event.search_id.encode()).hexdigest()[:16],
+        "answer": hashlib.sha256("".join(sorted(search_ids)).encode()).hexdigest()[:16],
         "query": answer.query,
         "system": answer.system,
         "encoder": answer.encoder,
@@ -190,9 +179,13 @@ def preference_rows(row: Mapping[str, Any], clicked: Collection[str] = ()) -> li
     common = {
         **{"query": row["query"], "rephrased": row["query"], "style": "original", "consistent": True},
         **{"winner": winner, "winner_cell": [0, rank[winner]], "p_winner": p_winner},
-        **{"source": HUMAN, "judge": HUMAN, "run_id": f"{FEEDBACK_RUN}-{row['event_id'][:16]}"},
+        **{"source": HUMAN, "judge": HUMAN, "run_id": _run_id(row)},
     }
     return [{**common, "loser": loser, "loser_cell": [0, rank[loser]]} for loser in losers]
+
+
+def _run_id(event: Mapping[str, Any]) -> str:
+    return f"{FEEDBACK_RUN}-{event['event_id'][:16]}"
 
 
 def make_tables(store: Store) -> None:
@@ -234,27 +227,31 @@ def _image_deleted() -> ApiError:
 
 
 def _write_rows(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[FeedbackResponse]:
-    earlier = _earlier_events(store, rows)
-    known = {row["event_id"] for row in earlier}
-    clicks = [row for row in earlier if row["kind"] == "click"]
+    events = _earlier_events(store, rows)
     new_events: dict[str, Mapping[str, Any]] = {}
     preferences: dict[str, list[dict[str, Any]]] = {}
+    event_ids = []
     for row in rows:
-        event_id = row["event_id"]
-        if event_id not in known and event_id not in new_events:
-            source = (row["answer"], row["client"])
-            clicked = {click["image_id"] for click in clicks if (click["answer"], click["client"]) == source}
-            new_events[event_id], preferences[event_id] = row, preference_rows(row, clicked)
-            clicks += [row] if row["kind"] == "click" else []
+        row = {**row, "client": voter(row, events)}
+        last = max((event for event in events if answers_question_of(row, event)), key=order, default=None)
+        if last and is_same_choice(row, last):
+            event_ids.append(last["event_id"])
+            continue
+        if last:  # the id says what it replaces, so that a choice can be made, changed and made again
+            row["event_id"] = hashlib.sha256(f"{row['event_id']} {last['event_id']}".encode()).hexdigest()
+        new_events[row["event_id"]] = row
+        preferences[row["event_id"]] = preference_rows(row, clicked_before(row, events))
+        events.append(row)
+        event_ids.append(row["event_id"])
     pairs = [pair for rows_of_event in preferences.values() for pair in rows_of_event]
     if pairs:
         table = pa.Table.from_pylist(pairs, SCHEMAS["preferences"])
         store.merge("preferences", table, on=TABLES["preferences"])
         _compact(store, "preferences")
     written = _write_events(store, new_events) if new_events else set()
+    _drop_replaced(store, rows)
     responses = []
-    for row in rows:
-        event_id = row["event_id"]
+    for event_id in event_ids:
         new = event_id in written
         written.discard(event_id)  # only the first of equal events is new
         num_preferences = len(preferences[event_id]) if new else 0
@@ -262,13 +259,47 @@ def _write_rows(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Feedbac
     return responses
 
 
-def _earlier_events(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Stored events on the answers of the rows, including the rows themselves if they are stored."""
+def _earlier_events(store: Store, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Stored events on the queries of the rows, including the rows themselves if they are stored.
+
+    Searches by an image have no query in common: of these, events on the same answers or by the same clients.
+    """
     if not store.exists("feedback"):
         return []
-    columns = ["event_id", "answer", "client", "kind", "image_id"]
-    where = in_list("answer", {row["answer"] for row in rows})
-    return store.read("feedback", columns, where).to_pylist()
+    queries = {words for row in rows if (words := same_words(row["query"]))}
+    own = " OR ".join(in_list(name, {row[name] for row in rows}) for name in ("answer", "client"))
+    where = f"{in_list(SAME_WORDS_SQL, queries)} OR (query = '' AND ({own}))"
+    return store.read("feedback", where=where).to_pylist()
+
+
+def _drop_replaced(store: Store, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Delete preferences on which the same person has decided again since, on the queries of the rows.
+
+    This comes after the events are written: of two replicas that store opposite choices at once, the later
+    one sees both.
+    """
+    events = {_run_id(event): event for event in _earlier_events(store, rows) if event["kind"] != "blind"}
+    if not events or not store.exists("preferences"):
+        return
+    stored = store.read("preferences", TABLES["preferences"], in_list("run_id", events)).to_pylist()
+    last: dict[tuple, dict[str, Any]] = {}
+    for pair in sorted(stored, key=lambda pair: order(events[pair["run_id"]])):
+        question = (same_words(pair["query"]), frozenset((pair["winner"], pair["loser"])))
+        last[(events[pair["run_id"]]["client"], *question)] = pair
+    kept = {id(pair) for pair in last.values()}
+    replaced = [pair for pair in stored if id(pair) not in kept]
+    if replaced:
+        _delete(store, "preferences", " OR ".join(map(_is_row, replaced)))
+
+
+def _is_row(pair: Mapping[str, str]) -> str:
+    """SQL condition: the row with this key."""
+    return "(" + " AND ".join(f"{name} = {literal(value)}" for name, value in pair.items()) + ")"
+
+
+@retry_on_commit_conflict
+def _delete(store: Store, name: str, where: str) -> None:
+    store.open(name).delete(where)
 
 
 def _write_events(store: Store, events: Mapping[str, Mapping[str, Any]]) -> set[str]:

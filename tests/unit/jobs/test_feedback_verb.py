@@ -12,7 +12,8 @@ from jobs.feedback.config import FeedbackConfig
 from jobs.feedback.job import run
 
 LIVE, BASELINE = ("live", "a" * 16), ("baseline", "b" * 16)
-GROUPS = {LIVE: ["1", "2"], BASELINE: ["2", "3"]}
+CANDIDATE = ("candidate", LIVE[1])
+GROUPS = {LIVE: ["1", "2"], BASELINE: ["2", "3"], CANDIDATE: ["1", "4"]}
 
 
 def row(index: int, kind: str, client: str, a=LIVE, b=None, query="red boat", **verdicts) -> dict:
@@ -57,6 +58,22 @@ def test_the_report_counts_kinds_and_systems_and_gives_win_shares(filled):
     assert blind["accuracy"] == {"a": 1, "b": 2, "tie": 0, "share_a": pytest.approx(1 / 3)}
     assert blind["aesthetics"] == {"a": 0, "b": 1, "tie": 1, "share_a": 0.25}
     assert blind["diversity"] == {"a": 1, "b": 1, "tie": 1, "share_a": 0.5}
+
+
+def test_a_person_has_one_vote_on_a_query_and_two_encoders(store, tmp_path):
+    """Neither swapped sides, other results, another alias nor another spelling make a second vote."""
+    rows = [
+        row(0, "blind", "ada", LIVE, BASELINE, accuracy="a", diversity="a"),
+        row(1, "blind", "ada", BASELINE, LIVE, accuracy="a"),
+        row(2, "blind", "ada", CANDIDATE, BASELINE, query="Red  boat", accuracy="tie"),
+    ]
+    store.merge("feedback", pa.Table.from_pylist(rows, SCHEMAS["feedback"]), on=["event_id"])
+    path = str(tmp_path / "votes.parquet")
+    report = run(FeedbackConfig(store=store.uri, export=path))
+    assert (report["num_votes"], report["num_rows"]) == (1, 1)
+    assert report["blind"][0]["accuracy"] == {"a": 0, "b": 0, "tie": 1, "share_a": 0.5}
+    assert report["blind"][0]["diversity"]["a"] == 0, "it was given on other results"
+    assert read_hpir(path)[0].votes["accuracy"] == Votes(0, 0, 1)
 
 
 def test_an_empty_feedback_table_is_refused(store):

@@ -1,6 +1,7 @@
 """Feedback: invalid events are refused, valid ones stored once, never lost, and turned into preferences."""
 
 import asyncio
+import itertools
 import signal
 import subprocess
 import sys
@@ -25,10 +26,13 @@ ANSWERED = 1000.0
 
 
 def event(
-    kind: str, *, query="red boat", encoder="a" * 16, other_query="red boat", **fields
+    kind: str, *, query="red boat", encoder="a" * 16, other_query="red boat", answered=ANSWERED, **fields
 ) -> FeedbackRequest:
-    """An event about an answer with `SHOWN`; a blind one compares it with `OTHERS` of another encoder."""
-    search_id = SIGNED_IDS.issue(query, "live", encoder, SHOWN, ANSWERED)
+    """An event about an answer with `SHOWN`; a blind one compares it with `OTHERS` of another encoder.
+
+    Answers at different times have different ids.
+    """
+    search_id = SIGNED_IDS.issue(query, "live", encoder, SHOWN, answered)
     if kind == "blind":
         other = SIGNED_IDS.issue(other_query, "baseline", "b" * 16, OTHERS, ANSWERED + 5)
         fields = {"other_search_id": other, "other_results": OTHERS, **fields}
@@ -87,7 +91,8 @@ def test_images_clicked_before_by_the_same_person_do_not_count_as_skipped(record
     assert record(click(1))[0].num_preferences == 1
     assert [answer.num_preferences for answer in record(click(3), click(4))] == [2, 2]
     assert preferences(store) == [(1, 0), (3, 0), (3, 2), (4, 0), (4, 2)]
-    assert record(click(2), client="bob")[0].num_preferences == 2, "clicks of another person do not count"
+    answers = record(click(2, answered=ANSWERED + 1), client="bob")
+    assert answers[0].num_preferences == 2, "clicks of another person do not count"
 
 
 def test_click_on_the_first_image_is_stored_without_preferences(record, store):
@@ -136,8 +141,96 @@ def test_repeated_event_adds_nothing_at_any_replica(record, store):
 
 def test_equal_choices_of_two_people_both_count(record, store):
     record(click(1), client="ada")
-    record(click(1), client="bob")
+    record(click(1, answered=ANSWERED + 1), client="bob")
     assert preferences(store) == [(1, 0), (1, 0)]
+
+
+def prefer(winner: int, loser: int, **fields) -> FeedbackRequest:
+    return event("prefer", image_id=SHOWN[winner], over=SHOWN[loser], **fields)
+
+
+def test_all_names_on_one_answer_are_one_person(store, monkeypatch):
+    """A search_id is given to one client; invented names make no further voters of it."""
+    monkeypatch.setattr(module, "CLIENTS_PER_GROUP", 300)
+    choices = {"prefer": prefer(5, 2), "click": click(3), "blind": blind(accuracy="a")}
+
+    async def run(choice):
+        feedback = Feedback(store, SIGNED_IDS, clock=lambda: ANSWERED + 60)
+        return await asyncio.gather(*(feedback.record(choice, f"name {n}", "here") for n in range(300)))
+
+    for kind, choice in choices.items():
+        answers = asyncio.run(run(choice))
+        assert sum(answer.new for answer in answers) == 1
+        assert store.count("feedback", f"kind = '{kind}'") == 1
+    assert preferences(store) == [(3, 0), (3, 1), (3, 2), (5, 2)]
+
+
+def test_last_choice_between_two_images_replaces_the_earlier_ones_of_the_same_person(record, store):
+    for winner, loser in ((5, 2), (2, 5), (5, 2), (5, 2)):
+        record(prefer(winner, loser))
+        assert preferences(store) == [(winner, loser)]
+    assert store.count("feedback") == 3, "only the repeated choice is known already"
+    record(prefer(2, 5, answered=ANSWERED + 9), client="bob")
+    assert preferences(store) == [(2, 5), (5, 2)], "another person has a vote too"
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        {"answered": ANSWERED + 1},
+        {"query": "Red  BOAT", "answered": ANSWERED + 1},
+        {"encoder": "c" * 16, "answered": ANSWERED + 1},
+    ],
+    ids=["another answer", "other spelling", "another encoder"],
+)
+def test_other_answers_to_a_query_give_no_second_vote(record, store, again):
+    record(prefer(5, 2))
+    assert not record(prefer(5, 2, **again))[0].new
+    record(prefer(2, 5, **again))
+    assert preferences(store) == [(2, 5)]
+
+
+def test_click_and_direct_choice_on_the_same_images_are_one_vote(record, store):
+    record(prefer(0, 1))
+    record(click(1))
+    assert preferences(store) == [(1, 0)]
+    assert record(prefer(0, 1))[0].new
+    assert preferences(store) == [(0, 1)]
+
+
+def test_opposite_choices_at_two_replicas_at_once_leave_the_later_one(store, monkeypatch):
+    """Neither replica sees the other's event before it writes its own."""
+    answer = SIGNED_IDS.read(prefer(5, 2).search_id, SHOWN, ANSWERED)
+    rows = [module.event_row(one, "ada", answer, None) for one in (prefer(5, 2), prefer(2, 5))]
+    plain, reads = module._earlier_events, itertools.count()
+    monkeypatch.setattr(module, "_earlier_events", lambda *args: plain(*args) if next(reads) % 2 else [])
+    for row in reversed(rows):  # the later choice is written first
+        store_events(store, [row])
+    assert store.count("feedback") == 2 and preferences(store) == [(2, 5)]
+
+
+def test_blind_comparison_with_swapped_sides_is_known(record, store):
+    record(blind(accuracy="a", aesthetics="tie"))
+    one = blind(accuracy="b", aesthetics="tie")
+    sides = {"search_id": one.other_search_id, "results": OTHERS}
+    others = {"other_search_id": one.search_id, "other_results": SHOWN}
+    assert not record(one.model_copy(update={**sides, **others}))[0].new
+    assert record(blind(accuracy="b", aesthetics="tie"))[0].new, "another verdict is new"
+    assert store.count("feedback") == 2
+
+
+def test_new_names_of_one_key_or_address_are_limited_in_a_day(store):
+    async def run():
+        feedback = Feedback(store, SIGNED_IDS, clock=lambda: ANSWERED + 60)
+        answers = [prefer(5, 2, answered=ANSWERED + number / 100) for number in range(300)]
+        calls = (feedback.record(one, f"name {n}", "here") for n, one in enumerate(answers))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    answers = asyncio.run(run())
+    assert [answer.new for answer in answers[:10]] == [True] * 10
+    assert {(one.status_code, one.code) for one in answers[10:]} == {(429, "too_many")}
+    assert all(3600 < int(one.headers["Retry-After"]) <= 24 * 3600 for one in answers[10:])
+    assert preferences(store) == [(5, 2)] * 10
 
 
 def test_concurrent_events_are_written_in_few_batches(record, store, monkeypatch):
@@ -300,7 +393,7 @@ def test_changing_client_names_does_not_evade_the_limit_of_a_group(store, monkey
         await feedback.record(click(1), "bob", "here")
         with pytest.raises(ApiError) as caught:
             await feedback.record(click(1), "eli", "here")
-        return caught.value, await feedback.record(click(1), "eli", "there")
+        return caught.value, await feedback.record(click(1, answered=ANSWERED + 1), "eli", "there")
 
     refused, other = asyncio.run(run())
     assert (refused.status_code, refused.code) == (429, "too_many") and "No more than 2" in refused.detail

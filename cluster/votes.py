@@ -1,0 +1,53 @@
+"""What a person voted on: rows of `feedback` as votes, however the question was put.
+
+A person has one vote on a question, and the last one counts. The person is the column `client`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+CRITERIA = ("accuracy", "aesthetics", "diversity")
+SWAPPED = {"a": "b", "b": "a", "tie": "tie"}
+SAME_WORDS_SQL = r"btrim(regexp_replace(lower(query), '\s+', ' ', 'g'))"
+
+
+class Results(NamedTuple):
+    """The results of one system for a query."""
+
+    image_ids: tuple[str, ...]
+    system: str
+    encoder: str
+
+
+class Comparison(NamedTuple):
+    """A blind comparison without its sides: criterion -> "a" (`first` is better), "b" or "tie"."""
+
+    first: Results
+    second: Results
+    verdicts: dict[str, str]
+
+
+def same_words(query: str) -> str:
+    """The query without the differences in case and spaces that no encoder sees; `SAME_WORDS_SQL` in SQL."""
+    return " ".join(query.lower().split())
+
+
+def comparison(event: Mapping[str, Any]) -> Comparison:
+    """The comparison of a row of kind `blind`; swapping the sides gives the same one."""
+    a = Results(tuple(event["image_ids"]), event["system"], event["encoder"])
+    b = Results(tuple(event["other_image_ids"]), event["other_system"], event["other_encoder"])
+    given = {name: event[name] for name in CRITERIA if event[name]}
+    if b < a:
+        return Comparison(b, a, {name: SWAPPED[verdict] for name, verdict in given.items()})
+    return Comparison(a, b, given)
+
+
+def blind_question(event: Mapping[str, Any]) -> tuple:
+    """What a row of kind `blind` asks: which of two encoders is better for a query.
+
+    It does not depend on the number of results, on filters, or on the names of the systems. A search by an
+    image alone has no words, so its results stand for them.
+    """
+    first, second, _ = comparison(event)
+    words = same_words(event["query"]) or (first.image_ids, second.image_ids)
+    return words, frozenset((first.encoder, second.encoder))
