@@ -1,7 +1,8 @@
 """A store of LanceDB tables in a local folder or at s3://, gs://, az://, with safe concurrent merges.
 
-Rows are inserted once and never updated in place. Merging existing rows adds nothing, so every job can be
-run again. Deleting an image removes it from all tables.
+Rows are inserted once and never updated in place, except the address of an encoder whose folder has moved.
+Merging existing rows adds nothing, so every job can be run again. Deleting an image removes it from all
+tables.
 """
 
 import datetime
@@ -21,6 +22,8 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_
 from cluster.compat.errors import is_commit_conflict, is_missing_table
 from cluster.errors import UserError
 from cluster.schemas import EMBEDDINGS, SCHEMAS, embeddings_schema, embeddings_table, key_of, keyed, unkeyed
+from cluster.sql import literal
+from cluster.store.addresses import located, remembered, store_address
 
 __all__ = ["SCHEMAS", "EncoderRecord", "Store", "embeddings_schema", "embeddings_table", "first_rows", "now"]
 
@@ -59,7 +62,7 @@ class EncoderRecord(BaseModel):
     parent: str = Field(
         default="", description='fingerprint of the encoder it was aligned from, "" for a root'
     )
-    checkpoint: str = Field(description="open_clip folder or hub name")
+    checkpoint: str = Field(description="open_clip folder or hub name; the table has it as `Store.remember`")
     dim: int = Field(ge=1, description="length of its vectors")
     metrics: dict[str, Any] = Field(default_factory=dict, description="metrics of its training")
     created_at: datetime.datetime = Field(default_factory=now, description="when it was registered")
@@ -79,11 +82,15 @@ class Store:
     def __init__(self, uri: str, *, fresh: bool = False) -> None:
         """
         Args:
-            uri: a local folder, made when the first table is written, or an s3://, gs:// or az:// address.
+            uri: a local folder (a path or file://), made when the first table is written, or an s3://, gs://
+                or az:// address.
             fresh: whether every read of an open table sees what others have written and deleted since.
                 Otherwise the table stays at the version at which it was opened.
+
+        Raises:
+            UserError: an address of another kind.
         """
-        self.uri = uri if "://" in uri else os.path.abspath(uri)
+        self.uri = store_address(uri)
         self.fresh = fresh
         self._database: Any = None
 
@@ -231,10 +238,31 @@ class Store:
         table = self._find(name)
         return table.delete(where).num_deleted_rows if table is not None else 0
 
+    def remember(self, folder: str) -> str:
+        """The address under which a table names a folder: relative if it moves together with the store."""
+        return remembered(folder, self.uri)
+
+    def locate(self, address: str) -> str:
+        """The folder of an address made by `remember`, as the store lies now."""
+        return located(address, self.uri)
+
     def register_encoder(self, record: EncoderRecord) -> None:
-        """Register an encoder, unless its fingerprint is registered already."""
-        row = {**record.model_dump(), "metrics": json.dumps(record.metrics, sort_keys=True)}
-        self.merge("encoders", pa.Table.from_pylist([row], SCHEMAS["encoders"]), on=["encoder"])
+        """Register an encoder, unless its fingerprint is registered already.
+
+        A registered encoder whose folder is gone gets the new checkpoint.
+        """
+        checkpoint = self.remember(record.checkpoint)
+        row = {
+            **record.model_dump(),
+            "checkpoint": checkpoint,
+            "metrics": json.dumps(record.metrics, sort_keys=True),
+        }
+        if self.merge("encoders", pa.Table.from_pylist([row], SCHEMAS["encoders"]), on=["encoder"]):
+            return
+        old = self.encoder(record.encoder).checkpoint
+        if os.path.isabs(old) and not os.path.isdir(old):
+            where = f"encoder = {literal(record.encoder)}"
+            self.open("encoders").update(where=where, values={"checkpoint": checkpoint})
 
     def encoder(self, fingerprint_or_alias: str) -> EncoderRecord:
         """The registered encoder with that fingerprint or alias.
@@ -247,7 +275,10 @@ class Store:
         rows = self.read("encoders").to_pylist() if self.exists("encoders") else []
         for row in rows:
             if row["encoder"] == fingerprint:
-                return EncoderRecord(**{**row, "metrics": json.loads(row["metrics"])})
+                checkpoint = self.locate(row["checkpoint"])
+                return EncoderRecord(
+                    **row | {"checkpoint": checkpoint, "metrics": json.loads(row["metrics"])}
+                )
         known = sorted(aliases) + sorted(row["encoder"] for row in rows)
         raise UserError(
             f"{self} has no encoder {fingerprint_or_alias!r}; it has {', '.join(known) or 'none'}. "

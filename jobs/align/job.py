@@ -137,5 +137,6 @@ def register(store: Store, report: dict[str, Any], dim: int) -> None:
     """Add a row to `encoders`, and point the alias `candidate` at it."""
     identity = {name: report[name] for name in ("encoder", "parent", "checkpoint")}
     metrics = {name: value for name, value in report.items() if name not in (*identity, "seconds")}
+    metrics["training"] = store.remember(report["training"])
     store.register_encoder(EncoderRecord(**identity, dim=dim, metrics={"align": metrics}))
     store.set_alias("candidate", report["encoder"])

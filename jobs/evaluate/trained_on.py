@@ -24,7 +24,7 @@ def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozense
     found: set[str] = set()
     for record in _aligned(store, records):
         training = record.metrics.get("align", {}).get("training")
-        if not training or not (corpus := Path(training) / "corpus").is_dir():
+        if not training or not (corpus := Path(store.locate(training)) / "corpus").is_dir():
             return None
         images = parquet.read_table(corpus / "images.parquet")["image_id"]
         captioned = parquet.read_table(corpus / "captions.parquet")["image"]

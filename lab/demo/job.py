@@ -40,7 +40,7 @@ def prepare_folder(config: DemoConfig) -> Path:
     """
     folder = Path(config.out)
     path = folder / "resolved_config.yaml"
-    may_differ = {"serve", "port"}
+    may_differ = {"serve", "port", "out"}  # a demo's folder can be moved
     if path.exists():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         now = config.model_dump(mode="json")

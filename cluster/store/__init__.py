@@ -1,0 +1,1 @@
+"""Where a store lies, and what its tables remember about other folders."""
