@@ -6,43 +6,26 @@ Batch jobs and the search endpoint use the same functions, so that both see the 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
-from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
 
 import numpy as np
-import pillow_heif
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile
 from pyarrow import fs
 
+from actors.images.colours import to_rgb
+from actors.images.files import MAX_PIXELS, TURNS, UnusableImage, open_image, turn
 from cluster.files import read_file
 
-# Only formats that are decoded in this process: Pillow would start Ghostscript for an EPS file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF", "JXL")
-_JXL = ("jxl",) if find_spec("pillow_jxl") else ()  # a plugin that may be installed
-# The suffixes of these formats' files, in lower case without the dot.
-SUFFIXES = frozenset((
-    "jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
-    "ppm", "pgm", "pbm", "pnm", "pfm", "avif", "avifs", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c",
-    "heic", "heics", "heif", "heifs", "hif", *_JXL,
-))  # fmt: skip
-MAX_PIXELS = 100_000_000
-# A strip of 1 x 60,000 px is a small file, but huge once its shorter side is scaled to the encoder's size.
-MAX_ASPECT = 50
 PREVIEW_QUALITY = 85
 # A JPEG may be decoded at a smaller scale, but its shorter side keeps at least this length, and at least
 # this multiple of the length needed.
 LEAST_SIDE_PX, OVERSAMPLING = 512, 2
 # The columns of `images` that `read_stored` reads.
 STORED = ("image_id", "uri", "preview", "width_px", "height_px")
+SIDEWAYS = {method for value, method in TURNS.items() if value >= 5}
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-
-
-class UnusableImage(ValueError):
-    """The input cannot be read as an image; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +59,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> Decoded:
-    """Decode to upright (EXIF) RGB on white: the first frame of an animation, 16 bits scaled to 8.
+    """Decode to upright RGB in the colour space sRGB, on white: the first frame of an animation.
 
     With `min_side_px` above 0 a JPEG may be decoded at 1/2, 1/4 or 1/8, its shorter side never below that.
     Raises UnusableImage.
@@ -84,27 +67,15 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> 
     if not data:
         raise UnusableImage("the file is empty (0 bytes)")
     try:
-        _load_plugins()
-        image = Image.open(BytesIO(data), formats=[form for form in FORMATS if form in Image.OPEN])
-        _check_size(image.size, max_pixels)
-        return _upright_rgb(image, min_side_px)
+        return _upright_rgb(open_image(data, max_pixels), min_side_px)
     except UnusableImage:
         raise
     except Image.UnidentifiedImageError as error:
         raise UnusableImage(f"not an image in a known format (begins with {data[:8]!r})") from error
     except Image.DecompressionBombError as error:
-        raise UnusableImage(f"more than the allowed {max_pixels:,} pixels: {error}") from error
+        raise UnusableImage(f"it has more than the allowed {max_pixels:,} pixels") from error
     except Exception as error:  # Pillow's decoders raise nearly every built-in type on hostile input
         raise UnusableImage(f"cannot be decoded: {type(error).__name__}: {error}") from error
-
-
-@cache
-def _load_plugins() -> None:
-    """Register every format: one without its plugin would raise KeyError."""
-    Image.init()
-    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
-    if _JXL:
-        import_module("pillow_jxl")
 
 
 def read_for(data: bytes, fit: "Fit", *, max_pixels: int = MAX_PIXELS, preview_px: int = 0) -> Decoded:
@@ -151,49 +122,19 @@ def read_uri(uri: str) -> bytes:
         raise UnusableImage(f"cannot be opened: {error}") from error
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
-        raise UnusableImage(f"{width} x {height} px are more than the allowed {max_pixels:,} pixels")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise UnusableImage(
-            f"{width} x {height} px is a strip: one side is over {MAX_ASPECT} times the other"
-        )
-
-
-def _upright_rgb(image: Image.Image, min_side_px: int) -> Decoded:
+def _upright_rgb(image: ImageFile.ImageFile, min_side_px: int) -> Decoded:
     full_width, full_height = image.size
-    if min_side_px:
+    if min_side_px and image.format in ("JPEG", "MPO"):
         shrink = min(image.size) / min_side_px
         image.draft(None, (int(full_width / shrink), int(full_height / shrink)) if shrink > 1 else image.size)
     image.load()
-    decoded = image.size
-    ImageOps.exif_transpose(image, in_place=True)
-    if (image.size[0] > image.size[1]) != (decoded[0] > decoded[1]):
+    rgb, turned = to_rgb(image), turn(image)
+    if turned is None:
+        return Decoded(rgb, full_width, full_height)
+    upright = rgb.transpose(turned)
+    if turned in SIDEWAYS:
         full_width, full_height = full_height, full_width
-    return Decoded(_to_rgb(image), full_width, full_height)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
-    return image.convert("RGB")
-
-
-def _eight_bits(grey: np.ndarray) -> np.ndarray:
-    """Grey values of 16 or 32 bits, or floats in [0, 1], -> uint8; Pillow itself would clip at 255."""
-    if grey.dtype.kind == "f":
-        scale = 255.0 if grey.max(initial=0) <= 1 else 1.0
-    else:
-        scale = 1 / 257 if grey.max(initial=0) > 255 else 1.0
-    return np.clip(grey * scale + 0.5, 0, 255).astype(np.uint8)
+    return Decoded(upright, full_width, full_height)
 
 
 def preview_jpeg(image: Image.Image, longer_side_px: int = 256) -> bytes:

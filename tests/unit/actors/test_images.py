@@ -64,7 +64,7 @@ def test_caller_sets_the_limit_of_pixels():
 
 
 def test_decompression_bomb_is_refused_before_decoding():
-    with pytest.raises(UnusableImage, match=r"20000 x 20000|400000000"):
+    with pytest.raises(UnusableImage, match="more than the allowed 100,000,000 pixels"):
         images.decode(bomb())
 
 

@@ -1,0 +1,158 @@
+"""Opens image files in memory: which formats, which sizes, which way up.
+
+Metadata that does not change the pixels must not cost the picture: what Pillow would stumble over is removed
+from the bytes first.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from io import BytesIO
+
+import pillow_heif
+from PIL import ExifTags, Image, ImageFile, PngImagePlugin
+
+# Only formats that are decoded in this process: Pillow would start Ghostscript for an EPS file.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF", "JXL")
+_JXL = ("jxl",) if find_spec("pillow_jxl") else ()  # a plugin that may be installed
+# The suffixes of these formats' files, in lower case without the dot.
+SUFFIXES = frozenset((
+    "jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
+    "ppm", "pgm", "pbm", "pnm", "pfm", "avif", "avifs", "jp2", "j2k", "jpc", "jpf", "jpx", "j2c",
+    "heic", "heics", "heif", "heifs", "hif", *_JXL,
+))  # fmt: skip
+MAX_PIXELS = 100_000_000
+# A strip of 1 x 60,000 px is a small file, but huge once its shorter side is scaled to the encoder's size.
+MAX_ASPECT = 50
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# The texts of a PNG that may hold its orientation, and the most bytes that one of them or a profile may have.
+ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+MAX_UNPACKED_BYTES = 1 << 23
+# An `infe` box that declares an item of EXIF: version, flags, item's number, protection, type.
+EXIF_ITEM = re.compile(rb"(infe[\2\3].{7,9})Exif", re.DOTALL)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnusableImage(ValueError):
+    """The input cannot be read as an image; the message gives the reason."""
+
+
+def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    """Bytes of an image file -> its first frame, not decoded yet.
+
+    Raises UnusableImage for a size that is not allowed, and whatever Pillow raises.
+    """
+    _load_plugins()
+    # Pillow refuses twice its own limit before it allocates: that must never be below ours.
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    forms = [form for form in FORMATS if form in Image.OPEN]
+    image = Image.open(BytesIO(_without_extras(data)), formats=forms)
+    check_size(image.size, max_pixels)
+    if image.format == "PNG" and "transparency" in image.info:
+        image.info["transparency"] = _transparent(image, depth=data[24])
+    if image.format == "TIFF":
+        image.is_animated = True  # or Pillow reads the folders of EXIF, and raises for one broken tag in them
+    return image
+
+
+def _transparent(png: ImageFile.ImageFile, depth: int) -> int | bytes | tuple[int, ...]:
+    """The grey or colour that is transparent, on the scale that Pillow decodes to; a palette's as it is."""
+    key, top = png.info["transparency"], (1 << min(depth, 8)) - 1
+
+    def scaled(value: int) -> int:
+        return (value >> 8 if depth == 16 else value & top) * 255 // top
+
+    if png.mode == "RGB":
+        return tuple(scaled(value) for value in key)
+    return scaled(key) if png.mode == "L" else key
+
+
+@cache
+def _load_plugins() -> None:
+    """Register every format: one without its plugin would raise KeyError."""
+    Image.init()
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_UNPACKED_BYTES  # its own would refuse a large colour profile
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+    if _JXL:
+        import_module("pillow_jxl")
+
+
+def check_size(size: tuple[int, int], max_pixels: int) -> None:
+    """Raises UnusableImage for too many pixels, and for a strip."""
+    width, height = size
+    if width * height > max_pixels:
+        raise UnusableImage(f"{width} x {height} px are more than the allowed {max_pixels:,} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise UnusableImage(
+            f"{width} x {height} px is a strip: one side is over {MAX_ASPECT} times the other"
+        )
+
+
+def turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
+    """What makes a decoded image upright. EXIF is read tolerantly: a broken tag costs that tag only."""
+    # The decoders of these turn the image themselves; a JPEG inside a JPEG XL file stays as it is.
+    if image.format in ("TIFF", "HEIF") or (image.format == "JXL" and not getattr(image, "jpeg", False)):
+        return None
+    try:
+        value = image.getexif()[ExifTags.Base.Orientation]
+        return TURNS.get(int(value[0] if isinstance(value, (tuple, bytes)) else value))
+    except Exception:  # no such tag, or whatever Pillow raises for a broken one
+        return None
+
+
+def _without_extras(data: bytes) -> bytes:
+    """The file without metadata over which Pillow would refuse it."""
+    if data.startswith(PNG_SIGNATURE):
+        return PNG_SIGNATURE + b"".join(_needed_chunks(data))
+    if data[4:8] == b"ftyp":  # AVIF and HEIF have an orientation of their own
+        return EXIF_ITEM.sub(rb"\1none", data)
+    return data
+
+
+def _needed_chunks(png: bytes) -> Iterator[bytes]:
+    """The chunks of a PNG that its pixels, colours and orientation need.
+
+    Any other, and one whose checksum is wrong, is left out if the format calls it ancillary (a small first
+    letter): texts may be large or unpack to gigabytes. So is the animation; its first frame remains.
+    """
+    start = len(PNG_SIGNATURE)
+    while start < len(png):
+        end = start + 12 + int.from_bytes(png[start : start + 4])
+        kind, content = png[start + 4 : start + 8], png[start + 8 : end - 4]
+        ancillary = kind[:1].islower()
+        if not ancillary or (
+            _is_needed(kind, content) and int.from_bytes(png[end - 4 : end]) == zlib.crc32(kind + content)
+        ):
+            yield png[start:end]
+        start = len(png) if kind == b"IEND" else end
+
+
+def _is_needed(kind: bytes, content: bytes) -> bool:
+    _, _, value = content.partition(b"\0")
+    if kind == b"iCCP":
+        return _unpacks(value)
+    if kind in (b"tEXt", b"zTXt", b"iTXt"):
+        is_packed = kind == b"zTXt" or (kind == b"iTXt" and not value.startswith(b"\0"))
+        return content.startswith(ORIENTATION_TEXTS) and (not is_packed or _unpacks(value))
+    return kind in (b"tRNS", b"eXIf")
+
+
+def _unpacks(value: bytes) -> bool:
+    """Whether Pillow can unpack the value: the method, which is 0 for zlib, and the packed bytes."""
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(value[1:], MAX_UNPACKED_BYTES)
+    except zlib.error:
+        return False
+    return value.startswith(b"\0") and not unpacker.unconsumed_tail
