@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 from pyarrow import fs
 
-from actors.images import SUFFIXES
+from actors.images.files import SUFFIXES
 from cluster.errors import UserError
 
 MAX_FILE_BYTES = 1 << 29

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from actors.images import SUFFIXES
+from actors.images.files import SUFFIXES
 from cluster.compat.ray_data import FileReader, Unreadable
 from cluster.profile import Stage
 from jobs.ingest.config import IngestConfig
