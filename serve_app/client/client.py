@@ -13,11 +13,13 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 import httpx
 import tenacity
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from serve_app.models import (
     Deleted,
     Diversity,
+    ErrorBody,
+    ErrorDetail,
     Examples,
     FeedbackResponse,
     Filters,
@@ -67,7 +69,8 @@ class ClientError(Exception):
 class Client:
     """A client of one server. A search by the teacher waits while its engines start.
 
-    Every method raises ClientError when the server refuses, and httpx.TransportError when there is no server.
+    Every method raises ClientError when the server refuses or is not Kallos, and httpx.RequestError when
+    there is no server or the connection breaks.
     """
 
     def __init__(
@@ -166,7 +169,7 @@ class Client:
 
     def delete(self, image_id: str) -> Deleted:
         """Remove the image from every table and every index."""
-        return Deleted.model_validate_json(self._send("DELETE", f"/v1/images/{image_id}").content)
+        return _parsed(self._send("DELETE", f"/v1/images/{image_id}"), Deleted)
 
     def examples(self) -> Examples:
         """Example queries for the indexed images."""
@@ -185,26 +188,29 @@ class Client:
         return self._get("/readyz", Ready)
 
     def _get(self, path: str, model: type[Model], params: dict | None = None) -> Model:
-        return model.model_validate_json(self._send("GET", path, params=params).content)
+        return _parsed(self._send("GET", path, params=params), model)
 
     def _post(self, path: str, body: dict, model: type[Model]) -> Model:
-        return model.model_validate_json(self._send("POST", path, json=body).content)
+        return _parsed(self._send("POST", path, json=body), model)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         response = self._http.request(method, path, **options)
         if response.is_success:
             return response
-        raise _client_error(response)
+        raise _client_error(response, _error_detail(response))
 
 
 def image_input(image: str | Path | bytes) -> dict[str, str]:
     """The field `image` of a request. Bytes and files are uploaded, an image_id or URL is passed on."""
-    if isinstance(image, str) and IMAGE_ID.fullmatch(image):
-        return {"image_id": image}
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
-        return {"url": image}
+    if isinstance(image, str) and is_reference(image):
+        return {"image_id" if IMAGE_ID.fullmatch(image) else "url": image}
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     return {"data": base64.b64encode(data).decode("ascii")}
+
+
+def is_reference(image: str) -> bool:
+    """Whether the text is an image_id or a URL, not the path of a file."""
+    return bool(IMAGE_ID.fullmatch(image)) or image.startswith(("http://", "https://"))
 
 
 def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,17 +228,34 @@ def _wait_s(state: tenacity.RetryCallState) -> float:
     return getattr(error, "retry_after_s", None) or DEFAULT_WAIT_S
 
 
-def _client_error(response: httpx.Response) -> ClientError:
+def _parsed(response: httpx.Response, model: type[Model]) -> Model:
     try:
-        error = response.json()["error"]
-    except (ValueError, KeyError, TypeError):  # the response comes from a proxy
-        error = {"code": "error", "message": f"The server returned {response.reason_phrase}.", "field": ""}
+        return model.model_validate_json(response.content)
+    except ValidationError:
+        kind = response.headers.get("content-type", "unknown type")
+        message = f"The response ({kind}) is not that of a Kallos server: check the address."
+        raise _client_error(
+            response, ErrorDetail(code="unexpected_response", message=message, field="")
+        ) from None
+
+
+def _error_detail(response: httpx.Response) -> ErrorDetail:
+    try:
+        return ErrorBody.model_validate_json(response.content).error
+    except ValidationError:  # the response comes from a proxy, or from another server
+        message = f"The server returned {response.reason_phrase or response.status_code}."
+        if target := response.headers.get("location"):
+            message = f"The server redirects to {target}: use that address."
+        return ErrorDetail(code="error", message=message, field="")
+
+
+def _client_error(response: httpx.Response, error: ErrorDetail) -> ClientError:
     wait = response.headers.get("retry-after", "")
     return ClientError(
         status=response.status_code,
-        code=error["code"],
-        message=error["message"],
-        field=error["field"],
+        code=error.code,
+        message=error.message,
+        field=error.field,
         request_id=response.headers.get("x-request-id", ""),
         retry_after_s=float(wait) if wait.isdecimal() else None,
     )

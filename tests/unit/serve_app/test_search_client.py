@@ -3,16 +3,20 @@
 import base64
 import inspect
 import json
+import os
 import re
+import socket
+import subprocess
 import sys
+import threading
 from typing import get_type_hints
 
 import httpx
 import pytest
-from fake_service import IMAGE_IDS, JPEG, FakeService, fake_app, local_client
+from fake_service import IMAGE_IDS, JPEG, FakeService, fake_app, http_server, local_client
 
 from cluster.errors import UserError
-from cluster.profile import load_profile
+from cluster.profile import ROOT, load_profile
 from jobs import cli
 from serve_app.client import job as search_job
 from serve_app.client.__main__ import main
@@ -267,6 +271,113 @@ def test_refusal_of_the_server_is_reported_in_one_sentence(service, capsys):
         search_job.run(SearchConfig())
     with pytest.raises(UserError, match="422 unknown_system"):
         search_job.run(SearchConfig(query="boat", system="none"))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file"), ("fifo", "it is a FIFO"), (b"", "is empty"), ("folder", "it is a folder")],
+)
+def test_image_that_is_no_file_with_content_is_refused_before_the_search(content, reason, tmp_path, service):
+    path = tmp_path / "a.jpg"
+    if content == "fifo":
+        os.mkfifo(path)
+    elif content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=f"The image .*a.jpg' .*{reason}"):
+        search_job.run(SearchConfig(image=str(path)))
+    assert not service.searches
+
+
+def answer(content: bytes, status="200 OK", **headers) -> bytes:
+    """A response of HTTP/1.1."""
+    headers = {"Content-Length": len(content), "Content-Type": "application/json"} | headers
+    lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+NOT_KALLOS = {
+    "a page": (answer(b"<html>"), r"The response \(application/json\) is not that of a Kallos server"),
+    "half of the body": (answer(b"{", Content_Length=900), "did not answer as a web server does"),
+    "broken JSON": (answer(b'{"results": ['), "is not that of a Kallos server"),
+    "broken compression": (answer(b"hello", Content_Encoding="gzip"), "did not answer as a web server does"),
+    "another protocol": (b"-ERR unknown command\r\n", "did not answer as a web server does"),
+    "nothing": (b"", "did not answer as a web server does"),
+    "a redirect": (answer(b"", "301 Moved", Location="https://other/"), "The server redirects to https://other/"),
+    "an error of a proxy": (answer(b"oops", "503 Busy", Retry_After=12), "Busy.*; try again in 12 s"),
+    "an error of another form": (answer(b'{"error": "x"}', "400 Bad"), "The server returned Bad"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOT_KALLOS)
+def test_server_that_is_not_kallos_is_named_in_one_sentence(name):
+    response, message = NOT_KALLOS[name]
+
+    def respond():
+        connection, _ = listener.accept()
+        with connection:
+            while not connection.recv(65536).endswith(b"}"):
+                pass
+            connection.sendall(response)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=respond)
+        thread.start()
+        with pytest.raises(UserError, match=message):
+            search_job.run(SearchConfig(query="boat", server=f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("options", "variables", "message"),
+    [
+        ({"server": "http://[::1"}, {}, "No client for .* can be made"),
+        ({"server": "localhost:8000"}, {}, "There is no server at localhost:8000"),
+        ({"server": "http://xn--ls8h.la"}, {}, "There is no server at"),
+        ({"server": "http://" + "a" * 100_000}, {}, "^.{200,400}$"),
+        ({}, {"HTTP_PROXY": "foo://"}, "the proxy in the environment"),
+        ({}, {"KALLOS_KEY": "schl\u00fcssel"}, "^The API key has characters other than printable ASCII"),
+        ({"key": "a\nb"}, {}, "^The API key has characters other than printable ASCII"),
+        ({"query": "\udcff"}, {}, "bytes that are not UTF-8"),
+        ({"negatives": ("\udcff",)}, {}, "bytes that are not UTF-8"),
+    ],
+)
+def test_unusable_options_are_refused_in_one_sentence(options, variables, message, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        search_job.run(SearchConfig(**{"query": "boat", "server": "http://127.0.0.1:9", **options}))
+
+
+def test_slow_server_is_named_in_one_sentence(monkeypatch):
+    def wait(request):
+        raise httpx.ReadTimeout("timed out", request=request)
+
+    connected = Client("http://server", transport=httpx.MockTransport(wait))
+    with (
+        pytest.raises(UserError, match="http://server does not answer in time"),
+        search_job.explained("http://server"),
+    ):
+        connected.search("boat")
+
+
+def test_preview_that_cannot_be_drawn_is_replaced_by_its_address(service, capsys, monkeypatch):
+    """The fake service's previews do not decode, as damaged ones in a store."""
+    monkeypatch.setattr(search_job, "_picture_type", lambda: pytest.fail)
+    monkeypatch.setattr(search_job.Console, "is_terminal", True)
+    main(["boat", "-k", "1"])
+    assert "/v1/images/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", [["--json"], []], ids=["json", "table"])
+def test_reader_that_ends_early_ends_the_search_quietly(form):
+    """`kallos search boat | head -1`: status 141, as for any program that SIGPIPE ends, and no message."""
+    with http_server(fake_app()) as address:
+        words = [sys.executable, "-m", "serve_app.client", "boat", "--server", address, *form]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as child:
+            child.stdout.close()
+            assert (child.wait(60), child.stderr.read()) == (141, b"")
 
 
 def test_missing_options_leave_the_defaults_to_the_server():
