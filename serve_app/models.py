@@ -1,6 +1,8 @@
 """Request and response bodies of the endpoint, as OpenAPI documents them."""
 
 import datetime
+import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -24,32 +26,74 @@ MAX_NAMES = 32
 DEFAULT_K = 12
 MAX_CANDIDATES = 500
 FIRST_YEAR, LAST_YEAR = 1001, 9998
+RANGES = (
+    ("min_width_px", "max_width_px"),
+    ("min_height_px", "max_height_px"),
+    ("added_from", "added_before"),
+)
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+# Letters and symbols that Unicode defines as blank: fillers of Hangul and the empty Braille pattern.
+BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"
+
+
+def has_visible_character(text: str) -> bool:
+    """Whether a person would see anything: not only blanks, control and format characters, or lone marks."""
+    return any(_is_visible(char) for char in text)
+
+
+def _is_visible(char: str) -> bool:
+    category = unicodedata.category(char)
+    if category == "Cn":  # unassigned, or assigned since this version of Python: perhaps a new emoji
+        return ord(char) & 0xFFFE != 0xFFFE and not 0xFDD0 <= ord(char) <= 0xFDEF
+    return category[0] not in "CMZ" and char not in BLANK_SYMBOLS
+
+
+def _check_visible(value: str) -> str:
+    if not has_visible_character(value):
+        raise PydanticCustomError("invisible", "no visible character")
+    return value
+
 
 ImageId = Annotated[
     str, Field(pattern="^[0-9a-f]{64}$", description="sha256 of the file's bytes, 64 hex characters")
 ]
-Words = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS)]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+def _strip(value: str) -> str:
+    """The text without surrounding blanks; blanks alone count as no text."""
+    value = value.strip()
+    return _check_visible(value) if value else value
+
+
+Words = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARS), AfterValidator(_check_visible)]
+Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_check_visible)]
 Side = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-def _refuse_number(value: Any) -> Any:
-    """pydantic would read a number as Unix time, which OpenAPI's `date-time` does not allow."""
-    if isinstance(value, int | float):
+def _require_date(value: Any) -> Any:
+    """pydantic would read a number, also one in a string such as "20300101", as Unix time."""
+    if isinstance(value, datetime.datetime):  # not from JSON
+        return value
+    if not isinstance(value, str):
         raise PydanticKnownError("string_type")
+    if not DATE.match(value):
+        raise PydanticCustomError("no_date", "not a date")
     return value
 
 
 def _check_year(value: datetime.datetime) -> datetime.datetime:
-    """The year must have four digits in every time zone: Python ends at 9999, and SQL cannot read 999."""
+    """The time, in UTC if it has no time zone.
+
+    The year must have four digits in every time zone: Python ends at 9999, and SQL cannot read 999.
+    """
     if not FIRST_YEAR <= value.year <= LAST_YEAR:
         years = {"first": FIRST_YEAR, "last": LAST_YEAR}
         raise PydanticCustomError("year", "not in the years {first} to {last}", years)
-    return value
+    return value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
 
 
 Moment = Annotated[
-    datetime.datetime, BeforeValidator(_refuse_number), AfterValidator(_check_year), Field(strict=False)
+    datetime.datetime, BeforeValidator(_require_date), AfterValidator(_check_year), Field(strict=False)
 ]
 
 
@@ -71,6 +115,24 @@ class RequestBody(BaseModel):
     """A request body: unknown fields are refused and nothing is converted silently."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stop_at_the_first_unknown_field(cls, body: Any) -> Any:
+        """Drop all other unknown fields: pydantic would report each, which takes seconds for a million."""
+        if not isinstance(body, dict) or len(body) <= len(cls.model_fields):
+            return body
+        unknown = next(name for name in body if name not in cls.model_fields)
+        known = {name: body[name] for name in cls.model_fields if name in body}
+        return {unknown: body[unknown], **known}
+
+
+def _refuse_too_many(value: Any) -> Any:
+    """pydantic would check all entries of an object before it counts them."""
+    if isinstance(value, dict) and len(value) > MAX_NAMES:
+        limit = {"field_type": "Dictionary", "max_length": MAX_NAMES, "actual_length": len(value)}
+        raise PydanticKnownError("too_long", limit)
+    return value
 
 
 def _requires(name: str, **rule: Any) -> dict[str, Any]:
@@ -111,6 +173,15 @@ class Filters(RequestBody):
     added_before: Moment | None = Field(None, description="added before this time")
     min_aesthetic: float | None = Field(None, ge=0, le=1, description="minimum aesthetic score, 0 to 1")
 
+    @model_validator(mode="after")
+    def _check_order(self) -> "Filters":
+        """Bounds in the wrong order would silently find nothing."""
+        for low, high in RANGES:
+            least, most = getattr(self, low), getattr(self, high)
+            if least is not None and most is not None and least > most:
+                raise PydanticCustomError("order", "{low} above {high}", {"low": low, "high": high})
+        return self
+
 
 class Diversity(RequestBody):
     """Results that differ from each other, by maximal marginal relevance (Carbonell and Goldstein 1998)."""
@@ -128,9 +199,8 @@ class BaseSearchRequest(RequestBody):
         json_schema_extra={"anyOf": [_requires("query", pattern=r"\S"), _requires("image", type="object")]}
     )
 
-    query: str = Field(
+    query: Annotated[str, Field(max_length=MAX_QUERY_CHARS), AfterValidator(_strip)] = Field(
         "",
-        max_length=MAX_QUERY_CHARS,
         description="what to search for, in words; may be empty if there is an image",
         examples=["red sailboat at sunset"],
     )
@@ -140,9 +210,11 @@ class BaseSearchRequest(RequestBody):
         [], max_length=MAX_NEGATIVES, description="what not to show, in words", examples=[["people"]]
     )
     negative_weight: float = Field(0.5, ge=0, le=1, description="how strongly to avoid the negatives, 0 to 1")
-    tastes: dict[Name, Annotated[float, Field(ge=-1, le=1)]] = Field(
-        {}, max_length=MAX_NAMES, description="how far to shift along each taste of /v1/tastes, -1 to 1"
-    )
+    tastes: Annotated[
+        dict[Name, Annotated[float, Field(ge=-1, le=1)]],
+        Field(max_length=MAX_NAMES),
+        BeforeValidator(_refuse_too_many),
+    ] = Field({}, description="how far to shift along each taste of /v1/tastes, -1 to 1")
     filters: Filters = Field(Filters.model_validate({}), description="conditions that every result meets")
     diversity: Diversity | None = Field(None, description="prefer results that differ from each other")
     cursor: str = Field(
@@ -153,7 +225,6 @@ class BaseSearchRequest(RequestBody):
 
     @model_validator(mode="after")
     def _check_not_empty(self) -> "BaseSearchRequest":
-        self.query = self.query.strip()
         if not self.query and self.image is None:
             raise PydanticCustomError("empty_query", "neither query nor image")
         return self

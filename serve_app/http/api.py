@@ -7,7 +7,9 @@ from serve_app.http import error_responses
 from serve_app.http.keys import Keyring, read_keys
 from serve_app.http.logs import RequestLog
 from serve_app.http.middleware import (
+    JSON_BYTES,
     BodyLimit,
+    HeadAsGet,
     HostCheck,
     KeyCheck,
     RateLimit,
@@ -18,8 +20,6 @@ from serve_app.http.middleware import (
 from serve_app.http.routes import feedback, images, page, search, state
 from serve_app.metrics import Metrics
 from serve_app.search.service import Service
-
-JSON_BYTES = 64 * 1024
 
 
 def make_api(
@@ -50,6 +50,7 @@ def make_api(
     state.add(app, service, config)
     page.add(app)
     _add_checks(app, config)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(
         RequestLog,
         metrics=metrics or Metrics(),

@@ -1,6 +1,6 @@
 """Turns every error of the endpoint into one JSON body: {"error": {"code", "message", "field"}}."""
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -12,6 +12,7 @@ from serve_app.models import ErrorBody, ErrorDetail
 CODES = {
     ("query", "string_too_long"): "query_too_long",
     ("query", "string_unicode"): "not_text",  # such as half of a surrogate pair
+    ("query", "invisible"): "empty_query",
     ("k", "greater_than_equal"): "k_out_of_range",
     ("k", "less_than_equal"): "k_out_of_range",
     ("system", "literal_error"): "unknown_system",
@@ -27,10 +28,15 @@ MESSAGES = {
     "string_unicode": "must be Unicode text",
     "string_too_short": "must not be empty",
     "string_too_long": "must have at most {max_length} characters",
+    "too_long": "must have at most {max_length} entries",
+    "too_short": "must have at least {min_length} entries",
     "int_type": "must be a whole number",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
+    "invisible": "must have a visible character",
+    "no_date": "must be a time such as 2030-01-31T12:00:00Z, or a date such as 2030-01-31",
+    "order": "must not have `{low}` above `{high}`",
     "year": "must be in the years {first} to {last}",
 }
 TAGS = ("one", "many")  # pydantic's names for the two forms of a search body
@@ -74,13 +80,19 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     return error_response(422, code, f"{f'`{field}`' if field else 'The body'} {message}.", field)
 
 
-async def _on_http(request: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> Response:
+    """Report a refusal, or the methods of a path to a request with OPTIONS."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else None
     if isinstance(error, ApiError):
         return error_response(error.status_code, error.code, error.detail, error.field, headers)
+    if error.status_code == 405 and headers:
+        methods = {*headers["Allow"].split(", "), "OPTIONS"}
+        headers["Allow"] = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
     messages = {
-        400: "The body could not be read as JSON.",
+        400: "The body could not be read as JSON: send it as UTF-8, not compressed.",
         404: f"There is nothing at {request.url.path}: see /docs.",
         405: f"{request.url.path} does not support {request.method}: see /docs.",
     }

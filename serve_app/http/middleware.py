@@ -1,4 +1,4 @@
-"""ASGI middleware around every route: security headers, host or key check, rate limit, body limits."""
+"""ASGI middleware around every route: HEAD, security headers, host or key check, rate limits, body limits."""
 
 import asyncio
 import ipaddress
@@ -19,11 +19,15 @@ from cluster.unavailable import SECURITY_HEADERS
 from serve_app.errors import ApiError
 from serve_app.http.error_responses import error_response
 from serve_app.http.keys import Keyring, is_loopback
+from serve_app.models import MAX_SEARCHES
 
 # The page must load before it can ask for a key, and load balancers check health without one.
 PUBLIC_PATHS = ("/", "/docs", "/healthz", "/readyz", "/openapi.json")
 PUBLIC_FOLDER = "/page/"
 BODY_TIMEOUT_S = 30.0
+IMAGE_PATH = "/v1/search"
+JSON_BYTES = 256 * 1024
+IMAGE_START = re.compile(rb'"data"\s*+:\s*+"')
 HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")  # a name or address, with an optional port
 
 
@@ -66,6 +70,22 @@ class SecurityHeaders(HttpMiddleware):
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
+
+
+class HeadAsGet(HttpMiddleware):
+    """Answers HEAD as GET, with the same headers and no body."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        get = {**scope, "method": "GET"}
+
+        async def send_without_body(message: Message) -> None:
+            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+
+        await self.app(get, receive, send_without_body)
+        scope["route"] = get.get("route")  # for the metrics
 
 
 class HostCheck(HttpMiddleware):
@@ -136,24 +156,30 @@ class RateLimit(HttpMiddleware):
 
 
 class BodyLimit(HttpMiddleware):
-    """Refuses bodies of more than `max_bytes`, and those that have not arrived after `timeout_s` seconds."""
+    """Refuses large bodies, and those that have not arrived after `timeout_s` seconds.
+
+    Parsing and validation block all other requests, and only their strings may be long without taking long.
+    So only uploaded images, and only in a search, may take more than `JSON_BYTES`.
+    """
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> None:
+        """`max_bytes`: limit of a body with its images."""
         super().__init__(app)
         self.max_bytes = max_bytes
         self.timeout_s = timeout_s
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        too_large = (413, "body_too_large", f"The body is larger than {self.max_bytes} bytes.")
+        takes_images = request_path(scope) == IMAGE_PATH
+        max_bytes = self.max_bytes if takes_images else JSON_BYTES
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared) > self.max_bytes:
-            await error_response(*too_large)(scope, receive, send)
+        if declared.isdecimal() and int(declared) > max_bytes:
+            await error_response(*_too_large(max_bytes))(scope, receive, send)
             return
         deadline_s = asyncio.get_running_loop().time() + self.timeout_s
-        num_bytes, complete = 0, False
+        body, complete, next_check = bytearray(), False, JSON_BYTES
 
         async def receive_limited() -> Message:
-            nonlocal num_bytes, complete
+            nonlocal complete, next_check
             if complete:  # only a disconnect can follow, with no deadline
                 return await receive()
             try:
@@ -162,13 +188,33 @@ class BodyLimit(HttpMiddleware):
             except TimeoutError:
                 reason = f"The body did not arrive within {self.timeout_s:g} s."
                 raise ApiError(408, "body_too_slow", reason) from None
-            num_bytes += len(message.get("body", b""))
+            body.extend(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if num_bytes > self.max_bytes:
-                raise ApiError(*too_large)
+            if len(body) > max_bytes:
+                raise ApiError(*_too_large(max_bytes))
+            if complete or len(body) > next_check:
+                if len(body) - _image_bytes(body) > JSON_BYTES:
+                    raise ApiError(*_too_large(JSON_BYTES, " besides `image.data`"))
+                next_check = 2 * len(body)  # the checks together take no longer than two of the whole body
             return message
 
         await self.app(scope, receive_limited, send)
+
+
+def _image_bytes(body: bytearray) -> int:
+    """Number of bytes of the images in a JSON body, which may be incomplete."""
+    num_bytes = end = 0
+    for _ in range(MAX_SEARCHES if len(body) > JSON_BYTES else 0):
+        if not (start := IMAGE_START.search(body, end)):
+            break
+        end = body.find(b'"', start.end())
+        end = len(body) if end < 0 else end
+        num_bytes += end - start.end()
+    return num_bytes
+
+
+def _too_large(max_bytes: int, what: str = "") -> tuple[int, str, str]:
+    return 413, "body_too_large", f"The body has more than {max_bytes:,} bytes{what}."
 
 
 def document_keys(app: FastAPI) -> None:

@@ -33,8 +33,7 @@ def sql_condition(filters: Filters) -> str:
 def _bound(value: float | datetime.datetime) -> str:
     if not isinstance(value, datetime.datetime):
         return repr(value)
-    moment = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
-    return f"timestamp '{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S.%f}'"
+    return f"timestamp '{value.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%S.%f}'"
 
 
 def _list(values: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Path, Query, Request, Response
 from cluster.profile import Serve
 from serve_app.errors import ApiError
 from serve_app.http.routes import cached, refusals
-from serve_app.models import MAX_QUERY_CHARS, Deleted, Heatmap
+from serve_app.models import Deleted, Heatmap, Words
 from serve_app.search.service import Service
 
 IMAGE_ID = re.compile("[0-9a-f]{64}")
@@ -45,7 +45,7 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
     )
     async def why(
         image_id: ImageId,
-        query: Annotated[str, Query(min_length=1, max_length=MAX_QUERY_CHARS)],
+        query: Annotated[Words, Query()],
         system: Annotated[str, Query(max_length=100, description="empty = the default")] = "",
     ) -> Heatmap:
         name = system or service.system_names[0]

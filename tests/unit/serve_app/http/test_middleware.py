@@ -230,9 +230,10 @@ def test_without_keys_the_rate_limit_is_per_address_not_per_sent_name(first, sec
 # ---- the body
 
 
-def test_body_declared_too_large_is_refused_unread():
-    refused = client(max_upload_bytes=0).post(
-        "/v1/search", content=fail_if_read(), headers={"Content-Length": "70000"}
+@pytest.mark.parametrize(("path", "num_bytes"), [("/v1/search", 400_000), ("/v1/feedback", 300_000)])
+def test_body_declared_too_large_is_refused_unread(path, num_bytes):
+    refused = client(max_upload_bytes=100_000).post(
+        path, content=fail_if_read(), headers={"Content-Length": str(num_bytes)}
     )
     assert (refused.status_code, refused.json()["error"]["code"]) == (413, "body_too_large")
 
@@ -242,12 +243,48 @@ def fail_if_read():
     yield b""
 
 
+def streamed(parts, **settings):
+    headers = {"Content-Type": "application/json"}
+    return client(**settings).post("/v1/search", content=iter(parts), headers=headers)
+
+
 def test_streamed_body_over_the_limit_is_refused():
-    parts = (b" " * 1000 for _ in range(70))
-    refused = client(max_upload_bytes=0).post(
-        "/v1/search", content=parts, headers={"Content-Type": "application/json"}
-    )
+    parts = [b'{"image": {"data": "', *[b"A" * 1000] * 900, b'"}}']
+    assert streamed(parts, max_upload_bytes=700_000).status_code == 200
+    refused = streamed(parts, max_upload_bytes=400_000)
     assert (refused.status_code, refused.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b'{"query": "',
+        b'{"query": "a", "image": {"data": "QUJD", "url": "',
+        b'{"im\\u0061ge": {"d\\u0061ta": "',
+    ],
+)
+def test_body_without_an_image_is_refused_before_all_of_it_has_arrived(start):
+    async def parts():
+        yield start
+        for _ in range(400):
+            yield b"A" * 1000
+        raise AssertionError("more was read than the limit of a body without an image")
+
+    refused = stream(fake_app(), parts())
+    assert (refused.status_code, refused.json()["error"]["code"]) == (413, "body_too_large")
+    assert "besides `image.data`" in refused.json()["error"]["message"]
+
+
+def stream(app, parts):
+    """The response to a search whose body arrives in these parts; `TestClient` would join them."""
+
+    async def run():
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://[::1]") as connected:
+            headers = {"Content-Type": "application/json"}
+            return await connected.post("/v1/search", content=parts, headers=headers)
+
+    return asyncio.run(run())
 
 
 def test_slow_body_is_refused():
@@ -259,15 +296,7 @@ def test_slow_body_is_refused():
         yield b'{"query": '
         await asyncio.sleep(5)
 
-    async def run():
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://[::1]"
-        ) as connected:
-            return await connected.post(
-                "/v1/search", content=slow(), headers={"Content-Type": "application/json"}
-            )
-
-    refused = asyncio.run(run())
+    refused = stream(app, slow())
     assert (refused.status_code, refused.json()["error"]["code"]) == (408, "body_too_slow")
 
 
