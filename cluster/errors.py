@@ -14,6 +14,10 @@ class UserError(ValueError):
     """A user's mistake: one sentence that names what is wrong, its value and a remedy; no traceback."""
 
 
+class JobFailure(RuntimeError):
+    """A job that did not do its work, through no mistake in its command: one sentence; status 1."""
+
+
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
     """End the process with status 2 and the sentence on stderr."""
