@@ -28,6 +28,12 @@ def exit_on_user_error() -> Iterator[None]:
         sys.exit(2)
 
 
+def shown(value: object, limit: int = 200) -> str:
+    """The value as `repr` writes it, cut after `limit` characters: a message is one sentence."""
+    text = repr(value)
+    return text if len(text) <= limit + 20 else f"{text[:limit]}... ({len(text):,} characters)"
+
+
 def explain(error: "ValidationError", model: "type[BaseModel]") -> str:
     """One sentence for the errors of a model: each field with its value and what is allowed.
 
@@ -44,7 +50,7 @@ def explain(error: "ValidationError", model: "type[BaseModel]") -> str:
         elif item["type"] == "missing" or isinstance(item["input"], Mapping):
             parts.append(f"{field}: {message}")
         else:
-            parts.append(f"{field} = {item['input']!r}: {message}")
+            parts.append(f"{field} = {shown(item['input'])}: {message}")
     text = "; ".join(parts)
     return text if text.endswith("?") else f"{text}."
 

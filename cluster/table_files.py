@@ -1,82 +1,267 @@
-"""Read users' files of queries, votes and ratings: .parquet, .csv, .jsonl, and .txt for queries."""
+"""Read users' tables, .parquet, .csv and .jsonl, and their queries, which may also be lines of a .txt.
 
-from collections.abc import Iterable
+Text stays as it was written: every cell of a CSV is a text, such as 007, NA and 1e5, until its column is
+asked for as a number.
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from pyarrow import csv, json, parquet
+from pyarrow import parquet
 
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
+from cluster.text_files import NOT_UNICODE, decode, is_unicode, one_line, open_user_file, read_text_file
 
-# Columns that are always text. Arrow would read the queries 1984 and 2024 of a CSV as numbers.
-TEXT_COLUMNS = ("query", "image_id", "file", "file_a", "file_b", "group_a", "group_b")
+DELIMITERS = ",;\t|"
+MAX_NAMES = 20
+
+Reader = Callable[[Any], Any]
+"""Turns a cell into the value of a column. Raises ValueError with what is wrong with it."""
 
 
-def read_table(path: str, columns: Iterable[str] = ()) -> pa.Table:
-    """The whole table, with `TEXT_COLUMNS` as strings, or as lists if the file has lists.
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a table, or the reason why it cannot be used. place: "line 3" or "row 3"."""
+
+    place: str
+    values: Mapping[str, Any]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """The names of a file's columns, and its rows with those of them that were asked for."""
+
+    names: list[str]
+    rows: list[TableRow]
+
+
+def read_table(
+    path: str, columns: Mapping[str, Reader], optional: Mapping[str, Reader] | None = None
+) -> list[dict[str, Any]]:
+    """The rows of a table, with these columns alone; an optional column that the file lacks is left out.
 
     Raises:
-        UserError: the file is missing, broken, of another type, or lacks any of `columns`.
+        UserError: the file is missing, broken, of another type, lacks any of `columns`, or a cell is refused.
     """
-    ending = Path(path).suffix.lower()
-    if ending not in READERS:
-        raise UserError(f"cannot read {path!r} as a table: its name must end in {', '.join(READERS)}")
-    _check_exists(path)
-    try:
-        table = _texts_as_strings(READERS[ending](path))
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path!r} is not a readable {ending} table: {error}") from error
-    require_columns(table, columns, path)
-    return table
+    table = _open_table(path, (*columns, *(optional or {})))
+    require_columns(table.names, columns, path)
+    readers = dict(columns) | {name: read for name, read in (optional or {}).items() if name in table.names}
+    return [_read_row(row, readers, path) for row in table.rows]
 
 
-def require_columns(table: pa.Table, columns: Iterable[str], path: str) -> None:
-    """Raises UserError with the names of all columns that the table lacks."""
-    missing = [name for name in columns if name not in table.column_names]
-    if missing:
-        have = ", ".join(table.column_names)
-        raise UserError(f"{path!r} lacks the column(s) {', '.join(missing)}; it has {have}")
+def column_names(path: str) -> list[str]:
+    """The names of a table's columns. Raises UserError as `read_table` does."""
+    return _open_table(path, ()).names
 
 
 def query_texts(path: str) -> list[str]:
     """The lines of a .txt file, or the column `query` of a table with "" for null. Raises UserError."""
     if Path(path).suffix.lower() != ".txt":
-        return [text or "" for text in read_table(path, ("query",))["query"].to_pylist()]
-    _check_exists(path)
+        return [row["query"] for row in read_table(path, {"query": query})]
+    # Not `splitlines`, which also splits at form feeds and other separators inside a line.
+    return [one_line(line) for line in io.StringIO(read_text_file(path), newline=None)]
+
+
+def query(cell: Any) -> str:
+    """A query on one line, as it is labelled and searched; "" for null."""
+    return one_line(text(cell))
+
+
+def text(cell: Any) -> str:
+    """A text as it is; numbers and dates as text, "" for null."""
+    if cell is None or cell != cell:
+        return ""
+    if isinstance(cell, list | tuple | dict):
+        raise ValueError(f"is a {'list' if isinstance(cell, list | tuple) else 'struct'}, not a text")
+    words = (
+        str(cell).lower()
+        if isinstance(cell, bool)
+        else decode(cell)
+        if isinstance(cell, bytes)
+        else str(cell)
+    )
+    if not is_unicode(words):
+        raise ValueError(NOT_UNICODE)
+    return words
+
+
+def number(cell: Any) -> float | None:
+    """A finite number; None for null and an empty field."""
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return None
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path!r} cannot be read as UTF-8 text: {error}") from error
+        value = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        value = float("nan")
+    if isinstance(cell, bool) or not abs(value) < float("inf"):
+        raise ValueError("is not a finite number")
+    return value
 
 
-def _check_exists(path: str) -> None:
-    if not Path(path).is_file():
-        raise UserError(f"the file {path!r} does not exist: give the path of an existing one")
+def flag(cell: Any) -> bool | None:
+    """True or false, also as 1 or 0; None for null and an empty field."""
+    word = text(cell).strip().lower()
+    if word in ("", "true", "false", "1", "0"):
+        return word in ("true", "1") if word else None
+    raise ValueError("is neither true nor false")
 
 
-def _read_csv(path: str) -> pa.Table:
-    # A cast after reading would be too late: 007 would have become 7.
-    options = csv.ConvertOptions(column_types=dict.fromkeys(TEXT_COLUMNS, pa.string()))
-    return csv.read_csv(path, convert_options=options)
+def require_columns(names: Sequence[str], columns: Mapping[str, Any], path: str) -> None:
+    """Raises UserError with the names of all columns that the table lacks."""
+    if missing := [name for name in columns if name not in names]:
+        raise UserError(f"{shown(path)} lacks the column(s) {', '.join(missing)}; it has {listed(names)}")
 
 
-def _read_json(path: str) -> pa.Table:
-    table = json.read_json(path)
-    # Arrow reads the string "2024-01-01" as a time, unless the schema says otherwise.
-    fields = [field for field in table.schema if field.name in TEXT_COLUMNS]
-    times = [field.name for field in fields if pa.types.is_temporal(field.type)]
-    if not times:
-        return table
-    options = json.ParseOptions(explicit_schema=pa.schema({name: pa.string() for name in times}))
-    return json.read_json(path, parse_options=options)
+def listed(names: Sequence[str]) -> str:
+    """The names of columns for a message: the first few, none of them long."""
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(one_line(name[:50]) for name in names[:MAX_NAMES]) + more
 
 
-def _texts_as_strings(table: pa.Table) -> pa.Table:
-    schema = table.schema
-    for index, field in enumerate(schema):
-        if field.name in TEXT_COLUMNS and not pa.types.is_nested(field.type):
-            schema = schema.set(index, pa.field(field.name, pa.string()))
-    return table.cast(schema)
+def _open_table(path: str, wanted: Sequence[str]) -> TableFile:
+    ending = Path(path).suffix.lower()
+    if ending not in READERS:
+        raise UserError(f"cannot read {shown(path)} as a table: its name must end in {', '.join(READERS)}")
+    with open_user_file(path) as file:
+        try:
+            return READERS[ending](file, wanted)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = one_line(str(error))
+            raise UserError(f"{shown(path)} is not a readable {ending} table: {reason}") from None
 
 
-READERS = {".parquet": parquet.read_table, ".csv": _read_csv, ".jsonl": _read_json}
+def _read_row(row: TableRow, readers: Mapping[str, Reader], path: str) -> dict[str, Any]:
+    if row.error:
+        raise UserError(f"{shown(path)}, {row.place} {row.error}: correct it")
+    return {name: _read_cell(row, name, read, path) for name, read in readers.items()}
+
+
+def _read_cell(row: TableRow, name: str, read: Reader, path: str) -> Any:
+    cell = row.values.get(name)
+    try:
+        return read(cell)
+    except ValueError as error:
+        raise UserError(f"{shown(path)}, {row.place}: {name} = {shown(cell)} {error}") from None
+
+
+def read_parquet(file: Any, wanted: Sequence[str]) -> TableFile:
+    """The rows of an open Parquet file. Raises OSError, ValueError or ArrowException for a broken one."""
+    table = parquet.ParquetFile(file)
+    names = table.schema_arrow.names
+    require_once(names, wanted)
+    batches = table.iter_batches(columns=[name for name in wanted if name in names])
+    rows = (row for batch in batches for row in python_rows(batch))
+    return TableFile(names, [TableRow(f"row {i}", *row) for i, row in enumerate(rows)])
+
+
+def python_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any], str]]:
+    """Each row as Python values, and the reason if it has none, such as a text that is not UTF-8."""
+    try:
+        rows = [(row, "") for row in batch.to_pylist(maps_as_pydicts="lossy")]
+    except Exception as error:  # UnicodeDecodeError, OverflowError of dates, ... of any one row
+        if batch.num_rows == 1:
+            yield {}, f"cannot be read: {one_line(str(error))}"
+            return
+        half = batch.num_rows // 2
+        yield from python_rows(batch.slice(0, half))
+        yield from python_rows(batch.slice(half))
+    else:
+        yield from rows
+
+
+def read_csv(file: Any, wanted: Sequence[str]) -> TableFile:
+    """The rows of an open CSV file, delimited by whichever of `DELIMITERS` its header has most of.
+
+    Raises ValueError when there is no header, or when a quotation mark that is never closed takes many rows.
+    """
+    csv.field_size_limit(sys.maxsize)
+    content = decode(file.read())
+    first = next(filter(str.strip, io.StringIO(content, newline=None)), "")
+    delimiter = max(DELIMITERS, key=first.count)
+    found = csv.reader(
+        io.StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    names: list[str] = []
+    rows = []
+    for place, fields, error in _records(found):
+        if not names:
+            names = [name.strip() for name in fields]
+            require_once(names, wanted)
+        else:
+            if not error and len(fields) != len(names):
+                error = f"has {len(fields)} fields, and the header {len(names)}"
+            rows.append(TableRow(place, dict(zip(names, fields, strict=False)), error))
+    if not names:
+        raise ValueError("it is empty")
+    return TableFile(names, rows)
+
+
+def _records(reader: Any) -> Iterator[tuple[str, list[str], str]]:
+    """(place, fields, error) of each record of a CSV that is not blank."""
+    while True:
+        line = reader.line_num + 1
+        fields, error = [], ""
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as failure:
+            if line == 1 or reader.line_num > line:
+                raise ValueError(f"line {line}: {failure}") from None
+            error = f"is not CSV: {failure}"
+        if fields or error:
+            yield f"line {line}", fields, error
+
+
+def read_jsonl(file: Any, wanted: Sequence[str]) -> TableFile:
+    """The rows of an open file with one JSON object on each line."""
+    names: dict[str, None] = {}
+    rows = []
+    for number, line in enumerate(decode(file.read()).split("\n"), start=1):
+        if not line.strip():
+            continue
+        values, error = _json_object(line)
+        names |= dict.fromkeys(values)
+        kept = {name: values[name] for name in wanted if name in values}
+        rows.append(TableRow(f"line {number}", kept, error))
+    if not names:
+        raise ValueError(f"{rows[0].place} {rows[0].error or 'has no field'}" if rows else "it is empty")
+    return TableFile(list(names), rows)
+
+
+def _json_object(line: str) -> tuple[dict[str, Any], str]:
+    try:
+        value = json.loads(line, object_pairs_hook=_unique)
+    except RecursionError:
+        return {}, "is nested too deep"
+    except ValueError as error:
+        return {}, f"is not JSON: {error}"
+    return (value, "") if isinstance(value, dict) else ({}, "is not a JSON object")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        require_once([name for name, _ in pairs], values)
+    return values
+
+
+def require_once(names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Raises ValueError when any of the wanted columns is there twice."""
+    if twice := [name for name in wanted if list(names).count(name) > 1]:
+        raise ValueError(f"it has the column {shown(twice[0])} more than once")
+
+
+READERS: dict[str, Callable[[Any, Sequence[str]], TableFile]] = {
+    ".parquet": read_parquet,
+    ".csv": read_csv,
+    ".jsonl": read_jsonl,
+}

@@ -21,10 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from pyarrow import fs
 
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
+from cluster.files import read_file
 from cluster.schemas import HPIR_COLUMNS, HPIR_TIES
-from cluster.table_files import read_table, require_columns
+from cluster.table_files import column_names, number, query, read_table, text
 
 PAIR_COLUMNS = ("query", "file_a", "file_b", "n_prefer_a", "n_prefer_b")
 CRITERIA = ("accuracy", "aesthetic")
@@ -50,40 +52,55 @@ class Row:
 
 
 def read_hpir(path: str) -> list[Row]:
-    """Rows of an HPIR-form table. Raises UserError for a missing column or an empty group."""
-    table = read_table(path)
-    if set(PAIR_COLUMNS) <= set(table.column_names):
-        raise UserError(f"{path!r} is a pair table (file_a, file_b): pass it as --pairs instead of --hpir")
-    require_columns(table, HPIR_COLUMNS, path)
-    ties = [name for name in HPIR_TIES if name in table.column_names]
-    rows = [_hpir_row(record) for record in table.select([*HPIR_COLUMNS, *ties]).to_pylist()]
-    for index, row in enumerate(rows):
-        if not row.group_a or not row.group_b:
-            raise UserError(f"{path!r}, row {index} ({row.query!r}): a group has no image")
-    return rows
+    """Rows of an HPIR-form table. Raises UserError for a missing column, or a cell that cannot be used."""
+    if set(PAIR_COLUMNS) <= set(column_names(path)):
+        raise UserError(
+            f"{shown(path)} is a pair table (file_a, file_b): pass it as --pairs instead of --hpir"
+        )
+    columns = {**dict.fromkeys(HPIR_COLUMNS, _count), "query": query, "group_a": _names, "group_b": _names}
+    return [_hpir_row(record) for record in read_table(path, columns, dict.fromkeys(HPIR_TIES, _count))]
 
 
 def _hpir_row(record: Mapping) -> Row:
     votes = {
-        c: Votes(*(record.get(f"votes_{c}_{side}") or 0 for side in ("a", "b", "tie"))) for c in CRITERIA
+        c: Votes(*(record.get(f"votes_{c}_{side}", 0.0) for side in ("a", "b", "tie"))) for c in CRITERIA
     }
-    return Row(record["query"], _names(record["group_a"]), _names(record["group_b"]), votes)
+    return Row(record["query"], record["group_a"], record["group_b"], votes)
 
 
-def _names(cell: str | Sequence[str] | None) -> tuple[str, ...]:
+def _count(cell: object) -> float:
+    """A number of votes, 0 where there is none."""
+    value = number(cell) or 0.0
+    if value < 0:
+        raise ValueError("is negative")
+    return value
+
+
+def _names(cell: object) -> tuple[str, ...]:
     """A group's names from a list cell, a JSON list or names separated by spaces."""
+    names = cell
     if isinstance(cell, str):
-        return tuple(json.loads(cell)) if cell.lstrip().startswith("[") else tuple(cell.split())
-    return tuple(cell or ())
+        names = json.loads(cell) if cell.lstrip().startswith("[") else cell.split()
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError("is not a list of the images of a group")
+    return tuple(names)
+
+
+def _name(cell: object) -> str:
+    name = text(cell)
+    if not name:
+        raise ValueError("names no image")
+    return name
 
 
 def read_pairs(path: str) -> list[Row]:
-    """Rows of a pair table, one image per group. Raises UserError for a missing column."""
-    return [_pair_row(record) for record in read_table(path, PAIR_COLUMNS).to_pylist()]
+    """Rows of a pair table, one image per group. Raises UserError as `read_hpir` does."""
+    columns = {**dict.fromkeys(PAIR_COLUMNS, _count), "query": query, "file_a": _name, "file_b": _name}
+    return [_pair_row(record) for record in read_table(path, columns, {"n_tie": _count})]
 
 
 def _pair_row(record: Mapping) -> Row:
-    votes = Votes(record["n_prefer_a"] or 0, record["n_prefer_b"] or 0, record.get("n_tie") or 0)
+    votes = Votes(record["n_prefer_a"], record["n_prefer_b"], record.get("n_tie", 0.0))
     return Row(record["query"], (record["file_a"],), (record["file_b"],), {"aesthetic": votes})
 
 
@@ -102,8 +119,10 @@ def match_images(names: Iterable[str], uris: Mapping[str, str], folder: Path) ->
 def _matched_directly(name: str, uris: Mapping[str, str], folder: Path) -> str:
     if name in uris:
         return name
-    file = folder / name
-    image_id = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    try:
+        image_id = hashlib.sha256(read_file(fs.LocalFileSystem(), str(folder / name))).hexdigest()
+    except (OSError, ValueError):  # no file, or a name that no file can have
+        return ""
     return image_id if image_id in uris else ""
 
 

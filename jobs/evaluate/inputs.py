@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
 from cluster.table_files import query_texts
 from cluster.tables import EncoderRecord, Store
 from jobs.evaluate import hpir, trained_on
@@ -121,7 +121,9 @@ def load_queries(
     """
     texts = query_texts(config.queries) if config.queries else _all_captions(store, config.where)
     distinct = list(dict.fromkeys(text.strip() for text in texts if text and text.strip()))
-    source = f"in {config.queries!r}" if config.queries else f"among the captions of the store {store.uri}"
+    source = (
+        f"in {shown(config.queries)}" if config.queries else f"among the captions of the store {store.uri}"
+    )
     if not distinct:
         raise UserError(f"no queries {source}: give --queries a file with a `query` column")
     unseen = [query for query in distinct if " ".join(query.split()) not in learned]
@@ -198,13 +200,13 @@ def _vote_table(
     kept = hpir.with_image_ids(rows, hpir.match_images(names, uris, Path(path).parent))
     if not kept:
         raise UserError(
-            f"no row of {path!r} names images that every compared encoder has embedded: "
+            f"no row of {shown(path)} names images that every compared encoder has embedded: "
             f"`kallos ingest` them, then `kallos index --encoder {config.aligned}`"
         )
     unseen = [row for row in kept if row.query not in learned]
     if not unseen:
         raise UserError(
-            f"every row of {path!r} is on a query that was labelled or that people chose results for: "
+            f"every row of {shown(path)} is on a query that was labelled or that people chose results for: "
             "collect votes on other queries"
         )
     drawn = draw(unseen, config.num_votes, config.seed)

@@ -5,14 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
-from cluster.errors import UserError
-from cluster.table_files import read_table
-
-TRUTH = pa.schema(
-    {"query": pa.string(), "image_id": pa.string(), "accurate": pa.bool_(), "aesthetics": pa.float64()}
-)
+from cluster.errors import UserError, shown
+from cluster.table_files import flag, number, query, read_table, text
 
 
 class Truth(Protocol):
@@ -71,33 +66,27 @@ def load_truth(path: str, queries: Sequence[str]) -> TruthTable:
     Raises UserError for an unreadable file, a missing value, aesthetics outside [0, 1], or a query that the
     table lacks.
     """
-    table = read_table(path, TRUTH.names).select(TRUTH.names)
-    empty = [name for name in TRUTH.names if table[name].null_count]
-    if empty:
-        raise UserError(f"the truth table {path!r} has rows without {', '.join(empty)}: fill or remove them")
-    try:
-        columns = table.cast(TRUTH).to_pydict()
-    except pa.ArrowInvalid as error:
-        raise UserError(
-            f"the truth table {path!r} needs true or false in accurate, and numbers in aesthetics: {error}"
-        ) from None
-    outside = [value for value in columns["aesthetics"] if not 0 <= value <= 1]
-    if outside:
-        raise UserError(f"the truth table {path!r} has aesthetics {outside[0]}: scale them to 0..1")
+    rows = read_table(path, {"query": query, "image_id": text, "accurate": flag, "aesthetics": number})
     marks: dict[str, dict[str, tuple[bool, float]]] = {}
-    for query, image_id, accurate, aesthetics in zip(*columns.values(), strict=True):
-        marks.setdefault(query.strip(), {})[image_id] = (accurate, aesthetics)
+    for row in rows:
+        if None in row.values() or "" in row.values():
+            empty = next(name for name, value in row.items() if value is None or value == "")
+            raise UserError(f"the truth table {shown(path)} has a row without {empty}: fill or remove it")
+        if not 0 <= row["aesthetics"] <= 1:
+            raise UserError(
+                f"the truth table {shown(path)} has aesthetics {row['aesthetics']}: scale them to 0..1"
+            )
+        marks.setdefault(row["query"], {})[row["image_id"]] = (row["accurate"], row["aesthetics"])
     missing = [query for query in queries if query not in marks]
     if missing:
         raise UserError(
-            f"the truth table {path!r} lacks {len(missing)} of the {len(queries)} queries, such as "
-            f"{missing[0]!r}: give --queries those that it knows"
+            f"the truth table {shown(path)} lacks {len(missing)} of the {len(queries)} queries, such as "
+            f"{shown(missing[0])}: give --queries those that it knows"
         )
     return TruthTable(marks)
 
 
 def load_labels(path: str) -> dict[str, str]:
     """image_id -> what the image shows, from a table. Raises UserError for an unreadable one."""
-    table = read_table(path, ("image_id", "label")).select(["image_id", "label"])
-    columns = table.cast(pa.schema({"image_id": pa.string(), "label": pa.string()})).to_pydict()
-    return dict(zip(*columns.values(), strict=True))
+    rows = read_table(path, {"image_id": text, "label": query})
+    return {row["image_id"]: row["label"] for row in rows if row["label"]}

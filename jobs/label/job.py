@@ -17,10 +17,10 @@ from actors.rephraser import MODEL_STYLES
 from actors.scorers import LinearHead, PromptPairs, RankAxis, Scorer
 from actors.stages import add_stage, find_user_error
 from cluster import command, session, terminal
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
 from cluster.profile import Stage
 from cluster.schemas import near_ties
-from cluster.table_files import read_table
+from cluster.table_files import number, read_table, text
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs.label.config import LabelConfig
 from jobs.label.identity import file_hash, judge_identity, rephraser_identity, short_hash
@@ -100,7 +100,7 @@ class Counts:
             self.num_errors += bool(row["error"])
             self.num_failed_answers += row["num_failed_answers"]
             if row["error"]:
-                terminal.say(f"label: no labels for {row['query']!r}: {row['error'][:200]}")
+                terminal.say(f"label: no labels for {shown(row['query'])}: {row['error'][:200]}")
 
 
 def count_preferences(label_run: LabelRun, queries: list[str]) -> dict[str, int]:
@@ -129,7 +129,8 @@ def prepare_run(config: LabelConfig) -> LabelRun:
     if grid.num_images < 2:
         raise UserError("rows x columns is 1: two images are needed to prefer one.")
     rule = RankingRule(source=source, semantic=semantic, grid=grid)
-    _check_scorer(config, source)
+    if source == "scorer" and config.scorer != "prompts":
+        read_ratings(config)  # to refuse bad ones before any work
     scorer = config.scorer if source == "scorer" else None
     judge = judge_identity(profile.judge if rule.needs_judge else None, scorer)
     determines = {
@@ -157,11 +158,11 @@ def requested_queries(config: LabelConfig, label_run: LabelRun) -> list[str]:
     try:
         num_images = label_run.store.count(embeddings_table(fingerprint), where)
     except ValueError as error:
-        raise UserError(f"The filter --where {where!r} cannot be used: {error}") from None
+        raise UserError(f"The filter --where {shown(where)} cannot be used: {error}") from None
     if num_images < 2:
         raise UserError(
-            f"Only {num_images} images are embedded by {config.encoder!r} where {where or 'anywhere'}: "
-            "two are needed; run `kallos ingest`, or change --where."
+            f"Only {num_images} images are embedded by {shown(config.encoder)} "
+            f"where {shown(where or 'anywhere')}: two are needed; run `kallos ingest`, or change --where."
         )
     if config.queries:
         return read_queries(config.queries, config.num_queries)
@@ -215,11 +216,9 @@ def make_scorer(config: LabelConfig, label_run: LabelRun) -> Scorer | None:
         num_threads = label_run.retrieval.profile.encoder.num_threads
         encoder = load_registered(label_run.encoder, num_threads=num_threads)
         return PromptPairs.of(encoder.encode_texts, encoder.temperature)
-    assert config.ratings  # `prepare_run` has checked
     table = label_run.store.read(embeddings_table(label_run.encoder.encoder), ["image_id", "vector"])
     vectors = dict(zip(table["image_id"].to_pylist(), table["vector"].to_pylist(), strict=True))
-    rated = read_table(config.ratings, ("image_id", "rating")).to_pylist()
-    known = [row for row in rated if row["image_id"] in vectors]
+    known = [row for row in read_ratings(config) if row["image_id"] in vectors]
     scorer = RankAxis if config.scorer == "axis" else LinearHead
     try:
         return scorer.fit(
@@ -227,12 +226,18 @@ def make_scorer(config: LabelConfig, label_run: LabelRun) -> Scorer | None:
             np.array([row["rating"] for row in known], dtype=np.float64),
         )
     except ValueError as error:
-        raise UserError(f"No scorer can be fitted on the ratings {config.ratings!r}: {error}") from None
+        raise UserError(f"No scorer can be fitted on the ratings {shown(config.ratings)}: {error}") from None
 
 
-def _check_scorer(config: LabelConfig, source: str) -> None:
-    if source == "scorer" and config.scorer != "prompts" and not Path(config.ratings or "").is_file():
+def read_ratings(config: LabelConfig) -> list[dict]:
+    """The table `--ratings`. Raises UserError when it has no row, or a row without a rating."""
+    if not config.ratings:
         raise UserError(
-            f"Scorer {config.scorer!r} is fitted on ratings, and there is no file {config.ratings!r}: "
-            "give one with --ratings."
+            f"Scorer {config.scorer!r} is fitted on ratings: give a table of them with --ratings."
         )
+    rows = read_table(config.ratings, {"image_id": text, "rating": number})
+    without = [row["image_id"] for row in rows if row["rating"] is None]
+    if without or not rows:
+        fault = f"no rating for the image {shown(without[0])}" if without else "no row"
+        raise UserError(f"The ratings {shown(config.ratings)} have {fault}: fill or remove such rows.")
+    return rows

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
 from cluster.table_files import query_texts
 from cluster.tables import Store, embeddings_table
 
@@ -19,7 +19,9 @@ def read_queries(path: str, num_queries: int | None = None) -> list[str]:
     """
     queries = distinct(query_texts(path))
     if not queries:
-        raise UserError(f"The file of queries {path!r} holds no query.")
+        raise UserError(
+            f"The file of queries {shown(path)} holds no query: give one with a query on each line or row."
+        )
     return queries[:num_queries]
 
 

@@ -10,19 +10,24 @@ that is fitted on one group has therefore seen neither the photographs nor the r
 Shapes: N photographs, P pairs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from cluster.errors import UserError
-from cluster.table_files import read_table
-from jobs.evaluate import hpir
+from cluster.table_files import Reader, number, read_table, text
 from jobs.evaluate.hpir import Votes
 
-METADATA_COLUMNS = ("file", "subject", "category", "rater_group", "beauty_mean")
-PAIRS_COLUMNS = (*hpir.PAIR_COLUMNS, "n_tie", "scope", "rater_group")
+METADATA_COLUMNS = {
+    **dict.fromkeys(("file", "subject", "category", "rater_group"), text),
+    "beauty_mean": number,
+}
+PAIRS_COLUMNS = {
+    **dict.fromkeys(("query", "file_a", "file_b", "scope", "rater_group"), text),
+    **dict.fromkeys(("n_prefer_a", "n_prefer_b", "n_tie"), number),
+}
 SCOPES = ("same_category", "same_subject")
 
 
@@ -84,8 +89,9 @@ def read_photographs(folder: str) -> RatedPhotographs:
     return rated
 
 
-def _columns(path: Path, columns: Sequence[str]) -> dict[str, list]:
-    return read_table(str(path), columns).select(list(columns)).to_pydict()
+def _columns(path: Path, columns: Mapping[str, Reader]) -> dict[str, list]:
+    rows = read_table(str(path), columns)
+    return {name: [row[name] for row in rows] for name in columns}
 
 
 def _check_names(photographs: dict[str, list], pairs: dict[str, list]) -> None:

@@ -13,7 +13,12 @@ from jobs.ingest.sources.image_text import ImageText, TextColumns, read_text
 from jobs.ingest.sources.listing import extension
 
 KEY_COLUMNS = ("file_name", "file")
-TEXT_SCHEMA = pa.schema([SCHEMAS["images"].field(field.name) for field in fields(ImageText)])
+TEXT_SCHEMA = pa.schema(
+    [
+        *(SCHEMAS["images"].field(name) for name in ("caption", "detailed_caption", "tags")),
+        pa.field("error", pa.string()),
+    ]
+)
 READERS = {"parquet": parquet.read_table, "csv": csv.read_csv, "jsonl": arrow_json.read_json}
 
 

@@ -66,7 +66,7 @@ def test_missing_column_is_named(tmp_path, column):
 
 
 def test_empty_group_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"row 0 \('red boat'\): a group has no image"):
+    with pytest.raises(UserError, match=r"row 0: group_b = \[\] is not a list of the images"):
         hpir.read_hpir(
             write(
                 tmp_path,
