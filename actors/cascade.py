@@ -16,7 +16,7 @@ import ray.data
 from actors.encoder import load_registered
 from actors.rephraser import Rephrase, rephraser_stage
 from actors.retriever import Retriever
-from actors.stages import add_stage
+from actors.stages import ENGINE_RESTARTS, add_stage
 from cluster.profile import Profile, Stage
 from cluster.tables import EncoderRecord, Store
 
@@ -58,7 +58,14 @@ class Retrieval:
         size = stages["rephrase"].batch_size
         table = pa.table({"query": pa.array(queries, pa.string())})
         rows = ray.data.from_arrow([table.slice(start, size) for start in range(0, len(queries), size)])
-        rows = add_stage(rows, Rephrase, rephrase, stages["rephrase"], batch_format="numpy")
+        rows = add_stage(
+            rows,
+            Rephrase,
+            rephrase,
+            stages["rephrase"],
+            batch_format="numpy",
+            max_restarts=ENGINE_RESTARTS,
+        )
         return add_stage(rows, Retrieve, {"retrieval": self}, stages["retrieve"])
 
 

@@ -1,8 +1,8 @@
 """Batch engines that host a language model or a language-and-vision model behind one small interface.
 
 `Engine.generate(requests)` returns one reply per request, in order. A fault of one request (a prompt too
-long, a broken image, an answer choice that is not one token) is a value in its reply. A fault of the engine
-raises, so that Ray replaces the actor and retries its rows.
+long, a broken image, an answer choice that is not one token) is a value in its reply. `generate_or_exit`
+also finds the request on which an engine raises, or its process dies, and gives it an error.
 The engine is vLLM's offline `LLM` in this process. To add another one (ray.data.llm, a remote endpoint),
 write a class with the same method and list it in `ENGINES`.
 """
@@ -16,10 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
+from weakref import WeakKeyDictionary, WeakSet
 
-import ray
 from PIL import Image
 
+from actors import in_flight
+from cluster.compat import vllm_engine
+from cluster.compat.vllm_engine import first_cause
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, repo_path
 
@@ -116,24 +119,20 @@ class VllmOffline:
                 replies[index] = Reply(error=error)
             else:
                 valid.append(index)
-        replies.update(zip(valid, self._answer([requests[index] for index in valid]), strict=True))
+        answered = halved(self._chat, [requests[index] for index in valid], self._refusals)
+        replies.update(zip(valid, answered, strict=True))
         return [replies[index] for index in range(len(requests))]
 
-    def _answer(self, requests: Sequence[Request]) -> list[Reply]:
-        """Split a refused batch in half repeatedly, until only the request that vLLM refuses fails."""
-        if not requests:
-            return []
+    def _chat(self, requests: Sequence[Request]) -> list[Reply]:
         try:
             outputs = self.llm.chat(
                 [cast(Any, conversation(request)) for request in requests],
                 sampling_params=[self.sampling(request) for request in requests],
                 use_tqdm=False,
             )
-        except self._refusals as error:
-            if len(requests) == 1:
-                return [Reply(error=f"the engine refused the request: {error}")]
-            middle = len(requests) // 2
-            return self._answer(requests[:middle]) + self._answer(requests[middle:])
+        except Exception:
+            vllm_engine.abort_all(self.llm)
+            raise
         return [self._reply(request, output) for request, output in zip(requests, outputs, strict=True)]
 
     def _refusal(self, request: Request) -> str:
@@ -215,21 +214,91 @@ def normalised(logprobs: Mapping[str, float]) -> dict[str, float]:
     return {key: weight / total for key, weight in weights.items()}
 
 
-def generate_or_exit(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
-    """The replies; in a Ray actor, an exception of the engine ends the process.
-
-    A broken engine cannot be repaired from within. Ray restarts the actor, on a healthy node if need be, and
-    gives it the same batch, so that no row is lost; `actors.stages.MAX_RESTARTS` limits how often. Outside an
-    actor the exception is raised as it is.
-    """
+def halved(
+    ask: Callable[[Sequence[Request]], list[Reply]],
+    requests: Sequence[Request],
+    faults: tuple[type[Exception], ...],
+) -> list[Reply]:
+    """Ask, and halve what raises one of `faults` until the request that causes it stands alone."""
+    if not requests:
+        return []
     try:
-        return engine.generate(requests)
-    except Exception:
-        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-        raise
+        return ask(requests)
+    except faults as error:
+        if len(requests) == 1:
+            return [Reply(error=f"the engine refused the request: {first_cause(error)}")]
+        middle = len(requests) // 2
+        return halved(ask, requests[:middle], faults) + halved(ask, requests[middle:], faults)
+
+
+def generate_or_exit(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
+    """One reply for each request, in order; a request on which the engine raises or dies gets an error.
+
+    Where the engine raises on all requests, it may have broken. Then a Ray actor ends its process: Ray
+    starts another one, on a healthy node if need be, and gives it the same batch. `actors.in_flight` keeps
+    the record that bounds the restarts. Outside an actor the engine's exception is raised.
+
+    Raises:
+        JobFailure: the engine dies again and again without an answer.
+    """
+    record = in_flight.of_process()
+    record.check()
+    keys = [in_flight.key_of(request.messages, request.images, request.choices) for request in requests]
+    replies: dict[int, Reply] = {}
+    for part in record.parts(keys):
+        if record.is_culprit(keys[part[0]]):
+            replies[part[0]] = Reply(
+                error=f"the engine died on the request: {record.cause_of(keys[part[0]])}"
+            )
+        else:
+            asked = _ask(engine, [requests[index] for index in part], [keys[index] for index in part])
+            replies.update(zip(part, asked, strict=True))
+    return [replies[index] for index in range(len(requests))]
+
+
+# The engines of this process whose last call gave an answer, and the requests of the call that gave none.
+_healthy: "WeakSet[Engine]" = WeakSet()
+_failed: "WeakKeyDictionary[Engine, list[str]]" = WeakKeyDictionary()
+
+
+def _ask(engine: Engine, requests: Sequence[Request], keys: Sequence[str]) -> list[Reply]:
+    """Ask requests together; end the process, or raise, if the engine raises on everything it is asked."""
+    record, raised, answered = in_flight.of_process(), [], []
+
+    def ask(part: Sequence[Request]) -> list[Reply]:
+        try:
+            replies = engine.generate(part)
+        except Exception as error:
+            raised.append(error)
+            raise
+        answered.append(len(part))
+        return replies
+
+    record.begin(keys)
+    replies = halved(ask, requests, (Exception,))
+    record.end()
+    if answered:
+        record.num_answered += 1
+        _healthy.add(engine)
+    elif engine in _healthy and len(requests) == 1:
+        _healthy.discard(engine)
+        _failed[engine] = list(keys)
+    else:
+        # If the call before failed too, its request is the one that broke the engine.
+        suspects = keys if engine in _healthy else _failed.get(engine, keys)
+        _exit_actor(record, suspects, raised[0])
+        raise raised[0]
+    return replies
+
+
+def _exit_actor(record: in_flight.InFlight, suspects: Sequence[str], error: Exception) -> None:
+    """End this process with a record of what its engine failed on; does nothing outside a Ray actor."""
+    if record.file is None:
+        return
+    record.begin(suspects, first_cause(error))
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _vllm_offline(settings: LanguageModel) -> Engine:
@@ -256,7 +325,13 @@ def make_engine(settings: LanguageModel) -> Engine:
     build = ENGINES.get(settings.engine)
     if build is None:
         raise UserError(f"unknown engine {settings.engine!r}: known engines are {', '.join(ENGINES)}.")
-    return build(settings)
+    record = in_flight.of_process()
+    record.check()
+    record.begin(())  # if it dies while it loads, that is a death without an answer
+    try:
+        return build(settings)
+    finally:
+        record.end()
 
 
 def model_path(model: str) -> str:

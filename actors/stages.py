@@ -1,17 +1,22 @@
 """Stages of a Ray Data pipeline that hold a model: pools of actors, and the user's errors inside them."""
 
+import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray.data
+from ray.exceptions import RayError
 
 from actors.encoder import EncodeImages
-from cluster.errors import UserError
+from cluster.errors import JobFailure, UserError
 from cluster.profile import EncoderModel, Stage
 
-# Ray Data's own default restarts a broken actor forever.
+# Ray Data's own default restarts a broken actor forever. For an engine it is right: `actors.in_flight` finds
+# the request that kills it, and ends the job if there is none.
 MAX_RESTARTS = 10
+ENGINE_RESTARTS = -1
 # Blocks small enough that the encoders start while the first file is still being read.
 BLOCK_BYTES = 16 << 20
 
@@ -24,10 +29,12 @@ def add_stage(
     *,
     batch_format: str = "pyarrow",
     batch_size: int | None = None,
+    max_restarts: int = MAX_RESTARTS,
 ) -> ray.data.Dataset:
     """Append a pool of actors with the resources of `stage`.
 
-    arguments: for the actor's constructor. batch_size: rows per call, None takes the stage's.
+    arguments: for the actor's constructor. batch_size: rows per call, None takes the stage's. max_restarts:
+    of each actor whose process dies, -1 without a limit.
     """
     return rows.map_batches(
         actor,
@@ -38,7 +45,7 @@ def add_stage(
         num_cpus=stage.num_cpus,
         num_gpus=stage.num_gpus,
         # With these arguments Ray also never fuses the stage with the tasks before it.
-        max_restarts=MAX_RESTARTS,
+        max_restarts=max_restarts,
         max_task_retries=-1,
     )
 
@@ -64,10 +71,29 @@ def streaming_context() -> Iterator[None]:
         yield
 
 
-def find_user_error(error: BaseException | None) -> UserError | None:
-    """The UserError among the causes of a Ray error, or None."""
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise the UserError or JobFailure inside a Ray error; Ray's own text goes to the log."""
+    try:
+        yield
+    except RayError as error:
+        found = find_plain_error(error)
+        if found is None:
+            raise
+        traceback.print_exc()
+        raise found from None
+
+
+def find_plain_error(error: BaseException | None) -> UserError | JobFailure | None:
+    """The UserError or JobFailure among the causes of a Ray error, or None.
+
+    Ray keeps the error of an actor's constructor as text only.
+    """
     while error is not None:
-        if isinstance(error, UserError):
-            return UserError(str(error).strip().splitlines()[-1])
+        for kind in (UserError, JobFailure):
+            if sentences := re.findall(rf"{kind.__module__}.{kind.__name__}: (.+)", str(error)):
+                return kind(sentences[0])
+            if isinstance(error, kind):
+                return kind(str(error).strip().splitlines()[-1])
         error = getattr(error, "cause", None) or error.__cause__
     return None

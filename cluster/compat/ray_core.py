@@ -1,7 +1,10 @@
 """Ray's start-up."""
 
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
+
+import ray
 
 
 def in_submitted_job() -> bool:
@@ -15,3 +18,8 @@ def in_submitted_job() -> bool:
 def temporary_folder(folder: str) -> dict[str, Any]:
     """Argument of `ray.init` for the folder of logs and sockets. `ray start` calls it `--temp-dir`."""
     return {"_temp_dir": folder}
+
+
+def session_folder() -> Path:
+    """The folder of Ray's session on this node, in a worker as in a driver. No public call returns it."""
+    return Path(cast(Any, ray)._private.worker._global_node.get_session_dir_path())

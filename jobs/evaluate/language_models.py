@@ -13,11 +13,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
-from ray.exceptions import RayError
 
 from actors.engine import make_engine, model_path
 from actors.judge import ImageCache, Judge
-from actors.stages import add_stage, find_user_error
+from actors.stages import ENGINE_RESTARTS, add_stage, plain_errors
 from cluster import session
 from cluster.profile import LanguageModel, Profile, Stage
 from cluster.tables import Store
@@ -154,7 +153,9 @@ def map_table(
     def build() -> ray.data.Dataset:
         num_blocks = math.ceil(table.num_rows / stage.batch_size)
         rows = ray.data.from_arrow(table, override_num_blocks=num_blocks)
-        return add_stage(rows, actor, arguments, stage, batch_format=batch_format)
+        return add_stage(
+            rows, actor, arguments, stage, batch_format=batch_format, max_restarts=ENGINE_RESTARTS
+        )
 
     return collect(profile, {actor.__name__: stage}, build)
 
@@ -166,8 +167,6 @@ def collect(profile: Profile, stages: Mapping[str, Stage], build: Callable[[], r
     """
     session.connect(profile)
     session.require(stages)
-    try:
+    with plain_errors():
         blocks: Any = build().to_arrow_refs()  # `ray.get` has no type for references to tables
         return pa.concat_tables(ray.get(blocks))
-    except RayError as error:
-        raise find_user_error(error) or error from None

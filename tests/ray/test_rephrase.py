@@ -124,3 +124,32 @@ def test_no_row_is_lost_or_duplicated_when_an_engine_dies(ray_cluster, tmp_path,
     answered = [(row["query"], row["rephrased"]) for row in rows.take_all()]
     assert marker.exists()
     assert sorted(answered) == sorted((query, f"{query}, soft light, calm") for query in queries)
+
+
+@pytest.mark.parametrize("how", ["the engine raises", "the process is killed"])
+def test_query_that_breaks_every_engine_becomes_an_error_and_the_rest_is_answered(ray_cluster, how):
+    class PoisonedEngine:
+        """Fails on the ghost every time. Once it has raised it raises on everything, as a broken GPU does."""
+
+        broken = False
+
+        def generate(self, requests):
+            self.broken |= any(f'"ghost of {how}"' in request.messages[-1]["content"] for request in requests)
+            if self.broken and how == "the process is killed":
+                os.kill(os.getpid(), 9)
+            if self.broken:
+                raise RuntimeError("illegal memory access")
+            return [Reply(text='{"qualities":["soft light","calm"]}') for _ in requests]
+
+    class PoisonedRephrase(Rephrase):
+        def __init__(self):
+            self.style, self.engine = "k_list", PoisonedEngine()
+
+    queries = [*(f"{how} {number}" for number in range(39)), f"ghost of {how}"]
+    rows = ray.data.from_arrow([pa.table({"query": queries[start : start + 20]}) for start in (0, 20)])
+    stage = Stage(min_actors=1, max_actors=1, batch_size=20)
+    answered = add_stage(rows, PoisonedRephrase, {}, stage, batch_format="numpy").take_all()
+    errors = {row["query"]: row["rephrase_error"] for row in answered if row["rephrase_error"]}
+    cause = "illegal memory access" if how == "the engine raises" else "native code"
+    assert list(errors) == [f"ghost of {how}"] and cause in errors[f"ghost of {how}"]
+    assert sorted(row["query"] for row in answered) == sorted(queries)

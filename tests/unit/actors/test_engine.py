@@ -1,12 +1,13 @@
 """The engine's interface, without an engine."""
 
 import importlib.util
+import math
 
 import pytest
 from PIL import Image
 
 from actors import engine
-from actors.engine import Request, conversation, generate_or_exit, make_engine, model_path, normalised
+from actors.engine import Reply, Request, conversation, generate_or_exit, make_engine, model_path, normalised
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Stage
 
@@ -69,13 +70,48 @@ def test_conversation_refuses_images_that_do_not_match(num_images):
         conversation(request)
 
 
-def test_broken_engine_raises_outside_an_actor():
-    class Broken:
-        def generate(self, requests):
-            raise RuntimeError("engine is dead")
+class PoisonedEngine:
+    """Answers with the words of each request, raises on the word "poison", and counts its calls."""
 
-    with pytest.raises(RuntimeError, match="engine is dead"):
-        generate_or_exit(Broken(), [])
+    def __init__(self, poison: str = "poison"):
+        self.poison, self.num_calls = poison, 0
+
+    def generate(self, requests):
+        self.num_calls += 1
+        texts = [request.messages[0]["content"] for request in requests]
+        if any(self.poison in text for text in texts):
+            raise RuntimeError("illegal memory access")
+        return [Reply(text=text) for text in texts]
+
+
+def asks(*texts: str) -> list[Request]:
+    return [Request([{"role": "user", "content": text}]) for text in texts]
+
+
+@pytest.mark.parametrize("num_requests", [2, 3, 64])
+@pytest.mark.parametrize("position", ["first", "last"])
+def test_prompt_on_which_the_engine_raises_gets_an_error_and_the_rest_is_answered(num_requests, position):
+    texts = [f"word {number}" for number in range(num_requests)]
+    culprit = 0 if position == "first" else num_requests - 1
+    texts[culprit] = "a poison"
+    engine = PoisonedEngine()
+    replies = generate_or_exit(engine, asks(*texts))
+    assert "illegal memory access" in replies[culprit].error and replies[culprit].text == ""
+    others = [text for number, text in enumerate(texts) if number != culprit]
+    assert [reply.text for reply in replies if not reply.error] == others
+    assert engine.num_calls <= 2 * math.ceil(math.log2(num_requests)) + 1
+
+
+def test_prompt_asked_alone_gets_an_error_from_an_engine_that_answered_before():
+    engine = PoisonedEngine()
+    generate_or_exit(engine, asks("fine"))
+    assert "illegal memory access" in generate_or_exit(engine, asks("poison"))[0].error
+    assert generate_or_exit(engine, asks("fine"))[0].text == "fine"
+
+
+def test_engine_that_answers_nothing_raises_outside_an_actor():
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        generate_or_exit(PoisonedEngine(poison=""), asks("a", "b"))
 
 
 def test_every_engine_that_a_profile_accepts_exists():

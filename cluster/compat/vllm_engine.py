@@ -1,0 +1,65 @@
+"""vLLM's offline `LLM` in this process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+LONGEST_CAUSE = 400
+
+
+def abort_all(llm: Any) -> None:
+    """Drop the requests of a call that raised.
+
+    vLLM keeps those that it had accepted, and the next call would wait for them and return their outputs.
+    """
+    engine = llm.llm_engine
+    engine.abort_request(list(engine.output_processor.request_states), internal=True)
+
+
+@contextmanager
+def removed_rendezvous() -> Iterator[None]:
+    """Remove the file through which the one process of an engine that loads here meets itself.
+
+    vLLM names it `/tmp/vllm_dist_<random>`, and leaves it behind in a process that is killed, as actors are.
+    """
+    from vllm.v1.executor import uniproc_executor
+
+    make: Any = uniproc_executor.get_file_store_init_method
+    made: list[str] = []
+
+    def recorded() -> str:
+        made.append(make())
+        return made[-1]
+
+    uniproc_executor.get_file_store_init_method = recorded
+    try:
+        yield
+    finally:
+        uniproc_executor.get_file_store_init_method = make
+        for address in made:
+            Path(address.removeprefix("file://")).unlink(missing_ok=True)
+
+
+def first_cause(error: BaseException) -> str:
+    """vLLM and its libraries: what went wrong first, on one line, without a full stop.
+
+    They wrap an error in others ("Engine core initialization failed. See root cause above"), and pydantic
+    writes its messages over several lines with an address at the end.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, ValidationError):
+        faults = [(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
+        text = "; ".join(": ".join(filter(None, fault)) for fault in faults)
+        return _on_one_line(text.replace("Value error, ", ""))
+    text = _on_one_line(str(error))
+    named = text and isinstance(error, ValueError | OSError) and not isinstance(error, UnicodeError)
+    return text if named else f"{type(error).__name__}{text and ': '}{text}"
+
+
+def _on_one_line(text: str) -> str:
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= LONGEST_CAUSE else f"{line[:LONGEST_CAUSE]}..."
