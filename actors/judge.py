@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from actors.engine import Engine, Reply, Request, generate_or_exit
-from actors.images import STORED, read_stored
+from actors.images import STORED, UnusableImage, read_stored
 from cluster.sql import in_list
 from cluster.tables import Store
 
@@ -91,11 +91,13 @@ class Judge:
     """Rates and compares images with the prompts above.
 
     image_px: images are shrunk to this longer side before the prompt, None leaves them as they are.
+    first_error: why a request of the last call has no answer, "" if all have one.
     """
 
     def __init__(self, engine: Engine, image_px: int | None = None):
         self.engine = engine
         self.image_px = image_px
+        self.first_error = ""
 
     def aesthetics(self, images: Sequence[Image.Image]) -> np.ndarray:
         """How beautiful each image is: float64 [N] in [1, 5], NaN where the engine gave no answer."""
@@ -132,9 +134,7 @@ class Judge:
             messages = comparison_messages(criterion, query)
             requests.append(Request(messages=messages, images=(a, b), choices=LETTERS))
             requests.append(Request(messages=messages, images=(b, a), choices=LETTERS))
-        p_first = np.array(
-            [first_letter_probability(reply) for reply in generate_or_exit(self.engine, requests)]
-        )
+        p_first = np.array([first_letter_probability(reply) for reply in self._ask(requests)])
         return comparison(p_ab=p_first[0::2], p_ba=1.0 - p_first[1::2])
 
     def rate_together(
@@ -160,9 +160,12 @@ class Judge:
         return self._rate(requests).reshape(-1, 2, 2)
 
     def _rate(self, requests: Sequence[Request]) -> np.ndarray:
-        return np.array(
-            [expected_digit(reply) for reply in generate_or_exit(self.engine, requests)], dtype=np.float64
-        )
+        return np.array([expected_digit(reply) for reply in self._ask(requests)], dtype=np.float64)
+
+    def _ask(self, requests: Sequence[Request]) -> list[Reply]:
+        replies = generate_or_exit(self.engine, requests)
+        self.first_error = next((reply.error for reply in replies if reply.error), "")
+        return replies
 
     def _fit(self, image: Image.Image) -> Image.Image:
         return shrink(image, self.image_px)
@@ -237,43 +240,62 @@ def shrink(image: Image.Image, longer_px: int | None) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def stored_images(rows: Iterable[Mapping[str, Any]], image_px: int | None) -> dict[str, Image.Image]:
+def stored_images(
+    rows: Iterable[Mapping[str, Any]], image_px: int | None
+) -> dict[str, Image.Image | UnusableImage]:
     """Rows of `images` (columns `actors.images.STORED`) -> the images as the judge sees them, by image_id.
 
-    `image_px` as for `Judge`. The file is read where the preview's longer side is below it. Raises
-    UnusableImage when a preview cannot be read.
+    `image_px` as for `Judge`. The file is read where the preview's longer side is below it. An image whose
+    preview cannot be read is replaced by its error.
     """
 
-    def read(row: Mapping[str, Any]) -> tuple[str, Image.Image]:
+    def read(row: Mapping[str, Any]) -> tuple[str, Image.Image | UnusableImage]:
         longer_px = image_px or max(row["width_px"], row["height_px"])
-        return row["image_id"], shrink(read_stored(row, longer_px=longer_px), image_px)
+        try:
+            return row["image_id"], shrink(read_stored(row, longer_px=longer_px), image_px)
+        except UnusableImage as error:
+            return row["image_id"], error
 
     with ThreadPoolExecutor(NUM_READERS) as pool:
         return dict(pool.map(read, rows))
 
 
 class ImageCache:
-    """The images of a store as the judge sees them; the most recently used stay decoded."""
+    """The images of a store as the judge sees them; the most recently used stay decoded.
+
+    faults: why an image that was asked for cannot be read, by image_id.
+    """
 
     def __init__(self, store: Store, image_px: int | None) -> None:
         self.store = store
         self.image_px = image_px
         self.decoded: OrderedDict[str, Image.Image] = OrderedDict()
         self.num_pixels = 0
+        self.faults: dict[str, str] = {}
 
-    def load(self, image_ids: Sequence[str]) -> list[Image.Image]:
-        """The images, in order. Raises KeyError for an id that is not in the table `images`."""
+    def load(self, image_ids: Sequence[str]) -> list[Image.Image | None]:
+        """The images, in order; None, and an entry in `faults`, for one that cannot be read."""
         wanted = list(dict.fromkeys(image_ids))
-        missing = [image_id for image_id in wanted if image_id not in self.decoded]
+        missing = [i for i in wanted if i not in self.decoded and i not in self.faults]
         for start in range(0, len(missing), IDS_PER_READ):
-            where = in_list("image_id", missing[start : start + IDS_PER_READ])
-            read = stored_images(self.store.read("images", STORED, where).to_pylist(), self.image_px)
-            self.decoded.update(read)
-            self.num_pixels += sum(image.width * image.height for image in read.values())
-        images = [self.decoded[image_id] for image_id in image_ids]
+            self._read(missing[start : start + IDS_PER_READ])
+        images = [self.decoded.get(image_id) for image_id in image_ids]
         for image_id in wanted:
-            self.decoded.move_to_end(image_id)
+            if image_id in self.decoded:
+                self.decoded.move_to_end(image_id)
         while self.num_pixels > MAX_CACHED_PIXELS:
             _, oldest = self.decoded.popitem(last=False)
             self.num_pixels -= oldest.width * oldest.height
         return images
+
+    def _read(self, image_ids: Sequence[str]) -> None:
+        rows = self.store.read("images", STORED, in_list("image_id", image_ids)).to_pylist()
+        found = stored_images(rows, self.image_px)
+        for image_id in image_ids:
+            image = found.get(image_id)
+            if isinstance(image, Image.Image):
+                self.decoded[image_id] = image
+                self.num_pixels += image.width * image.height
+            else:
+                reason = f"cannot be read: {image}" if image else "is not in the table images"
+                self.faults[image_id] = f"image {image_id} {reason}"

@@ -1,8 +1,8 @@
 """Rerank: order the retrieved images by accuracy and aesthetics, and derive preferences from that order.
 
 Columns: those of `actors.cascade.Retrieval` (with `vectors` for the scorer) -> `RANKED`: the images of the
-grid with both scores, their preferences, and how many answers the judge failed to give. The semantic score is
-the accuracy.
+grid with both scores, their preferences, how many answers the judge failed to give, and why images could not
+be read. Such images leave the candidates. The semantic score is the accuracy.
 
 Three sources of the aesthetic score:
 - `scorer`: a model on the stored embeddings.
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from actors.engine import make_engine
 from actors.judge import ImageCache, Judge
@@ -53,6 +54,7 @@ RANKED = pa.schema(
             )
         ),
         "num_failed_answers": pa.int64(),
+        "unreadable": pa.list_(pa.string()),
     }
 )
 
@@ -80,6 +82,7 @@ class Ranking:
     """One query's candidate images, best retrieved first; every list is indexed by position.
 
     semantic, aesthetic: float64 [N], higher is better. judged: comparisons of `lmm_pair`, by positions.
+    failure: why an answer failed. unreadable: one sentence for each image that left the candidates.
     """
 
     row: dict
@@ -90,6 +93,8 @@ class Ranking:
     aesthetic: np.ndarray
     judged: dict[tuple[int, int], tuple[float, bool]] = field(default_factory=dict)
     num_failed: int = 0
+    failure: str = ""
+    unreadable: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, row: dict) -> "Ranking":
@@ -106,9 +111,20 @@ class Ranking:
         self.vectors = [self.vectors[position] for position in positions] if self.vectors else None
         self.semantic, self.aesthetic = self.semantic[positions], self.aesthetic[positions]
 
-    def drop_unrated(self, scores: np.ndarray) -> None:
+    def drop_unreadable(self, faults: Mapping[str, str]) -> None:
+        """Drop the images that cannot be read, by image_id."""
+        self.unreadable += [faults[image_id] for image_id in self.image_ids if image_id in faults]
+        self.take([position for position, i in enumerate(self.image_ids) if i not in faults])
+
+    def count_failures(self, num_failed: int, reason: str) -> None:
+        """Count the answers that the judge failed to give, and keep the first reason."""
+        self.num_failed += num_failed
+        if num_failed:
+            self.failure = self.failure or reason
+
+    def drop_unrated(self, scores: np.ndarray, reason: str = "") -> None:
         """Drop the images whose score is NaN: the judge gave no answer for them."""
-        self.num_failed += int(np.isnan(scores).sum())
+        self.count_failures(int(np.isnan(scores).sum()), reason)
         self.take([int(position) for position in np.flatnonzero(~np.isnan(scores))])
 
 
@@ -128,9 +144,7 @@ class Rerank:
         rankings = [Ranking.of(row) for row in batch.to_pylist()]
         usable = [ranking for ranking in rankings if not ranking.error]
         semantic_units = self._score_semantics(usable)
-        for ranking in usable:
-            ranking.take(thin(ranking.semantic, self.rule.grid))
-        aesthetic_units = self._score_aesthetics(usable)
+        aesthetic_units = self._score_aesthetics(usable, self._choose(usable))
         pairs = {
             id(ranking): self._prefer(ranking, semantic_unit, aesthetic_unit)
             for ranking, semantic_unit, aesthetic_unit in zip(
@@ -148,14 +162,42 @@ class Rerank:
         if self.rule.semantic == "encoder":
             return [spread(ranking.semantic) for ranking in rankings]
         assert self.judge is not None
+        images = self._load(_all_ids(rankings), rankings)
         queries = [ranking.row["query"] for ranking in rankings for _ in ranking.image_ids]
-        ratings = self.judge.accuracy(queries, self.images.load(_all_ids(rankings)))
+        ratings = self.judge.accuracy(queries, [images[image_id] for image_id in _all_ids(rankings)])
         for ranking, own in zip(rankings, _split(ratings, rankings), strict=True):
             ranking.semantic = own
-            ranking.drop_unrated(own)
+            ranking.drop_unrated(own, self.judge.first_error)
         return [RATING_UNIT] * len(rankings)
 
-    def _score_aesthetics(self, rankings: Sequence[Ranking]) -> list[float]:
+    def _choose(self, rankings: Sequence[Ranking]) -> dict[str, Image.Image]:
+        """Keep the images of each grid, and load those that the judge has to see.
+
+        Where one cannot be read, the grid is chosen again from the others.
+        """
+        images: dict[str, Image.Image] = {}
+        while True:
+            chosen = [thin(ranking.semantic, self.rule.grid) for ranking in rankings]
+            ids = [r.image_ids[place] for r, places in zip(rankings, chosen, strict=True) for place in places]
+            new = [i for i in dict.fromkeys(ids) if i not in images and i not in self.ratings]
+            if self.rule.source == "scorer" or not new:
+                break
+            images |= self._load(new, rankings)
+        for ranking, places in zip(rankings, chosen, strict=True):
+            ranking.take(places)
+        return images
+
+    def _load(self, image_ids: Sequence[str], rankings: Sequence[Ranking]) -> dict[str, Image.Image]:
+        """The images that can be read, by image_id; the rankings lose the others."""
+        loaded = dict(zip(image_ids, self.images.load(image_ids), strict=True))
+        faults = {i: self.images.faults[i] for i, image in loaded.items() if image is None}
+        for ranking in rankings:
+            ranking.drop_unreadable(faults)
+        return {image_id: image for image_id, image in loaded.items() if image is not None}
+
+    def _score_aesthetics(
+        self, rankings: Sequence[Ranking], images: Mapping[str, Image.Image]
+    ) -> list[float]:
         """Fill in the aesthetic scores from the rule's source; returns the unit of each query's."""
         if self.rule.source == "scorer":
             assert self.scorer is not None
@@ -164,24 +206,22 @@ class Rerank:
             return [spread(ranking.aesthetic) for ranking in rankings]
         assert self.judge is not None
         if self.rule.source == "lmm_score":
-            self._rate(self.judge, rankings)
+            self._rate(self.judge, rankings, images)
             return [RATING_UNIT] * len(rankings)
-        self._compare(self.judge, rankings)
+        self._compare(self.judge, rankings, images)
         return [WIN_SHARE_UNIT] * len(rankings)
 
-    def _rate(self, judge: Judge, rankings: Sequence[Ranking]) -> None:
-        """Rate the images that have no rating yet; an image's rating serves all queries."""
-        new = [image_id for image_id in dict.fromkeys(_all_ids(rankings)) if image_id not in self.ratings]
-        ratings = judge.aesthetics(self.images.load(new))
-        self.ratings.update((i, float(r)) for i, r in zip(new, ratings, strict=True) if not np.isnan(r))
+    def _rate(self, judge: Judge, rankings: Sequence[Ranking], images: Mapping[str, Image.Image]) -> None:
+        """Rate `images`, which have no rating yet; an image's rating serves all queries."""
+        ratings = judge.aesthetics(list(images.values()))
+        self.ratings.update((i, float(r)) for i, r in zip(images, ratings, strict=True) if not np.isnan(r))
         for ranking in rankings:
             ranking.aesthetic = np.array([self.ratings.get(i, np.nan) for i in ranking.image_ids])
-            ranking.drop_unrated(ranking.aesthetic)
+            ranking.drop_unrated(ranking.aesthetic, judge.first_error)
 
-    def _compare(self, judge: Judge, rankings: Sequence[Ranking]) -> None:
+    def _compare(self, judge: Judge, rankings: Sequence[Ranking], images: Mapping[str, Image.Image]) -> None:
         """Compare every two images of a row; a score is the mean probability of winning."""
-        columns, ids = self.rule.grid.columns, _all_ids(rankings)
-        images = dict(zip(ids, self.images.load(ids), strict=True))
+        columns = self.rule.grid.columns
         duels = [(r, a, b) for r in rankings for a, b in row_pairs(len(r.image_ids), columns)]
         result = judge.compare(
             "aesthetics",
@@ -192,7 +232,7 @@ class Rerank:
         outcomes = zip(duels, result.p.tolist(), result.consistent.tolist(), strict=True)
         for (ranking, a, b), p, consistent in outcomes:
             ranking.judged[a, b], ranking.judged[b, a] = (p, consistent), (1.0 - p, consistent)
-            ranking.num_failed += int(np.isnan(p))
+            ranking.count_failures(int(np.isnan(p)), judge.first_error)
         for ranking in rankings:
             ranking.aesthetic = win_shares(len(ranking.image_ids), ranking.judged)
 
@@ -226,7 +266,7 @@ def ranked(ranking: Ranking, pairs: Sequence[Preference]) -> dict:
     """A row of `RANKED`. A query that kept too few images for any pair carries an error."""
     error = ranking.error
     if not error and not pairs:
-        error = f"no pair is left: the judge gave no answer {ranking.num_failed} times"
+        error = no_pair(ranking)
     named = [
         {
             "winner": ranking.image_ids[pair.winner],
@@ -248,7 +288,19 @@ def ranked(ranking: Ranking, pairs: Sequence[Preference]) -> dict:
         "aesthetic_scores": ranking.aesthetic.tolist(),
         "pairs": named,
         "num_failed_answers": ranking.num_failed,
+        "unreadable": ranking.unreadable,
     }
+
+
+def no_pair(ranking: Ranking) -> str:
+    """Why no pair of a query's images is left."""
+    parts = []
+    if ranking.unreadable:
+        parts.append(f"{len(ranking.unreadable)} images cannot be read, such as: {ranking.unreadable[0]}")
+    if ranking.num_failed or not parts:
+        reason = f", the first time because {ranking.failure}" if ranking.failure else ""
+        parts.append(f"the judge gave no answer {ranking.num_failed} times{reason}")
+    return f"no pair is left: {'; '.join(parts)}"
 
 
 def _all_ids(rankings: Sequence[Ranking]) -> list[str]:

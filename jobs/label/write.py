@@ -10,8 +10,16 @@ import pyarrow as pa
 from cluster.schemas import PREFERENCE_KEY
 from cluster.tables import SCHEMAS, Store, now
 
-DONE = pa.schema({"query": pa.string(), "error": pa.string(), "num_failed_answers": pa.int64()})
+DONE = pa.schema(
+    {
+        "query": pa.string(),
+        "error": pa.string(),
+        "num_failed_answers": pa.int64(),
+        "unreadable": pa.list_(pa.string()),
+    }
+)
 RANKING_KEY = ("run_id", "query")
+REJECT_KEY = ("uri", "error")
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Provenance:
 class Write:
     """Ray Data actor, `batch_format="pyarrow"`: rows of `RANKED` -> the tables -> rows of `DONE`.
 
-    Queries with an error are not written, so that the next run tries them again.
+    A query with an error has its reason in `rejects`, and no ranking, so that the next run tries it again.
     """
 
     def __init__(self, *, store: Store, provenance: Provenance):
@@ -41,6 +49,7 @@ class Write:
         pairs = [pair for row in valid for pair in preference_rows(row, self.provenance)]
         self._merge("preferences", pairs, PREFERENCE_KEY)
         self._merge("rankings", [ranking_row(row, self.provenance) for row in valid], RANKING_KEY)
+        self._merge("rejects", [reject for row in rows for reject in reject_rows(row)], REJECT_KEY)
         return pa.Table.from_pylist([done_row(row) for row in rows], DONE)
 
     def _merge(self, name: str, rows: list[dict], on: tuple[str, ...]) -> None:
@@ -59,6 +68,13 @@ def ranking_row(row: dict, provenance: Provenance) -> dict:
     """The row of `rankings` of one ranked query."""
     names = ("query", "rephrased", "image_ids", "semantic_scores", "aesthetic_scores")
     return {**asdict(provenance), **{name: row[name] for name in names}, "created_at": now()}
+
+
+def reject_rows(row: dict) -> list[dict]:
+    """Rows of `rejects` of one query: why it has no labels, and why images left its candidates."""
+    faults = [(row["query"], row["error"])] if row["error"] else []
+    faults += [(reason.split()[1], reason) for reason in row["unreadable"]]
+    return [{"uri": uri, "stage": "label", "error": error, "at": now()} for uri, error in faults]
 
 
 def done_row(row: dict) -> dict:

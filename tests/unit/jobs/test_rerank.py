@@ -12,6 +12,7 @@ import jobs.label.rerank as rerank
 from actors.engine import Reply, Request
 from actors.judge import DIGITS
 from cluster.profile import LanguageModel, Stage
+from cluster.sql import in_list
 from cluster.tables import SCHEMAS, now
 from jobs.label.pairs import Grid
 
@@ -152,3 +153,47 @@ def test_scorer_needs_no_judge_and_no_image(store, monkeypatch):
     vectors = [[[level / 255, 0.0] for level in LEVELS]]
     row = reranker(batch("").append_column("vectors", pa.array(vectors))).to_pylist()[0]
     assert cells(row) == BY_BRIGHTNESS
+
+
+FAULTS = ["the preview is damaged", "the image is deleted"]
+
+
+def spoil(gallery, image_ids: list[str], how: str) -> None:
+    where = in_list("image_id", image_ids)
+    if how == "the image is deleted":
+        gallery.open("images").delete(where)
+    else:
+        gallery.open("images").update(where=where, values={"preview": b"no image"})
+
+
+@pytest.mark.parametrize("how", FAULTS)
+@pytest.mark.parametrize("semantic", ["encoder", "judge"])
+@pytest.mark.parametrize("source", ["lmm_score", "lmm_pair"])
+def test_image_that_cannot_be_read_leaves_the_candidates(gallery, monkeypatch, source, semantic, how):
+    spoil(gallery, ["i1"], how)
+    reranker = stage(gallery, BrightnessEngine(), source, semantic, Grid(1, 5, 1), monkeypatch)
+    rows = reranker(batch("", "")).to_pylist()
+    for row in rows:
+        assert sorted(row["image_ids"]) == ["i0", "i2", "i3", "i4", "i5"] and len(row["pairs"]) == 10
+        assert len(row["unreadable"]) == 1 and "image i1 " in row["unreadable"][0]
+        assert (row["error"], row["num_failed_answers"]) == ("", 0)
+
+
+def test_grid_is_filled_from_the_images_that_can_be_read(gallery, monkeypatch):
+    """Of six candidates in two rows of two, the first four by retrieval that can be read."""
+    spoil(gallery, ["i0", "i2"], FAULTS[0])
+    reranker = stage(gallery, BrightnessEngine(), "lmm_score", grid=Grid(2, 2, 1), monkeypatch=monkeypatch)
+    assert reranker(batch("")).to_pylist()[0]["image_ids"] == ["i1", "i3", "i4", "i5"]
+
+
+@pytest.mark.parametrize("how", FAULTS)
+def test_query_whose_images_cannot_be_read_becomes_an_error_with_the_reason(gallery, monkeypatch, how):
+    spoil(gallery, [f"i{number}" for number in range(1, len(LEVELS))], how)
+    row = stage(gallery, BrightnessEngine(), "lmm_score", monkeypatch=monkeypatch)(batch("")).to_pylist()[0]
+    reason = "cannot be read: not an image" if how == FAULTS[0] else "is not in the table images"
+    assert row["error"].startswith("no pair is left: 5 images cannot be read") and reason in row["error"]
+
+
+def test_error_of_a_query_names_why_the_judge_gave_no_answer(gallery, monkeypatch):
+    reranker = stage(gallery, BrightnessEngine(blind_below=256), "lmm_score", monkeypatch=monkeypatch)
+    assert "6 times, the first time because too dark to see" in reranker(batch("")).to_pylist()[0]["error"]
