@@ -1,26 +1,25 @@
 """The job of `kallos label`: checks all inputs before any work, runs the pipeline, counts the results."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
-from ray.exceptions import RayError
 
 from actors.cascade import Retrieval
 from actors.encoder import load_registered
 from actors.judge import identity as prompts_identity
 from actors.rephraser import MODEL_STYLES
 from actors.scorers import LinearHead, PromptPairs, RankAxis, Scorer
-from actors.stages import add_stage, find_user_error
+from actors.stages import ENGINE_RESTARTS, add_stage, plain_errors
 from cluster import command, session, terminal
-from cluster.errors import UserError, shown
+from cluster.errors import JobFailure, UserError
 from cluster.profile import Stage
 from cluster.schemas import near_ties
-from cluster.table_files import number, read_table, text
+from cluster.table_files import read_table
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs.label.config import LabelConfig
 from jobs.label.identity import file_hash, judge_identity, rephraser_identity, short_hash
@@ -29,6 +28,7 @@ from jobs.label.queries import draw_queries, read_queries
 from jobs.label.rerank import RankingRule, Rerank
 from jobs.label.write import Provenance, Write
 
+NUM_SHOWN = 10  # errors that are shown while the job runs
 WRITER = Stage(min_actors=1, max_actors=1, num_cpus=0.5, batch_size=1)
 
 
@@ -72,6 +72,7 @@ def run(config: LabelConfig) -> dict:
     stored = count_preferences(label_run, queries)
     if "://" not in store.uri:
         command.save_config(config, Path(store.uri) / "runs" / f"label-{provenance.run_id}")
+    counts.report(len(queries), len(queries) - len(left), store)
     return {
         "run_id": provenance.run_id,
         "encoder": provenance.encoder,
@@ -82,25 +83,54 @@ def run(config: LabelConfig) -> dict:
         "num_queries_labelled": len(left) - counts.num_errors,
         **stored,
         "num_new_preferences": stored["num_preferences"] - num_before,
-        **asdict(counts),
+        **counts.figures(),
         "seconds": {"start": begun - started, "total": time.monotonic() - started},
     }
 
 
 @dataclass
 class Counts:
-    """What failed in this invocation. num_errors: queries without labels."""
+    """What failed in this invocation.
+
+    num_errors: queries without labels. unreadable: one sentence for each image that was left out.
+    """
 
     num_errors: int = 0
     num_failed_answers: int = 0
+    first_error: str = ""
+    unreadable: set[str] = field(default_factory=set)
 
     def add(self, done: pa.Table) -> None:
-        """Count the rows of `DONE`, and show the beginning of each error."""
+        """Count the rows of `DONE`, and show the beginning of the first errors."""
         for row in done.to_pylist():
-            self.num_errors += bool(row["error"])
             self.num_failed_answers += row["num_failed_answers"]
+            self.unreadable.update(row["unreadable"])
             if row["error"]:
-                terminal.say(f"label: no labels for {shown(row['query'])}: {row['error'][:200]}")
+                self.num_errors += 1
+                self.first_error = self.first_error or row["error"]
+                if self.num_errors <= NUM_SHOWN:
+                    terminal.say(f"label: no labels for {row['query']!r}: {row['error'][:200]}")
+
+    def report(self, num_queries: int, num_before: int, store: Store) -> None:
+        """Say what failed. Raises JobFailure when no query of this run has labels."""
+        where = f"table rejects of {store.uri} has the reasons"
+        if self.num_errors and self.num_errors == num_queries - num_before and not num_before:
+            raise JobFailure(
+                f"None of the {num_queries} queries was labelled, and the judge gave no answer "
+                f"{self.num_failed_answers} times; {where}, the first is: {self.first_error}."
+            )
+        if self.num_errors:
+            terminal.say(f"label: {self.num_errors} of {num_queries} queries have no labels: {where}")
+        if self.unreadable:
+            terminal.say(f"label: {len(self.unreadable)} images could not be read and were left out: {where}")
+
+    def figures(self) -> dict[str, int]:
+        """The counts for the report."""
+        return {
+            "num_errors": self.num_errors,
+            "num_failed_answers": self.num_failed_answers,
+            "num_unreadable_images": len(self.unreadable),
+        }
 
 
 def count_preferences(label_run: LabelRun, queries: list[str]) -> dict[str, int]:
@@ -129,8 +159,7 @@ def prepare_run(config: LabelConfig) -> LabelRun:
     if grid.num_images < 2:
         raise UserError("rows x columns is 1: two images are needed to prefer one.")
     rule = RankingRule(source=source, semantic=semantic, grid=grid)
-    if source == "scorer" and config.scorer != "prompts":
-        read_ratings(config)  # to refuse bad ones before any work
+    _check_scorer(config, source)
     scorer = config.scorer if source == "scorer" else None
     judge = judge_identity(profile.judge if rule.needs_judge else None, scorer)
     determines = {
@@ -158,11 +187,11 @@ def requested_queries(config: LabelConfig, label_run: LabelRun) -> list[str]:
     try:
         num_images = label_run.store.count(embeddings_table(fingerprint), where)
     except ValueError as error:
-        raise UserError(f"The filter --where {shown(where)} cannot be used: {error}") from None
+        raise UserError(f"The filter --where {where!r} cannot be used: {error}") from None
     if num_images < 2:
         raise UserError(
-            f"Only {num_images} images are embedded by {shown(config.encoder)} "
-            f"where {shown(where or 'anywhere')}: two are needed; run `kallos ingest`, or change --where."
+            f"Only {num_images} images are embedded by {config.encoder!r} where {where or 'anywhere'}: "
+            "two are needed; run `kallos ingest`, or change --where."
         )
     if config.queries:
         return read_queries(config.queries, config.num_queries)
@@ -183,15 +212,12 @@ def label_queries(label_run: LabelRun, config: LabelConfig, queries: list[str]) 
     session.require(label_run.stages)
     rows = pipeline(label_run, queries, make_scorer(config, label_run))
     counts, num_done = Counts(), 0
-    try:
-        with terminal.progress("label", "queries", len(queries)) as update:
-            for done in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-                assert isinstance(done, pa.Table)
-                counts.add(done)
-                num_done += done.num_rows
-                update(num_done, errors=counts.num_errors)
-    except RayError as error:
-        raise find_user_error(error) or error from None
+    with plain_errors(), terminal.progress("label", "queries", len(queries)) as update:
+        for done in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
+            assert isinstance(done, pa.Table)
+            counts.add(done)
+            num_done += done.num_rows
+            update(num_done, errors=counts.num_errors)
     return counts
 
 
@@ -204,7 +230,9 @@ def pipeline(label_run: LabelRun, queries: list[str], scorer: Scorer | None) -> 
     rows = label_run.retrieval.rows(queries)
     # Small blocks from here on: finished queries are written early, so that a killed run loses little.
     rows = rows.repartition(target_num_rows_per_block=size)
-    rows = add_stage(rows, Rerank, rerank, stages["rerank"], batch_size=size)
+    rows = add_stage(
+        rows, Rerank, rerank, stages["rerank"], batch_size=size, max_restarts=ENGINE_RESTARTS
+    )
     return add_stage(rows, Write, write, stages["write"], batch_size=size)
 
 
@@ -216,9 +244,11 @@ def make_scorer(config: LabelConfig, label_run: LabelRun) -> Scorer | None:
         num_threads = label_run.retrieval.profile.encoder.num_threads
         encoder = load_registered(label_run.encoder, num_threads=num_threads)
         return PromptPairs.of(encoder.encode_texts, encoder.temperature)
+    assert config.ratings  # `prepare_run` has checked
     table = label_run.store.read(embeddings_table(label_run.encoder.encoder), ["image_id", "vector"])
     vectors = dict(zip(table["image_id"].to_pylist(), table["vector"].to_pylist(), strict=True))
-    known = [row for row in read_ratings(config) if row["image_id"] in vectors]
+    rated = read_table(config.ratings, ("image_id", "rating")).to_pylist()
+    known = [row for row in rated if row["image_id"] in vectors]
     scorer = RankAxis if config.scorer == "axis" else LinearHead
     try:
         return scorer.fit(
@@ -226,18 +256,12 @@ def make_scorer(config: LabelConfig, label_run: LabelRun) -> Scorer | None:
             np.array([row["rating"] for row in known], dtype=np.float64),
         )
     except ValueError as error:
-        raise UserError(f"No scorer can be fitted on the ratings {shown(config.ratings)}: {error}") from None
+        raise UserError(f"No scorer can be fitted on the ratings {config.ratings!r}: {error}") from None
 
 
-def read_ratings(config: LabelConfig) -> list[dict]:
-    """The table `--ratings`. Raises UserError when it has no row, or a row without a rating."""
-    if not config.ratings:
+def _check_scorer(config: LabelConfig, source: str) -> None:
+    if source == "scorer" and config.scorer != "prompts" and not Path(config.ratings or "").is_file():
         raise UserError(
-            f"Scorer {config.scorer!r} is fitted on ratings: give a table of them with --ratings."
+            f"Scorer {config.scorer!r} is fitted on ratings, and there is no file {config.ratings!r}: "
+            "give one with --ratings."
         )
-    rows = read_table(config.ratings, {"image_id": text, "rating": number})
-    without = [row["image_id"] for row in rows if row["rating"] is None]
-    if without or not rows:
-        fault = f"no rating for the image {shown(without[0])}" if without else "no row"
-        raise UserError(f"The ratings {shown(config.ratings)} have {fault}: fill or remove such rows.")
-    return rows
