@@ -7,16 +7,16 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from cluster.errors import UserError
+from cluster.errors import JobFailure, UserError
 from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table
 from jobs.label.config import LabelConfig
 from jobs.label.identity import short_hash
-from jobs.label.job import LabelRun, prepare_run
+from jobs.label.job import Counts, LabelRun, prepare_run
 from jobs.label.pairs import preferences
 from jobs.label.queries import distinct, read_queries
 from jobs.label.rerank import RANKED, Ranking, ranked, row_pairs, win_shares
-from jobs.label.write import Provenance, done_row, preference_rows, ranking_row
+from jobs.label.write import Provenance, Write, done_row, preference_rows, ranking_row
 
 PROVENANCE = Provenance(run_id="r", style="original", source="lmm_score", judge="judge@1", encoder="e" * 16)
 
@@ -148,3 +148,43 @@ def test_a_ranking_becomes_rows_of_preferences_and_rankings():
 
 def test_short_hash_depends_on_values_and_not_on_their_order():
     assert short_hash({"a": 1, "b": 2}) == short_hash({"b": 2, "a": 1}) != short_hash({"a": 1, "b": 3})
+
+
+def ranked_rows(*errors: str, unreadable: tuple[str, ...] = ()) -> pa.Table:
+    """Rows of `RANKED` for q0, q1, ...: with these errors, or with one pair."""
+    rows = []
+    for number, error in enumerate(errors):
+        row = ranking_of([0.9, 0.5])
+        row.row["query"], row.error, row.unreadable = f"q{number}", error, list(unreadable)
+        pairs = preferences(
+            [[0, 1]], row.semantic, np.array([3.0, 1.0]), semantic_unit=1.0, aesthetic_unit=1.0
+        )
+        rows.append(ranked(row, [] if error else pairs))
+    return pa.Table.from_pylist(rows, RANKED)
+
+
+def test_reasons_of_queries_without_labels_and_of_images_left_out_are_in_rejects(store):
+    image = "a" * 64
+    batch = ranked_rows("", "the engine refused it", unreadable=(f"image {image} cannot be read: no image",))
+    done = Write(store=store, provenance=PROVENANCE)(batch)
+    Write(store=store, provenance=PROVENANCE)(batch)  # a repeated run adds nothing
+    rejects = {(row["uri"], row["stage"]): row["error"] for row in store.read("rejects").to_pylist()}
+    assert rejects == {
+        ("q1", "label"): "the engine refused it",
+        (image, "label"): f"image {image} cannot be read: no image",
+    }
+    assert store.count("rejects") == 2 and store.read("rankings")["query"].to_pylist() == ["q0"]
+    counts = Counts()
+    counts.add(done)
+    assert counts.figures() == {"num_errors": 1, "num_failed_answers": 0, "num_unreadable_images": 1}
+
+
+def test_job_that_labels_nothing_fails_with_the_first_reason_and_the_counts(store):
+    counts = Counts()
+    counts.add(Write(store=store, provenance=PROVENANCE)(ranked_rows("text only", "another")))
+    with pytest.raises(
+        JobFailure, match=r"None of the 2 queries was labelled.*rejects.*the first is: text only"
+    ):
+        counts.report(2, 0, store)
+    counts.report(3, 1, store)  # one was labelled before
+    counts.report(3, 0, store)  # one was labelled now
