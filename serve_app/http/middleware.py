@@ -1,9 +1,12 @@
 """ASGI middleware around every route: HEAD, security headers, host or key check, rate limits, body limits."""
 
 import asyncio
+import contextlib
+import hashlib
 import ipaddress
 import math
 import re
+import secrets
 import time
 from abc import ABC, abstractmethod
 
@@ -25,6 +28,9 @@ from serve_app.models import MAX_SEARCHES
 PUBLIC_PATHS = ("/", "/docs", "/healthz", "/readyz", "/openapi.json")
 PUBLIC_FOLDER = "/page/"
 BODY_TIMEOUT_S = 30.0
+WRONG_KEYS_PER_MINUTE = 60  # from one address, to one replica
+NUM_ADDRESS_GROUPS = 16_384
+_SALT = secrets.token_bytes(16)  # nobody can choose an address in the group of another
 IMAGE_PATH = "/v1/search"
 JSON_BYTES = 256 * 1024
 IMAGE_START = re.compile(rb'"data"\s*+:\s*+"')
@@ -107,11 +113,18 @@ class HostCheck(HttpMiddleware):
 
 
 class KeyCheck(HttpMiddleware):
-    """Requires `Authorization: Bearer <key>`; puts the name of the key into `request.state.key_name`."""
+    """Requires `Authorization: Bearer <key>`; puts the name of the key into `request.state.key_name`.
+
+    An address from which too many requests came without a valid key gets no further key checked. Behind a
+    proxy whose `X-Forwarded-For` is not trusted, all clients have the address of this machine: there, valid
+    keys stay valid, or anyone could lock out everybody.
+    """
 
     def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
         super().__init__(app)
         self.keyring = keyring
+        self.limit = RateLimitItemPerMinute(WRONG_KEYS_PER_MINUTE)
+        self.window = MovingWindowRateLimiter(MemoryStorage())
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = self.app if is_public(request_path(scope)) else self._check(scope) or self.app
@@ -119,17 +132,28 @@ class KeyCheck(HttpMiddleware):
 
     def _check(self, scope: Scope) -> JSONResponse | None:
         """The refusal of a request without a valid key, None for a valid one."""
+        group = rate_limit_group(scope)
+        blocked = not self.window.test(self.limit, group)
+        if blocked and not is_loopback(_address(scope)):
+            return self._refuse_blocked(group)
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         key = key.strip()
         name = self.keyring.name_of(key) if key and scheme.lower() == "bearer" else ""
         if name:
             scope.setdefault("state", {})["key_name"] = name
             return None
+        if blocked:
+            return self._refuse_blocked(group)
+        self.window.hit(self.limit, group)
         code, message = "key_wrong", "This key is not valid."
         if not key:
             code, message = "key_missing", "This server requires a key: send `Authorization: Bearer <key>`."
         headers = {"WWW-Authenticate": "Bearer"}
         return error_response(401, code, message, "authorization", headers)
+
+    def _refuse_blocked(self, group: str) -> JSONResponse:
+        message = f"More than {self.limit.amount} requests without a valid key within a minute"
+        return _too_many(self.window, self.limit, group, message)
 
 
 class RateLimit(HttpMiddleware):
@@ -147,11 +171,8 @@ class RateLimit(HttpMiddleware):
         group = rate_limit_group(scope)
         response = self.app
         if is_rate_limited(request_path(scope)) and not self.window.hit(self.limit, group):
-            reset_at = self.window.get_window_stats(self.limit, group).reset_time
-            wait_s = max(1, math.ceil(reset_at - time.time()))
-            message = f"More than {self.limit.amount} requests within a minute: try again in {wait_s} s."
-            headers = {"Retry-After": str(wait_s)}
-            response = error_response(429, "too_many_requests", message, headers=headers)
+            message = f"More than {self.limit.amount} requests within a minute"
+            response = _too_many(self.window, self.limit, group, message)
         await response(scope, receive, send)
 
 
@@ -254,16 +275,30 @@ def _is_own_host(host: str) -> bool:
     return not host or (match is not None and is_loopback(match[1]))
 
 
-def rate_limit_group(scope: Scope) -> str:
-    """The API key of a request, or without one its address: requests of one group share a limit.
+def _too_many(
+    window: MovingWindowRateLimiter, limit: RateLimitItemPerMinute, group: str, message: str
+) -> JSONResponse:
+    reset_at = window.get_window_stats(limit, group).reset_time
+    wait_s = max(1, math.ceil(reset_at - time.time()))
+    headers = {"Retry-After": str(wait_s)}
+    return error_response(429, "too_many_requests", f"{message}: try again in {wait_s} s.", headers=headers)
 
-    An IPv6 address counts as its /64 network, because one client can use any address of its network.
+
+def rate_limit_group(scope: Scope) -> str:
+    """The API key of a request, or without one a group of addresses: requests of one group share a limit.
+
+    Few addresses share a group; without groups, each address would take memory for good. An IPv6 address
+    counts as its /64 network, because one client can use any address of its network.
     """
     if name := scope.get("state", {}).get("key_name"):
         return f"key {name}"
-    host = (scope.get("client") or ("", 0))[0]
-    try:
+    name = host = _address(scope)
+    with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    return str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else host
+        name = str(ipaddress.ip_network((address, 64), strict=False)) if address.version == 6 else host
+    digest = hashlib.blake2s(name.encode(), key=_SALT, digest_size=8).digest()
+    return f"addresses {int.from_bytes(digest) % NUM_ADDRESS_GROUPS}"
+
+
+def _address(scope: Scope) -> str:
+    return (scope.get("client") or ("", 0))[0]

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from cluster.profile import PROFILES, ROOT, Serve, profile_names
 from cluster.unavailable import SECURITY_HEADERS
 from serve_app.config import ServeConfig, resolve_profile
 from serve_app.http.keys import Keyring, check_exposure, is_loopback, read_keys
-from serve_app.http.middleware import BodyLimit
+from serve_app.http.middleware import NUM_ADDRESS_GROUPS, WRONG_KEYS_PER_MINUTE, BodyLimit, rate_limit_group
 
 KEY, OTHER = "k" * 16, "another-key-of-more-characters"
 OPEN = ["/", "/docs", "/page/main.css", "/healthz", "/readyz", "/openapi.json"]
@@ -125,7 +126,9 @@ def test_client_name_combines_the_key_and_the_name_the_client_sends(keys_file, k
     assert [name for _, name in service.searches] == [expected]
     event = {"kind": "click", "search_id": "search-1", "results": IMAGE_IDS[:1], "image_id": IMAGE_IDS[0]}
     assert connected.post("/v1/feedback", json=event, headers=headers).status_code == 200
-    assert service.feedback_senders == [(expected, "key bob" if key else "testclient")]
+    assert service.feedback_senders == [
+        (expected, "key bob" if key else rate_limit_group({"client": ("testclient", 1)}))
+    ]
 
 
 def test_public_paths_stay_public_below_the_root_path_of_a_proxy(keys_file):
@@ -225,6 +228,63 @@ def test_without_keys_the_rate_limit_is_per_address_not_per_sent_name(first, sec
         for host in (first, second)
     ]
     assert statuses == [200, status]
+
+
+def test_addresses_take_bounded_memory_and_ipv4_and_ipv6_are_told_apart():
+    hosts = [f"10.{a}.{b}.{c}" for a in range(8) for b in range(250) for c in range(20)]
+    groups = {rate_limit_group({"client": (host, 1)}) for host in hosts}
+    assert NUM_ADDRESS_GROUPS * 0.85 < len(groups) <= NUM_ADDRESS_GROUPS
+    assert rate_limit_group({"client": None}) == rate_limit_group({"client": ("", 0)})
+
+
+# ---- wrong keys
+
+
+def statuses(app, host, keys, path="/v1/examples"):
+    connected = local_client(app, client=(host, 1))
+    return [connected.get(path, headers=bearer(key) if key else {}).status_code for key in keys]
+
+
+GUESSES = [f"wrong-key-{number:06}" for number in range(WRONG_KEYS_PER_MINUTE)]
+
+
+@pytest.mark.parametrize("path", ["/v1/examples", "/nothing", f"/v1/images/{IMAGE_IDS[0]}/preview"])
+def test_address_that_guesses_keys_is_refused_before_its_key_is_checked(keys_file, path, monkeypatch):
+    app = fake_app(keys_file=keys_file)
+    assert set(statuses(app, "192.0.2.1", GUESSES, path)) == {401}
+    checked = []
+    monkeypatch.setattr(Keyring, "name_of", lambda ring, key: checked.append(key) or "")
+    refused = local_client(app, client=("192.0.2.1", 1)).get(path, headers=bearer(KEY))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_requests")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60 and checked == []
+    assert statuses(app, "192.0.2.1", ["", "x" * 16], path) == [429, 429]
+
+
+def test_guesses_from_one_address_do_not_affect_other_addresses_and_public_paths(keys_file):
+    app = fake_app(keys_file=keys_file)
+    statuses(app, "2001:db8::1", GUESSES)
+    assert statuses(app, "2001:db8::ffff", [KEY]) == [429]
+    assert statuses(app, "2001:db8:1::1", [KEY, "x" * 16]) == [200, 401]
+    assert statuses(app, "2001:db8::1", [""], "/healthz") == [200]
+
+
+def test_requests_without_a_key_count_as_guesses_and_those_with_a_valid_key_do_not(keys_file):
+    app = fake_app(keys_file=keys_file)
+    assert set(statuses(app, "192.0.2.1", [KEY] * (2 * WRONG_KEYS_PER_MINUTE))) == {200}
+    assert statuses(app, "192.0.2.1", ["", *GUESSES])[-2:] == [401, 429]
+
+
+def test_guesses_through_a_proxy_on_this_machine_do_not_lock_out_its_other_clients(keys_file):
+    app = fake_app(keys_file=keys_file)
+    assert statuses(app, "127.0.0.1", [*GUESSES, "x" * 16, KEY, OTHER]) == [*[401] * 60, 429, 200, 200]
+
+
+def test_window_of_guesses_ends_after_a_minute(keys_file, monkeypatch):
+    app = fake_app(keys_file=keys_file)
+    statuses(app, "192.0.2.1", [*GUESSES, KEY])
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 61)
+    assert statuses(app, "192.0.2.1", [KEY]) == [200]
 
 
 # ---- the body
