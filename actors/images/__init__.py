@@ -71,11 +71,12 @@ def read(data: bytes, *, max_pixels: int = MAX_PIXELS, min_side_px: int = 0) -> 
     except UnusableImage:
         raise
     except Image.UnidentifiedImageError as error:
-        raise UnusableImage(f"not an image in a known format (begins with {data[:8]!r})") from error
+        raise UnusableImage(f"not an image of a known format and kind (begins with {data[:8]!r})") from error
     except Image.DecompressionBombError as error:
         raise UnusableImage(f"it has more than the allowed {max_pixels:,} pixels") from error
     except Exception as error:  # Pillow's decoders raise nearly every built-in type on hostile input
-        raise UnusableImage(f"cannot be decoded: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UnusableImage(f"cannot be decoded: {type(error).__name__}: {reason}") from error
 
 
 def read_for(data: bytes, fit: "Fit", *, max_pixels: int = MAX_PIXELS, preview_px: int = 0) -> Decoded:

@@ -5,8 +5,10 @@ from the bytes first.
 """
 
 import re
+import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +16,8 @@ from io import BytesIO
 
 import pillow_heif
 from PIL import ExifTags, Image, ImageFile, PngImagePlugin
+
+from cluster.compat import pillow
 
 # Only formats that are decoded in this process: Pillow would start Ghostscript for an EPS file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF", "JXL")
@@ -32,7 +36,13 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 MAX_UNPACKED_BYTES = 1 << 23
 # An `infe` box that declares an item of EXIF: version, flags, item's number, protection, type.
-EXIF_ITEM = re.compile(rb"(infe[\2\3].{7,9})Exif", re.DOTALL)
+EXIF_ITEM = re.compile(rb"(infe[\x02\x03].{7,9})Exif", re.DOTALL)
+# The box of a JPEG 2000 file with its profile, which Pillow does not read: length, name, method, two more.
+JP2_PROFILE = re.compile(rb"(.{4})colr\x02..", re.DOTALL)
+# The start of a JPEG XL stream, in a box `jxlc` or the first of several `jxlp` unless it is the whole file.
+JXL_HEADER = re.compile(rb"(?:....JXL .{,65536}?(?:jxlc|jxlp....))?\xff\x0a", re.DOTALL)
+ORIENTATION = ExifTags.Base.Orientation
+EXIF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i"}  # a tag's type -> that of `struct`
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -56,13 +66,17 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     _load_plugins()
     # Pillow refuses twice its own limit before it allocates: that must never be below ours.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
+    if size := _jxl_size(data):  # its plugin decodes when it opens
+        check_size(size, max_pixels)
     forms = [form for form in FORMATS if form in Image.OPEN]
     image = Image.open(BytesIO(_without_extras(data)), formats=forms)
     check_size(image.size, max_pixels)
     if image.format == "PNG" and "transparency" in image.info:
         image.info["transparency"] = _transparent(image, depth=data[24])
-    if image.format == "TIFF":
-        image.is_animated = True  # or Pillow reads the folders of EXIF, and raises for one broken tag in them
+    if not isinstance(image.info.get("xmp"), bytes):  # a TIFF may give it any type
+        image.info.pop("xmp", None)
+    if image.format == "JPEG2000" and (box := JP2_PROFILE.search(data)):
+        image.info["icc_profile"] = data[box.end() : box.start() + int.from_bytes(box[1])]
     return image
 
 
@@ -82,6 +96,7 @@ def _transparent(png: ImageFile.ImageFile, depth: int) -> int | bytes | tuple[in
 def _load_plugins() -> None:
     """Register every format: one without its plugin would raise KeyError."""
     Image.init()
+    pillow.ignore_resolution()
     PngImagePlugin.MAX_TEXT_CHUNK = MAX_UNPACKED_BYTES  # its own would refuse a large colour profile
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
     if _JXL:
@@ -99,16 +114,52 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
+def _jxl_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) in the header of a JPEG XL file, bare or in boxes; None if the file is no such."""
+    if not (header := JXL_HEADER.match(data)):
+        return None
+    bits = int.from_bytes(data[header.end() : header.end() + 12], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & ((1 << count) - 1), bits >> count
+        return value
+
+    def side() -> int:
+        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    small = take(1)
+    height = side()
+    ratio = take(3)
+    if ratio == 0:
+        return side(), height
+    wide, high = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
+    return height * wide // high, height
+
+
 def turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
-    """What makes a decoded image upright. EXIF is read tolerantly: a broken tag costs that tag only."""
+    """What makes a decoded image upright. A broken tag of EXIF costs that tag only."""
     # The decoders of these turn the image themselves; a JPEG inside a JPEG XL file stays as it is.
     if image.format in ("TIFF", "HEIF") or (image.format == "JXL" and not getattr(image, "jpeg", False)):
         return None
     try:
-        value = image.getexif()[ExifTags.Base.Orientation]
-        return TURNS.get(int(value[0] if isinstance(value, (tuple, bytes)) else value))
-    except Exception:  # no such tag, or whatever Pillow raises for a broken one
+        return TURNS.get(_orientation(image.info.get("exif") or b"") or image.getexif()[ORIENTATION])
+    except Exception:  # there is none, or Pillow cannot read what there is
         return None
+
+
+def _orientation(exif: bytes) -> int | None:
+    """The orientation in EXIF, of any integer type. Pillow gives up at the first tag that it cannot read."""
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = "<" if tiff.startswith(b"II") else ">"
+    with suppress(struct.error):  # the data end early
+        (start,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+            if tag == ORIENTATION and kind in EXIF_INTEGERS:
+                return struct.unpack_from(order + EXIF_INTEGERS[kind], tiff, entry + 8)[0]
+    return None
 
 
 def _without_extras(data: bytes) -> bytes:
@@ -126,26 +177,31 @@ def _needed_chunks(png: bytes) -> Iterator[bytes]:
     Any other, and one whose checksum is wrong, is left out if the format calls it ancillary (a small first
     letter): texts may be large or unpack to gigabytes. So is the animation; its first frame remains.
     """
-    start = len(PNG_SIGNATURE)
+    start, colour_type = len(PNG_SIGNATURE), png[25:26]
     while start < len(png):
         end = start + 12 + int.from_bytes(png[start : start + 4])
-        kind, content = png[start + 4 : start + 8], png[start + 8 : end - 4]
-        ancillary = kind[:1].islower()
-        if not ancillary or (
-            _is_needed(kind, content) and int.from_bytes(png[end - 4 : end]) == zlib.crc32(kind + content)
-        ):
+        kind, checksum = png[start + 4 : start + 8], png[end - 4 : end]
+        if kind[:1].islower():
+            content = png[start + 8 : end - 4]
+            whole = int.from_bytes(checksum) == zlib.crc32(kind + content)
+            needed = whole and _is_needed(kind, content, colour_type)
+        else:
+            needed = True
+        if needed:
             yield png[start:end]
         start = len(png) if kind == b"IEND" else end
 
 
-def _is_needed(kind: bytes, content: bytes) -> bool:
+def _is_needed(kind: bytes, content: bytes, colour_type: bytes) -> bool:
+    if kind == b"tRNS":
+        return len(content) >= {b"\0": 2, b"\2": 6}.get(colour_type, 1)
     _, _, value = content.partition(b"\0")
     if kind == b"iCCP":
         return _unpacks(value)
     if kind in (b"tEXt", b"zTXt", b"iTXt"):
         is_packed = kind == b"zTXt" or (kind == b"iTXt" and not value.startswith(b"\0"))
         return content.startswith(ORIENTATION_TEXTS) and (not is_packed or _unpacks(value))
-    return kind in (b"tRNS", b"eXIf")
+    return kind == b"eXIf"
 
 
 def _unpacks(value: bytes) -> bool:

@@ -7,6 +7,7 @@ that the message names.
 import ast
 import datetime
 import inspect
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import lance
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from actors.engine import VLLM_ENVIRONMENT
-from cluster.compat import errors, ray_core
+from cluster.compat import errors, pillow, ray_core
 from cluster.profile import ROOT
 from cluster.tables import SCHEMAS, Store, now
 
@@ -160,3 +163,19 @@ def test_only_compat_uses_private_parts_of_libraries():
 )
 def test_private_uses_are_found(code):
     assert list(private_uses(ast.parse(code)))
+
+
+# --- Pillow
+
+
+def test_pillow_no_longer_reads_the_resolution_of_a_jpeg(monkeypatch):
+    def read(image: JpegImageFile) -> None:
+        raise IndexError("as for a resolution of the type BYTE")
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    monkeypatch.setattr(JpegImageFile, "_read_dpi_from_exif", read)
+    with pytest.raises(Image.UnidentifiedImageError):
+        Image.open(buffer)
+    pillow.ignore_resolution()
+    assert Image.open(buffer).size == (8, 8), "ignore_resolution: Pillow reads it elsewhere"
