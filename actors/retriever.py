@@ -86,8 +86,8 @@ class Retriever:
 
         A row has `image_id`, `score` (cosine, in [-1, 1]), the `columns` and, `with_vectors`, `vector`
         (float32 [D]). Equal scores are ordered by image_id. `where` is SQL on the table's columns, applied
-        before the search; `exact` bypasses the ANN index. `version` searches an earlier version of the table,
-        without the images that were deleted since: the result may then be shorter than `k`.
+        before the search; `exact` bypasses the ANN index. `version` searches an earlier version of the table:
+        rows of images that were deleted since have `deleted`, True. They keep their rank; do not show them.
 
         Raises:
             Gone: the version does not exist, or was cleaned up.
@@ -101,7 +101,7 @@ class Retriever:
             results += [rows[offset : offset + k] for rows in _ranked(ask, chunk, offset + k)]
         if version is None or version == self.version:
             return results
-        return self._without_deleted(results)
+        return self._mark_deleted(results)
 
     def _ask(
         self,
@@ -141,13 +141,16 @@ class Retriever:
             raise Gone(f"{self.table.name} has no version {version} any more: search again.") from error
         return table
 
-    def _without_deleted(self, results: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    def _mark_deleted(self, results: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
         found = {row["image_id"] for rows in results for row in rows}
         if not found:
             return results
         query = self.table.search().where(in_list("image_id", found)).select(["image_id"]).limit(len(found))
         present = set(query.to_arrow()["image_id"].to_pylist())
-        return [[row for row in rows if row["image_id"] in present] for rows in results]
+        return [
+            [row if row["image_id"] in present else {**row, "deleted": True} for row in rows]
+            for rows in results
+        ]
 
 
 def has_index(table: Any, column: str = "vector") -> bool:

@@ -163,7 +163,9 @@ class Service:
                 search=paging.digest(request),
                 num_candidates=num_candidates,
             ).encode()
-        return self._answer(request, name, system, rows[: request.k], timer, next_page)
+        # Deleted images leave after the pages are cut, so that no other image moves to another page.
+        page = [row for row in rows[: request.k] if not row.get("deleted")]
+        return self._answer(request, name, system, page, timer, next_page)
 
     def _num_candidates(self, k: int, diversity: Diversity, cursor: paging.Cursor | None) -> int:
         """How many images a diverse search chooses from: the same number on every page.
@@ -212,10 +214,14 @@ class Service:
     def heatmap(self, image_id: str, text: str, system: str) -> Heatmap:
         """How similar each part of the image is to the text.
 
-        Raises KeyError for an unknown image, ApiError for an unknown system or an unsupported image tower.
+        Raises KeyError for an unknown image, ApiError for an unknown system, an unsupported image tower, or a
+        preview that cannot be read.
         """
         chosen = self._systems.get("baseline" if system == TEACHER else system)
-        image = decode(self.preview(image_id))
+        try:
+            image = decode(self.preview(image_id))
+        except UnusableImage as error:
+            raise ApiError(422, "unreadable_image", f"The preview {error}.", "image_id") from None
         try:
             values = similarity_map(chosen.encoder, image, chosen.encoder.encode_texts([text])[0])
         except UserError as error:
