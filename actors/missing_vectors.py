@@ -20,17 +20,12 @@ from cluster.profile import EncoderModel, Profile
 from cluster.tables import EncoderRecord, Store, embeddings_table
 
 COPY_ROWS = 10_000
+COUNTS = ("num_copied", "num_embedded", "num_from_preview", "num_unreadable_images")
 
 
 def missing_images(store: Store, fingerprint: str, where: str | None = None) -> pa.Table:
     """`image_id`, `added_at` of the images without a vector; `where`: SQL filter on the images."""
-    try:
-        wanted = store.read("images", columns=["image_id", "added_at"], where=where)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"The filter --where {where!r} cannot be used: {error}") from error
-    return without_vector(store, fingerprint, wanted)
+    return without_vector(store, fingerprint, store.read("images", ["image_id", "added_at"], where))
 
 
 def without_vector(store: Store, fingerprint: str, images: pa.Table) -> pa.Table:
@@ -47,7 +42,7 @@ def add_vectors(
 ) -> dict[str, int]:
     """Add the vectors of the images `missing` (from `missing_images`).
 
-    Returns num_copied, num_embedded and, of those, num_from_preview.
+    Returns the counts `COUNTS`; num_from_preview of the embedded images were not read from their file.
     """
     num_copied = copy_from_parent(vectors, record, encoder, missing)
     if num_copied:
@@ -80,7 +75,7 @@ def embed_missing(
     vectors: VectorTable, profile: Profile, record: EncoderRecord, encoder: Encoder, missing: pa.Table
 ) -> dict[str, int]:
     """Embed the images `missing` with a pool of actors, and merge each batch of vectors as it arrives."""
-    counts = {"num_embedded": 0, "num_from_preview": 0}
+    counts = dict.fromkeys(COUNTS[1:], 0)
     if not len(missing):
         return counts
     model = profile.encoder.model_copy(update={"model": record.checkpoint})
@@ -94,6 +89,12 @@ def embed_missing(
             counts["num_embedded"] += vectors.merge(batch)
             counts["num_from_preview"] += pc.sum(batch["from_preview"]).as_py() or 0
             update(counts["num_embedded"])
+    if unreadable := without_vector(vectors.store, record.encoder, missing)["image_id"].to_pylist():
+        counts["num_unreadable_images"] = len(unreadable)
+        terminal.say(
+            f"{len(unreadable)} images have no vector: neither their file nor their preview can be read. "
+            f"The first is {unreadable[0]}; `kallos delete --image-ids` removes them"
+        )
     return counts
 
 

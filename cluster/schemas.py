@@ -174,6 +174,24 @@ def key_of(schema: pa.Schema) -> list[str]:
     return [name for _, name in sorted(marked)]
 
 
+def schema_difference(name: str, found: pa.Schema) -> str:
+    """How a table of that name differs from what it must have, for an error; "" if it does not.
+
+    Of a table of vectors, only the columns that every search needs are compared.
+    """
+    expected = SCHEMAS.get(name, pa.schema([]))
+    if name.startswith(EMBEDDINGS):
+        expected = pa.schema([("image_id", pa.string())])
+        if "vector" not in found.names or not pa.types.is_fixed_size_list(found.field("vector").type):
+            return "has no column `vector` of fixed length"
+    for field in expected:
+        if field.name not in found.names:
+            return f"lacks the column `{field.name}`"
+        if (kind := found.field(field.name).type) != field.type:
+            return f"has the column `{field.name}` of type {kind}, not {field.type}"
+    return ""
+
+
 NEAR_TIE = 0.05
 """A preference is a near tie if its `p_winner` differs from one half by less than this."""
 

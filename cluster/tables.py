@@ -9,8 +9,9 @@ import datetime
 import json
 import os
 import re
-from collections.abc import Sequence
-from contextlib import nullcontext
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import lancedb
@@ -19,10 +20,19 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from cluster.compat.errors import is_commit_conflict, is_missing_table
-from cluster.errors import UserError
-from cluster.schemas import EMBEDDINGS, SCHEMAS, embeddings_schema, embeddings_table, key_of, keyed, unkeyed
-from cluster.sql import literal
+from cluster.compat.errors import is_commit_conflict, is_missing_table, lance_reason, storage_fault
+from cluster.errors import UserError, shown
+from cluster.schemas import (
+    EMBEDDINGS,
+    SCHEMAS,
+    embeddings_schema,
+    embeddings_table,
+    key_of,
+    keyed,
+    schema_difference,
+    unkeyed,
+)
+from cluster.sql import literal, one_condition
 from cluster.store.addresses import located, remembered, store_address
 
 __all__ = ["SCHEMAS", "EncoderRecord", "Store", "embeddings_schema", "embeddings_table", "first_rows", "now"]
@@ -46,6 +56,13 @@ MADE_BY = {
     "aliases": "kallos ingest",
     "feedback": "kallos serve",
 }
+
+OTHER_VERSION = (
+    "another version of Kallos or another program made it, so give another --store, or move this one away"
+)
+# Options of the first request to an object store: one that does not answer is given up after half a minute,
+# not after several minutes. Later requests may be large, and have Lance's own limits.
+PROBE_OPTIONS = {"connect_timeout": "5s", "timeout": "5s", "client_max_retries": "0"}
 
 
 def now() -> datetime.datetime:
@@ -110,20 +127,71 @@ class Store:
     def database(self) -> Any:
         """The LanceDB connection of this process."""
         if self._database is None:
-            if "://" not in self.uri and os.path.exists(self.uri) and not os.path.isdir(self.uri):
-                raise UserError(f"{self} is a file: give a folder, or an address such as s3://bucket/store.")
+            if self.is_remote:
+                with self._explained():
+                    lancedb.connect(self.uri, storage_options=PROBE_OPTIONS).list_tables()
             interval = datetime.timedelta(0) if self.fresh else None
             self._database = lancedb.connect(self.uri, read_consistency_interval=interval)
         return self._database
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the tables are in an object store."""
+        return "://" in self.uri
+
+    def _is_new(self) -> bool:
+        """Whether the local folder does not exist yet: LanceDB would make it, also to read.
+
+        Raises UserError if it is a file.
+        """
+        if self.is_remote:
+            return False
+        try:
+            mode = os.stat(self.uri).st_mode
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise UserError(f"{self} cannot be used: {error.strerror}: give another --store.") from error
+        if not stat.S_ISDIR(mode):
+            raise UserError(f"{self} is a file: give a folder, or an address such as s3://bucket/store.")
+        return False
+
+    @contextmanager
+    def _explained(self, name: str = "", where: str | None = None) -> Iterator[None]:
+        """Raise a UserError for a fault of the place where the table lies, or of the user's filter."""
+        try:
+            yield
+        except UserError:
+            raise
+        except (OSError, RuntimeError, ValueError) as error:
+            what = f"Table {name!r} of {self.uri}" if name else str(self)
+            if fault := storage_fault(error):
+                raise UserError(f"{what} cannot be used: {fault}.") from error
+            if isinstance(error, OSError) and error.strerror:
+                raise UserError(f"{what} cannot be used: {error.strerror}: give another --store.") from error
+            reason = lance_reason(error)
+            if where:
+                raise UserError(
+                    f"The filter {shown(where)} cannot be used on table {name!r}: {reason}."
+                ) from error
+            if reason and not is_commit_conflict(error):
+                raise UserError(
+                    f"{what} cannot be used: {reason}: if its files are damaged, restore them from a copy, "
+                    "or move the store away and start anew."
+                ) from error
+            raise
+
     def names(self) -> list[str]:
         """Names of the tables that exist."""
-        response = self.database.list_tables()
-        names = list(response.tables)
-        while response.page_token:
-            response = self.database.list_tables(page_token=response.page_token)
-            names += response.tables
-        return names
+        if self._is_new():
+            return []
+        with self._explained():
+            response = self.database.list_tables()
+            names = list(response.tables)
+            while response.page_token:
+                response = self.database.list_tables(page_token=response.page_token)
+                names += response.tables
+            return names
 
     def exists(self, name: str) -> bool:
         """Whether the table exists."""
@@ -142,25 +210,38 @@ class Store:
         return table
 
     def _find(self, name: str) -> Any | None:
-        try:
-            return self.database.open_table(name)
-        except ValueError as error:
-            if is_missing_table(error):
-                return None
-            raise
+        if self._is_new():
+            return None
+        with self._explained(name):
+            try:
+                table = self.database.open_table(name)
+            except ValueError as error:
+                if is_missing_table(error):
+                    return None
+                raise
+            if difference := schema_difference(name, table.schema):
+                raise UserError(f"Table {name!r} of {self.uri} {difference}: {OTHER_VERSION}.")
+            return table
 
     def count(self, name: str, where: str | None = None) -> int:
-        """Number of rows that match `where` (SQL, default all)."""
-        return self.open(name).count_rows(where or None)
+        """Number of rows that match `where` (SQL, default all). Raises UserError for an invalid filter."""
+        table = self.open(name)
+        with self._explained(name, where):
+            return table.count_rows(one_condition(where) or None)
 
     def read(self, name: str, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """The rows that match `where` (SQL, default all), with the named columns (default all)."""
+        """The rows that match `where` (SQL, default all), with the named columns (default all).
+
+        Raises:
+            UserError: there is no such table, the filter is invalid, or the table's files cannot be read.
+        """
         query = self.open(name).search()
-        if where:
-            query = query.where(where)
-        if columns is not None:
-            query = query.select(list(columns))
-        rows = query.to_arrow()
+        with self._explained(name, where):
+            if where:
+                query = query.where(one_condition(where))
+            if columns is not None:
+                query = query.select(list(columns))
+            rows = query.to_arrow()
         return rows.cast(unkeyed(rows.schema))
 
     def merge(self, name: str, rows: pa.Table, on: Sequence[str]) -> int:
@@ -172,7 +253,8 @@ class Store:
         same new key.
 
         Raises:
-            ValueError: a column is missing or of another type, a key is null, or the table's key is not `on`.
+            ValueError: a column is missing or of another type, or a key is null.
+            UserError: the table's key is not `on`, or its files cannot be read or written.
         """
         schema = SCHEMAS.get(name, unkeyed(rows.schema))
         missing = [column for column in (*schema.names, *on) if column not in rows.column_names]
@@ -181,7 +263,8 @@ class Store:
         schema = keyed(schema, on)
         # LanceDB's merge would insert all rows that share a new key.
         rows = first_rows(rows.select(schema.names).cast(schema), on)
-        return self._insert_new(name, rows, list(on))
+        with self._explained(name):
+            return self._insert_new(name, rows, list(on))
 
     @retry_on_commit_conflict
     def _insert_new(self, name: str, rows: pa.Table, on: list[str]) -> int:
@@ -189,7 +272,7 @@ class Store:
         if table is None:
             table = self._create(name, rows.schema)
         if (key := key_of(table.schema)) != on:
-            raise ValueError(f"Table {name!r} of {self} has the key {key}, so it cannot be merged on {on}.")
+            raise UserError(f"Table {name!r} of {self.uri} has the key {key}, not {on}: {OTHER_VERSION}.")
         # With an index on the key, Lance does not notice that two writers insert the same new key.
         merge = table.merge_insert(on).when_not_matched_insert_all().use_index(False)
         return merge.execute(rows).num_inserted_rows
@@ -199,10 +282,9 @@ class Store:
 
         Object stores have no such lock, so let a single process make the first write to a new table there.
         """
-        remote = "://" in self.uri
-        if not remote:
+        if not self.is_remote:
             os.makedirs(self.uri, exist_ok=True)
-        with nullcontext() if remote else FileLock(os.path.join(self.uri, f".{name}.lock")):
+        with nullcontext() if self.is_remote else FileLock(os.path.join(self.uri, f".{name}.lock")):
             table = self._find(name)
             if table is None:
                 table = self.database.create_table(name, schema=schema, exist_ok=True)
@@ -227,11 +309,14 @@ class Store:
         wheres = {name: condition.format(image_id) for name, condition in REFERENCES.items()}
         # `images` comes last, so that an interrupted deletion can be repeated.
         wheres |= dict.fromkeys(holders, where)
-        return sum(self._delete(name, condition) for name, condition in wheres.items())
+        total = 0
+        for name, condition in wheres.items():
+            with self._explained(name):
+                total += self._delete(name, condition)
+        return total
 
     def _holds(self, name: str, where: str) -> bool:
-        table = self._find(name)
-        return table is not None and table.count_rows(where) > 0
+        return self.exists(name) and self.count(name, where) > 0
 
     @retry_on_commit_conflict
     def _delete(self, name: str, where: str) -> int:

@@ -1,5 +1,8 @@
 """Library errors that only their text tells apart."""
 
+import re
+from collections.abc import Iterator
+
 CONFLICT_WORDS = ("conflict", "concurrent", "contention", "please retry", "retryable")
 
 
@@ -9,7 +12,9 @@ def is_commit_conflict(error: BaseException) -> bool:
     LanceDB raises a plain RuntimeError and pylance an OSError; only the text names the cause.
     """
     text = str(error).lower()
-    return isinstance(error, OSError | RuntimeError) and any(word in text for word in CONFLICT_WORDS)
+    if not isinstance(error, OSError | RuntimeError) or storage_fault(error):
+        return False
+    return any(word in text for word in CONFLICT_WORDS)
 
 
 def is_missing_table(error: ValueError) -> bool:
@@ -42,3 +47,66 @@ def is_agent_missing(error: RuntimeError) -> bool:
     `submit_job` raises a plain RuntimeError for every refusal.
     """
     return "No available agent" in str(error)
+
+
+# Pattern -> fault. Lance, Arrow, torch and Ray wrap errors of the operating system in errors of their own.
+DISK_FAULTS = {
+    "No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing": (
+        "its disk is full: free space and run the command again, which continues from what was stored"
+    ),
+    "Read-only file system|ReadOnlyFilesystem": (
+        "it can only be read: make its file system writable, or name another place"
+    ),
+    "Permission denied|PermissionDenied|Operation not permitted": (
+        "access to it is denied: change its permissions, or run the command as its owner"
+    ),
+    "File too large": "a file in it would exceed the limit for the size of files: raise `ulimit -f`",
+    "Too many open files": "this process may open too few files: raise `ulimit -n`",
+    "Input/output error|Stale file handle|Transport endpoint is not connected": (
+        "its disk or mount fails: check that it is connected and healthy"
+    ),
+}
+STORE_FAULTS = {
+    r"upgrade Lance|upgrade to a newer version|newer(, incompatible)? version of Lance|lance\.encodings\d": (
+        "it was written by a newer version of Lance: upgrade Kallos"
+    ),
+    "AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|CredentialsError|status: 40[13]|TokenRequest|"
+    "no storage account": (
+        "the object store refuses the credentials: set those of its provider, such as AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY"
+    ),
+    "NoSuchBucket|Failed to resolve region": (
+        "there is no such bucket, or it cannot be reached: check its name, the network, AWS_REGION and the "
+        "credentials"
+    ),
+    "RetryError|ConnectError|Generic (S3|GCS|MicrosoftAzure) error": (
+        "the object store cannot be reached: check the address, the network and the credentials"
+    ),
+    r"file size is too small|Invalid range \d|does not appear to be a Lance file|Not found: |magic number|"
+    "[Pp]rotobuf message|Not a directory": (
+        "its files are damaged or missing: restore them from a copy, or move the store away and start anew"
+    ),
+}
+
+
+def storage_fault(error: BaseException) -> str | None:
+    """What is wrong with the place where data is kept, and the way out; None for any other error.
+
+    Reads the error and its causes, because Ray and Arrow raise errors of their own around them.
+    """
+    text = "\n".join(str(cause) for cause in _chain(error))
+    faults = DISK_FAULTS | (STORE_FAULTS if re.search("lance|object store", text) else {})
+    return next((fault for pattern, fault in faults.items() if re.search(pattern, text)), None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__
+
+
+def lance_reason(error: BaseException) -> str:
+    """What an error of LanceDB says, in one line without places in its source code; "" for other errors."""
+    text = re.sub(r",? ?/\S+\.rs:\d+(:\d+)?", "", " ".join(str(error).split()))
+    reason = re.sub(r"^((lance error|External error|Invalid (user )?input)[:,] )+", "", text)
+    return reason[:300].rstrip(".") if reason != text else ""

@@ -33,13 +33,7 @@ def common_gallery(store: Store, records: Sequence[EncoderRecord], where: str | 
 
 def embedded_ids(store: Store, fingerprint: str, where: str | None = None) -> set[str]:
     """image_ids that the encoder has embedded. Raises UserError without a table or for an invalid filter."""
-    try:
-        rows = store.read(embeddings_table(fingerprint), ["image_id"], where)
-    except ValueError as error:
-        if isinstance(error, UserError) or not where:
-            raise
-        raise UserError(f"--where {where!r} is no valid filter on the embeddings: {error}") from None
-    return set(rows.to_pydict()["image_id"])
+    return set(store.read(embeddings_table(fingerprint), ["image_id"], where).to_pydict()["image_id"])
 
 
 def scan_vectors(store: Store, table: str, where: str | None) -> Iterator[tuple[list[str], np.ndarray]]:

@@ -263,5 +263,5 @@ def test_mistakes_are_explained(store, profile, tiny_encoder_folder, encoder, tm
     with pytest.raises(UserError, match="kallos ingest"):
         run(IndexConfig(profile=profile, store=store.uri))
     fill(store, encoder.fingerprint, random_vectors(3))
-    with pytest.raises(UserError, match="--where 'colour = 3' cannot be used"):
+    with pytest.raises(UserError, match="filter 'colour = 3' cannot be used"):
         run(IndexConfig(profile=profile, store=store.uri, where="colour = 3"))

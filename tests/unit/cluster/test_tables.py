@@ -252,3 +252,41 @@ def test_concurrent_writers_of_an_alias_get_different_versions(store, at_once):
 
 def test_processes_that_create_a_table_at_once_do_not_empty_it(store, at_once):
     assert at_once(create_together, store) == [40 * NUM_WRITERS] * NUM_WRITERS
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("uri >", "sql parser error"),
+        ("colour = 3", "No field named colour"),
+        ("uri", "does not return a boolean"),
+        ("stage = 5", "literal"),
+        ("cast(uri AS int) > 3", "Cannot cast string 'a'"),
+        ("regexp_like(uri, '(')", "regex"),
+        ("1 / 0 = 1", "Divide by zero"),
+        ("count(uri) > 1", "not"),
+        ("uri IN (SELECT uri FROM rejects)", "not supported"),
+        ("uri = 'a'; DROP TABLE rejects", "has a `;`"),
+        (" ", "expression"),
+    ],
+)
+def test_filter_that_cannot_be_used_is_refused_in_one_line(store, where, reason):
+    store.merge("rejects", rejects(["a"]), on=["uri"])
+    with pytest.raises(UserError, match="The filter ") as caught:
+        store.read("rejects", ["uri"], where)
+    message = str(caught.value)
+    assert reason in message and repr(where) in message
+    assert "\n" not in message and ".rs" not in message and len(message) < 500
+    if where != "count(uri) > 1":
+        with pytest.raises(UserError, match="The filter "):
+            store.count("rejects", where)
+
+
+def test_semicolon_inside_a_text_is_part_of_a_filter(store):
+    store.merge("rejects", rejects(["a;b", "it's;"]), on=["uri"])
+    assert store.count("rejects", "uri = 'a;b' OR uri = 'it''s;'") == 2
+
+
+def test_reading_a_store_that_does_not_exist_makes_no_folder(store, tmp_path):
+    assert not store.exists("images") and store.names() == [] and store.aliases() == {}
+    assert list(tmp_path.iterdir()) == []

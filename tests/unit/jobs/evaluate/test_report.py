@@ -192,7 +192,7 @@ def test_different_galleries_are_refused_with_both_sizes(tmp_path):
         common_gallery(store, [first, second], None)
     where = f"image_id < '{IDS[2]}'"
     assert common_gallery(store, [first, second], where) == set(ids(0, 1))
-    with pytest.raises(UserError, match=r"--where 'nothing = 1' is no valid filter.*nothing"):
+    with pytest.raises(UserError, match=r"filter 'nothing = 1' cannot be used .*nothing"):
         common_gallery(store, [first, second], "nothing = 1")
     with pytest.raises(UserError, match="has no images with --where"):
         common_gallery(store, [first, second], "caption = 'absent'")
