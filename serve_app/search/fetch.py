@@ -44,7 +44,8 @@ async def fetch(url: str, *, max_bytes: int) -> bytes:
             ) as response,
         ):
             return await _body(response, max_bytes)
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        # httpx raises the last two for headers that the other server chose, such as a malformed Location.
         message = f"The URL could not be fetched ({type(error).__name__})."
         raise ApiError(422, "url_failed", message, FIELD) from None
 
@@ -72,9 +73,10 @@ def _parsed(url: str) -> httpx.URL:
     """The URL as httpx, which will fetch it, parses it. Raises ApiError (422 `bad_url`)."""
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, UnicodeError, ValueError):
+        host = parsed.host  # raises UnicodeError for `xn--` names that stand for nothing
+    except (httpx.InvalidURL, ValueError):
         raise ApiError(422, "bad_url", "`image.url` is not a URL.", FIELD) from None
-    if parsed.scheme not in ("http", "https") or not parsed.host or "%" in parsed.host:
+    if parsed.scheme not in ("http", "https") or not host or "%" in host:
         raise ApiError(422, "bad_url", "`image.url` must start with http:// or https:// and a host.", FIELD)
     if parsed.userinfo or parsed.port not in PORTS:
         raise ApiError(422, "bad_url", "`image.url` must have no user name and no port but 80 or 443.", FIELD)

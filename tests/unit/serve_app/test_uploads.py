@@ -211,12 +211,22 @@ def test_global_addresses_are_public(address):
     "http://a.example:8080/", "http://a.example:22/", "http://a.example:0/", "http://a.example:99999/",
     "http://me:secret@a.example/", "http://me@a.example/", "gopher://a.example:80/", "http://[::1/", "", "\0",
     "http://a b/", "http://a%2fb/", "http://[fe80::1%25eth0]/", "http://0177.0.0.1/",
+    "http://xn--ls8h.la/", "http://xn--/", "http://xn--a/", "http://xn--\u00e9/", "http://\U0001f4a9.la/",
+    "http://\u200b/", "http://a\u200db.com/", "http://\u3002/", "http://\uff11.0.0.1/", "http://\u0661.0.0.1/",
+    "http://a.example:99999999999/", "http://a.example:-1/", "http://[]/", "http://[v1.a]/",
+    "http://[fe80::1%eth0]/", "http://[::1]]/", "http://:@a.example:81/", "http://" + "\u00e9" * 60 + ".com/",
+    "http:a", "http:/a", "http://a\0b/", "http://a\nb/",
 ])  # fmt: skip
 def test_malformed_urls_are_refused_unresolved(url, monkeypatch):
     resolved = resolves_to(monkeypatch, "93.184.215.14")
     if url:
-        refused(422, "bad_url", url=url)
+        assert refused(422, "bad_url", url=url).isascii()  # nothing of the URL
     assert resolved == []
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", ".example", "a." * 200 + "example"])
+def test_host_with_an_impossible_label_has_no_public_address(host):
+    refused(422, "url_not_public", url=f"http://{host}/")
 
 
 def test_public_url_is_fetched_by_address_with_its_own_host_header(reachable, server, monkeypatch):
@@ -241,6 +251,38 @@ def test_public_url_is_fetched_by_address_with_its_own_host_header(reachable, se
 def test_bad_responses_of_a_url_are_refused(reachable, server, path, status, code):
     refused(status, code, url=reachable + path)
     assert [path for path, _ in server.RequestHandlerClass.requests] == [path]
+
+
+HOSTILE_HEADERS = {
+    "host that cannot be encoded": b"302 Found\r\nLocation: http://xn--ls8h.la/",
+    "brackets": b"302 Found\r\nLocation: http://[::1",
+    "no text": b"302 Found\r\nLocation: \xff\xfe",
+    "port": b"302 Found\r\nLocation: http://a:99999/",
+    "status": b"abc OK",
+    "length": b"200 OK\r\nContent-Length: -1",
+    "transfer": b"200 OK\r\nTransfer-Encoding: nothing",
+    "name": b"200 OK\r\n\xff: 1",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_HEADERS)
+def test_hostile_headers_of_a_response_are_refused(name, monkeypatch):
+    async def read_from_hostile_server():
+        async def answer(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 " + HOSTILE_HEADERS[name] + b"\r\n\r\n")
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as running:
+            port = running.sockets[0].getsockname()[1]
+            monkeypatch.setattr(fetch, "PORTS", {port})
+            await fetch.fetch(f"http://localhost:{port}/", max_bytes=100)
+
+    monkeypatch.setattr(fetch, "is_public", lambda address: True)
+    with pytest.raises(ApiError) as refusal:
+        asyncio.run(read_from_hostile_server())
+    assert refusal.value.status_code == 422 and refusal.value.code in ("url_failed", "url_redirects")
 
 
 def test_slow_url_is_refused(reachable):
