@@ -22,7 +22,7 @@ PREVIEW_QUALITY = 85
 # A JPEG may be decoded at a smaller scale, but its shorter side keeps at least this length, and at least
 # this multiple of the length needed.
 LEAST_SIDE_PX, OVERSAMPLING = 512, 2
-# The columns of `images` that `read_stored` reads.
+# The columns of `images` that `read_stored` and `read_stored_file` read.
 STORED = ("image_id", "uri", "preview", "width_px", "height_px")
 SIDEWAYS = {method for value, method in TURNS.items() if value >= 5}
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -92,18 +92,34 @@ def _least_side_px(needed_px: int) -> int:
 def read_stored(row: Mapping[str, Any], *, shorter_px: int = 0, longer_px: int = 0) -> Image.Image:
     """An image of the store, with at least these side lengths if the file has them; `row`: columns `STORED`.
 
-    Returns the preview if it is large enough or as large as the file, else the file. A file that is gone, has
-    changed or cannot be decoded is replaced by the preview, as in the index. Raises UnusableImage when the
-    preview cannot be read.
+    Returns the preview if it is large enough or as large as the file, else the file. One that cannot be read
+    is replaced by the other, as in the index: a file may be gone or have changed. Raises UnusableImage when
+    neither can be read.
     """
-    preview = decode(row["preview"])
-    large_enough = min(preview.size) >= shorter_px and max(preview.size) >= longer_px
-    if large_enough or max(preview.size) >= max(row["width_px"], row["height_px"]):
-        return preview
+    preview, reason = None, ""
     try:
-        return read(read_original(row), min_side_px=_least_side_px(max(shorter_px, longer_px))).image
-    except UnusableImage:
+        preview = decode(row["preview"])
+        if min(preview.size) >= shorter_px and max(preview.size) >= longer_px:
+            return preview
+        if max(preview.size) >= max(row["width_px"], row["height_px"]):
+            return preview
+    except UnusableImage as error:
+        reason = str(error)
+    try:
+        return read_stored_file(row, max(shorter_px, longer_px))
+    except UnusableImage as error:
+        if preview is None:
+            raise UnusableImage(f"preview: {reason}; file: {error}") from error
         return preview
+
+
+def read_stored_file(row: Mapping[str, Any], needed_px: int) -> Image.Image:
+    """The file of a row of `images`; a large JPEG only as large as downscaling to `needed_px` needs.
+
+    It may have as many pixels as `kallos ingest` let it have. Raises UnusableImage.
+    """
+    max_pixels = row["width_px"] * row["height_px"]
+    return read(read_original(row), max_pixels=max_pixels, min_side_px=_least_side_px(needed_px)).image
 
 
 def read_original(row: Mapping[str, Any]) -> bytes:
@@ -142,8 +158,8 @@ def preview_jpeg(image: Image.Image, longer_side_px: int = 256) -> bytes:
     """A JPEG without metadata, its longer side at most `longer_side_px`; never enlarged."""
     preview = image
     if max(image.size) > longer_side_px:
-        scale = longer_side_px / max(image.size)
-        width, height = (max(1, round(side * scale)) for side in image.size)
+        # Rounded up, so that the preview of an image that is nearly a strip is none.
+        width, height = (-(-side * longer_side_px // max(image.size)) for side in image.size)
         preview = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = BytesIO()
     preview.save(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from actors.encoder import Encoder, load_registered
-from actors.missing_vectors import add_vectors, missing_images
+from actors.missing_vectors import COUNTS, add_vectors, missing_images
 from actors.retriever import Retriever
 from actors.vectors import VectorTable
 from cluster import command
@@ -23,7 +23,7 @@ def run(config: IndexConfig) -> dict:
     record = store.encoder(config.encoder)
     encoder = load_registered(record)
     vectors = VectorTable(store, encoder)
-    counts = dict.fromkeys(("num_copied", "num_embedded", "num_from_preview"), 0)
+    counts = dict.fromkeys(COUNTS, 0)
     if not config.optimize:
         missing = missing_images(store, record.encoder, config.where)
         counts = add_vectors(vectors, profile, record, encoder, missing)

@@ -4,7 +4,7 @@ import pyarrow as pa
 from pyarrow import compute as pc
 
 from actors.encoder import load_registered
-from actors.missing_vectors import add_vectors, missing_images
+from actors.missing_vectors import COUNTS, add_vectors, missing_images
 from actors.vectors import VectorTable
 from cluster import terminal
 from cluster.errors import UserError
@@ -53,7 +53,7 @@ def _embed_missing(store: Store, profile: Profile, fingerprint: str, ids: pa.Arr
     missing = missing_images(store, fingerprint)
     missing = missing.filter(pc.is_in(missing["image_id"], value_set=ids))
     if not len(missing):
-        return dict.fromkeys(("num_copied", "num_embedded", "num_from_preview"), 0)
+        return dict.fromkeys(COUNTS, 0)
     record = store.encoder(fingerprint)
     encoder = load_registered(record)
     return add_vectors(VectorTable(store, encoder), profile, record, encoder, missing)

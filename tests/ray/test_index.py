@@ -221,12 +221,13 @@ def test_an_encoder_with_the_same_image_tower_copies_its_parents_vectors(
     np.testing.assert_allclose(copied["aesthetic"].to_numpy(), expected, atol=1e-5)
 
 
-def test_a_new_encoder_embeds_files_and_the_previews_of_missing_or_changed_files(
+def test_a_new_encoder_embeds_files_or_previews_and_counts_images_without_either(
     ray_cluster, store, profile, tiny_encoder_folder, encoder, tmp_path
 ):
     names = write_photos(tmp_path / "photos", 10)
     files = [(tmp_path / "photos" / name).read_bytes() for name in names]
     previews = [images.preview_jpeg(images.decode(data), 64) for data in files]
+    previews[0] = previews[2] = b"broken"
     rows = {
         "image_id": [image_id(data) for data in files],
         "uri": [str(tmp_path / "photos" / name) for name in names],
@@ -244,12 +245,13 @@ def test_a_new_encoder_embeds_files_and_the_previews_of_missing_or_changed_files
     (tmp_path / "photos" / names[1]).write_bytes(encoded(gradient(seed=99)))
     fingerprint = register(store, tiny_encoder_folder)
     report = run(IndexConfig(profile=profile, store=store.uri, where="array_contains(tags, 'even')"))
-    assert (report["num_embedded"], report["num_from_preview"]) == (5, 1)
+    counts = ("num_embedded", "num_from_preview", "num_unreadable_images", "num_rows")
+    assert [report[name] for name in counts] == [4, 0, 1, 4]
     report = run(IndexConfig(profile=profile, store=store.uri))
-    assert (report["num_embedded"], report["num_from_preview"], report["num_rows"]) == (5, 1, 10)
+    assert [report[name] for name in counts] == [5, 1, 1, 9]
     found = {row["image_id"]: row for row in store.read(embeddings_table(fingerprint)).to_pylist()}
-    for index, data in enumerate(files):
-        embedded = previews[index] if index < 2 else data
+    for index, data in enumerate(files[1:], 1):
+        embedded = previews[index] if index == 1 else data
         direct = encoder.encode_images(encoder.pixels(images.decode(embedded))[None])[0]
         row = found[image_id(data)]
         np.testing.assert_allclose(row["vector"], direct, atol=1e-5)

@@ -20,6 +20,7 @@ from tiny_encoder import write_tiny_encoder
 from actors import images
 from actors.encoder import Encoder
 from actors.images import Fit, image_id
+from actors.missing_vectors import COUNTS
 from actors.scorers import PromptPairs
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs.index import job as index
@@ -136,7 +137,7 @@ def test_after_a_promotion_new_images_are_also_embedded_for_the_live_encoder(ray
     store.register_encoder(EncoderRecord(encoder=live, checkpoint=checkpoint, dim=promoted.dim))
     index.run(IndexConfig(profile=profile, store=store.uri, encoder=live))
     store.set_alias("live", live)
-    counts = {"num_copied": 0, "num_embedded": 5, "num_from_preview": 0}
+    counts = dict.fromkeys(COUNTS, 0) | {"num_embedded": 5}
     assert ingest("new") == {live: {"aliases": ["live"], **counts}}
     vectors = {row["image_id"]: row["vector"] for row in store.read(table).to_pylist()}
     assert len(vectors) == 8

@@ -8,6 +8,7 @@ from tiny_encoder import write_tiny_encoder
 
 from actors.encoder import Encoder, save_encoder, vector_array
 from actors.images import image_id
+from actors.missing_vectors import COUNTS
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
 from jobs.ingest.other_encoders import embed_for_other_encoders, other_encoders
 
@@ -85,7 +86,7 @@ def test_an_encoder_that_was_never_indexed_is_skipped(store, root, tmp_path, min
 def test_the_images_of_a_run_are_added_to_the_live_encoder_once(store, root, aligned, mini_profile):
     ids_of_run = [pa.array(IDS[:2]), pa.array(IDS[5:7])]
     reports = embed_for_other_encoders(store, mini_profile, root, ids_of_run)
-    counts = {"num_copied": 2, "num_embedded": 0, "num_from_preview": 0}
+    counts = dict.fromkeys(COUNTS, 0) | {"num_copied": 2}
     assert reports == {aligned: {"aliases": ["candidate", "live"], **counts}}
     assert ids_in(store, aligned) == {*IDS[:3], *IDS[5:7]}  # other missing images were excluded on purpose
     again = embed_for_other_encoders(store, mini_profile, root, ids_of_run)

@@ -6,9 +6,10 @@ import pytest
 from pictures import encoded, gradient
 from PIL import Image
 
-from actors import judge
+from actors import images, judge
 from actors.engine import Reply
 from actors.images import STORED, Fit, UnusableImage, decode, image_id, pixels, preview_jpeg, read_stored
+from actors.stored_pixels import prepare_stored
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Stage, load_profile
 from cluster.tables import SCHEMAS, now
@@ -52,7 +53,7 @@ def test_file_is_read_if_the_preview_is_too_small(row, wanted, size):
 def test_preview_is_measured_by_its_own_size(tmp_path):
     row = row_of(tmp_path, 0, preview_px=128)
     assert read_stored(row, longer_px=129).size == (WIDTH, HEIGHT)
-    assert read_stored(row, longer_px=128).size == (128, 85)
+    assert read_stored(row, longer_px=128).size == (128, 86)
 
 
 def test_preview_as_large_as_the_file_needs_no_file(tmp_path):
@@ -80,9 +81,33 @@ def test_preview_is_read_if_the_file_is_gone_or_changed(row, tmp_path, harm):
     assert read_stored(row, shorter_px=224).size == (256, 171)
 
 
-def test_unreadable_preview_is_refused(row):
-    with pytest.raises(UnusableImage):
-        read_stored({**row, "preview": b"no image"})
+def test_file_is_read_if_the_preview_is_unreadable(row):
+    assert read_stored({**row, "preview": b"no image"}, shorter_px=96).size == (WIDTH, HEIGHT)
+
+
+def test_image_without_readable_file_and_preview_is_refused_with_both_reasons(row):
+    with pytest.raises(UnusableImage, match=r"preview: not an image.*file: cannot be opened"):
+        read_stored({**row, "preview": b"no image", "uri": "/none"})
+
+
+def test_file_may_have_as_many_pixels_as_ingest_let_it_have(row, monkeypatch):
+    limits = []
+    open_image = images.open_image
+    monkeypatch.setattr(
+        images, "open_image", lambda data, limit: limits.append(limit) or open_image(data, limit)
+    )
+    read_stored({**row, "preview": b"no image"}, shorter_px=224)
+    rows = pa.Table.from_pylist([row], SCHEMAS["images"])
+    prepared = prepare_stored(rows, fit=Fit(224, 224), missing=rows["image_id"].combine_chunks())
+    assert not prepared["from_preview"][0].as_py()
+    assert limits[1:] == [WIDTH * HEIGHT] * 2
+
+
+def test_image_without_readable_file_and_preview_is_not_embedded(row):
+    broken = {**row, "image_id": "0" * 64, "preview": b"no image"}
+    rows = pa.Table.from_pylist([broken, row], SCHEMAS["images"])
+    prepared = prepare_stored(rows, fit=Fit(96, 96), missing=rows["image_id"].combine_chunks())
+    assert prepared["image_id"].to_pylist() == [row["image_id"]]
 
 
 def test_file_may_have_any_uri_that_arrow_supports(row, tmp_path):
@@ -122,8 +147,10 @@ def test_training_reads_files_if_previews_are_too_small(filled, tmp_path):
 
 def test_training_names_an_unreadable_image(filled):
     store, rows = filled
-    store.open("images").update(values={"preview": b"no image"})
-    with pytest.raises(UserError, match=f"Image {rows[0]['image_id']} cannot be read for training: not an"):
+    store.open("images").update(values={"preview": b"no image", "uri": "/none"})
+    with pytest.raises(
+        UserError, match=f"Image {rows[0]['image_id']} cannot be read for training: preview"
+    ):
         stored(store, rows, Fit(96, 96)).take(np.array([0]))
 
 
