@@ -7,7 +7,9 @@ The engine is vLLM's offline `LLM` in this process. To add another one (ray.data
 write a class with the same method and list it in `ENGINES`.
 """
 
+import difflib
 import importlib.util
+import json
 import math
 import os
 import sys
@@ -18,7 +20,10 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary, WeakSet
 
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 
 from actors import in_flight
 from cluster.compat import vllm_engine
@@ -38,6 +43,7 @@ VLLM_ENVIRONMENT = {
 # llguidance writes JSON without spaces; xgrammar 0.2.8 would put one after each comma and colon, and cannot
 # compile bounded patterns.
 STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
+HUB_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,8 @@ class VllmOffline:
 
         self._refusals = (VLLMClientError, ValueError, TypeError, OSError)
         arguments = {"structured_outputs_config": dict(STRUCTURED_OUTPUTS), **(engine_args or {})}
-        self.llm = LLM(model=model, **arguments)
+        with vllm_engine.removed_rendezvous():
+            self.llm = LLM(model=model, **arguments)
         self.max_tokens = max_tokens
         self.temperature = temperature
 
@@ -306,12 +313,18 @@ def _vllm_offline(settings: LanguageModel) -> Engine:
         raise UserError(
             "vllm is not installed: install the extra that fits this machine, kallos[cpu] or kallos[gpu]."
         )
-    return VllmOffline(
-        model=model_path(settings.model),
-        engine_args=settings.engine_args,
-        max_tokens=settings.max_tokens,
-        temperature=settings.temperature,
-    )
+    check_model(settings)
+    try:
+        return VllmOffline(
+            model=model_path(settings.model),
+            engine_args=settings.engine_args,
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+        )
+    except Exception as error:
+        raise UserError(
+            f"The engine cannot load the model {settings.model!r} with its engine_args: {first_cause(error)}."
+        ) from error
 
 
 ENGINES: dict[str, Callable[[LanguageModel], Engine]] = {"vllm_offline": _vllm_offline}
@@ -320,7 +333,8 @@ ENGINES: dict[str, Callable[[LanguageModel], Engine]] = {"vllm_offline": _vllm_o
 def make_engine(settings: LanguageModel) -> Engine:
     """Load the engine of a profile's `rephraser` or `judge`.
 
-    Raises UserError for an unknown engine, a missing model folder, or if vllm is not installed.
+    Raises UserError for an unknown engine, what `check_model` refuses, a model that the engine cannot load,
+    or if vllm is not installed.
     """
     build = ENGINES.get(settings.engine)
     if build is None:
@@ -332,6 +346,64 @@ def make_engine(settings: LanguageModel) -> Engine:
         return build(settings)
     finally:
         record.end()
+
+
+def check_model(settings: LanguageModel, *, on_hub: bool = True) -> None:
+    """Refuse within seconds what would fail while the engine loads.
+
+    on_hub: whether a model of the hub must be in this machine's cache, or within reach.
+    Raises UserError for an unknown engine argument, a damaged file of a model folder, or a model that is not
+    on the hub.
+    """
+    known = vllm_engine.argument_names()
+    for name in settings.engine_args if known else ():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "vLLM's EngineArgs lists those that there are."
+            raise UserError(f"{name!r} is no argument of the engine of {settings.model!r}: {hint}")
+    path = model_path(settings.model)
+    if Path(path).is_dir():
+        for fault in filter(None, map(_damage, sorted(Path(path).iterdir()))):
+            raise UserError(f"The model {settings.model!r} is damaged: {fault}: train or copy it again.")
+    elif on_hub:
+        _require_on_hub(settings)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a file of a model folder, "" for nothing; of weights, only the header is read."""
+    try:
+        if path.suffix == ".json":
+            content = json.loads(path.read_text(encoding="utf-8"))
+            weights = content.get("weight_map", {}) if path.name.endswith(".index.json") else {}
+            for shard in sorted(set(weights.values())):
+                if not path.with_name(shard).is_file():
+                    return f"{shard} is missing"
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "numpy"):
+                pass
+    except (ValueError, OSError, SafetensorError) as error:
+        return f"{path.name} cannot be read ({first_cause(error)})"
+    return ""
+
+
+def _require_on_hub(settings: LanguageModel) -> None:
+    name, revision = settings.model, settings.engine_args.get("revision")
+    cached = try_to_load_from_cache(name, "config.json", settings.engine_args.get("download_dir"), revision)
+    if isinstance(cached, str):
+        return
+    try:
+        HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"The hub has no model {name!r}, or it is private: correct the name, or set HF_TOKEN."
+        ) from None
+    except HfHubHTTPError:
+        return  # the hub answers, and the engine may fare better
+    except Exception as error:
+        raise UserError(
+            f"The model {name!r} is not in the cache of this machine, and the hub cannot be reached "
+            f"({first_cause(error)}): connect to it, or name the folder of a model."
+        ) from None
 
 
 def model_path(model: str) -> str:

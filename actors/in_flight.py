@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -155,4 +156,16 @@ def of_process() -> InFlight:
     folder = ray_core.session_folder() / f"kallos-in-flight-{context.get_job_id()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Serve restarts a replica as long as it is deployed, whatever its clients ask.
-    return InFlight(folder, math.inf if context.namespace == "serve" else MAX_FRUITLESS)
+    return InFlight(folder, math.inf if _in_replica() else MAX_FRUITLESS)
+
+
+def _in_replica() -> bool:
+    """Whether this process is a replica of Serve, which is imported nowhere else: that takes a second."""
+    serve = sys.modules.get("ray.serve")
+    if serve is None:
+        return False
+    try:
+        serve.get_replica_context()
+    except serve.exceptions.RayServeException:
+        return False
+    return True

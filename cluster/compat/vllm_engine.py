@@ -1,5 +1,7 @@
 """vLLM's offline `LLM` in this process."""
 
+import ast
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,28 @@ from typing import Any
 from pydantic import ValidationError
 
 LONGEST_CAUSE = 400
+
+
+def argument_names() -> set[str]:
+    """The arguments that `vllm.LLM` takes, read in vLLM's source: to import it takes 20 s.
+
+    It takes those of its constructor, and passes all others to `EngineArgs`, which has a field for each.
+    """
+    package = importlib.util.find_spec("vllm")
+    if package is None or package.origin is None:
+        return set()
+    folder = Path(package.origin).parent
+    arguments = _class(folder / "engine" / "arg_utils.py", "EngineArgs").body
+    names = {ast.unparse(node.target) for node in arguments if isinstance(node, ast.AnnAssign)}
+    for node in _class(folder / "entrypoints" / "llm.py", "LLM").body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            names |= {argument.arg for argument in node.args.kwonlyargs}
+    return names
+
+
+def _class(path: Path, name: str) -> ast.ClassDef:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
 
 
 def abort_all(llm: Any) -> None:

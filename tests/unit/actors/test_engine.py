@@ -1,15 +1,29 @@
 """The engine's interface, without an engine."""
 
 import importlib.util
+import json
 import math
+import shutil
+import time
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from actors import engine
-from actors.engine import Reply, Request, conversation, generate_or_exit, make_engine, model_path, normalised
+from actors.engine import (
+    Reply,
+    Request,
+    check_model,
+    conversation,
+    generate_or_exit,
+    make_engine,
+    model_path,
+    normalised,
+)
+from cluster.compat.vllm_engine import first_cause
 from cluster.errors import UserError
-from cluster.profile import LanguageModel, Stage
+from cluster.profile import LanguageModel, Stage, load_profile, repo_path
 
 
 def settings(**values) -> LanguageModel:
@@ -117,3 +131,89 @@ def test_engine_that_answers_nothing_raises_outside_an_actor():
 def test_every_engine_that_a_profile_accepts_exists():
     named = LanguageModel.model_fields["engine"].annotation.__args__
     assert set(named) == set(engine.ENGINES)
+
+
+MINI = load_profile("mini")
+
+
+@pytest.fixture
+def judge_folder(tmp_path):
+    """A copy of the shipped judge, to damage."""
+    folder = tmp_path / "judge"
+    shutil.copytree(repo_path(MINI.judge.model), folder)
+    return folder
+
+
+def checked(folder, **values) -> None:
+    check_model(MINI.judge.model_copy(update={"model": str(folder), **values}))
+
+
+@pytest.mark.parametrize("name", ["mini", "gpu", "fleet"])
+def test_models_of_the_shipped_profiles_pass_the_check(name):
+    profile = load_profile(name)
+    for model in (profile.rephraser, profile.judge):
+        check_model(model, on_hub=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", lambda data: data[:-1]),
+        ("model.safetensors", lambda data: data[: len(data) // 2]),
+        ("model.safetensors", lambda data: b""),
+        ("model.safetensors", lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        ("config.json", lambda data: data[:-10]),
+        ("config.json", lambda data: b""),
+        ("config.json", lambda data: b"\xff\xfe"),
+        ("tokenizer.json", lambda data: data[:1000]),
+        ("tokenizer_config.json", lambda data: b"<html>404</html>"),
+    ],
+)
+def test_damaged_file_of_a_model_is_named_before_the_engine_loads(judge_folder, name, damage):
+    path = judge_folder / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=rf"{judge_folder}.* is damaged: {name} cannot be read \(.+\): train"):
+        checked(judge_folder)
+
+
+def test_shard_of_weights_that_is_missing_is_named(judge_folder):
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model.safetensors"}}
+    (judge_folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"model-00001-of-00002\.safetensors is missing"):
+        checked(judge_folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("max_model_length", "did you mean 'max_model_len'"), ("zzz", "EngineArgs")]
+)
+def test_unknown_engine_argument_is_refused_before_the_engine_loads(name, words):
+    with pytest.raises(
+        UserError, match=f"'{name}' is no argument of the engine of '.*mini/judge': .*{words}"
+    ):
+        checked(MINI.judge.model, engine_args={name: 1})
+
+
+def test_model_that_is_neither_cached_nor_within_reach_is_refused_at_once(tmp_path):
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"'owner/absent' is not in the cache.*hub cannot be reached.*folder"):
+        checked("owner/absent", engine_args={"download_dir": str(tmp_path)})
+    assert time.monotonic() - began < 5
+
+
+def test_first_cause_is_one_line_without_the_errors_around_it():
+    try:
+        try:
+            raise MemoryError("no\nroom")
+        except MemoryError as error:
+            raise RuntimeError("Engine core initialization failed. See root cause above.") from error
+    except RuntimeError as error:
+        assert first_cause(error) == "MemoryError: no room"
+    assert first_cause(ValueError("a sentence.")) == "a sentence"
+    assert first_cause(AssertionError()) == "AssertionError"
+    assert len(first_cause(ValueError("x" * 10_000))) < 500
+
+
+def test_first_cause_of_an_invalid_setting_names_it():
+    with pytest.raises(ValidationError) as caught:
+        Stage(num_cpus="many")
+    assert first_cause(caught.value).startswith("num_cpus: Input should be a valid number")
