@@ -14,12 +14,15 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from actors.engine import make_engine, model_path
+from actors.engine import check_model, make_engine
 from actors.judge import ImageCache, Judge
+from actors.rephraser import MODEL_STYLES
 from actors.stages import ENGINE_RESTARTS, add_stage, plain_errors
-from cluster import session
+from cluster import session, terminal
+from cluster.errors import JobFailure
 from cluster.profile import LanguageModel, Profile, Stage
 from cluster.tables import Store
+from jobs.evaluate.config import EvaluateConfig
 
 AESTHETICS, ACCURACY, OVERALL = "aesthetics", "accuracy", "overall"
 # Kinds of question about two images that are shown together -> what is rated.
@@ -28,6 +31,7 @@ CRITERIA: dict[str, Literal["accuracy", "aesthetics"]] = {
     "aesthetics together": "aesthetics",
 }
 KINDS = (AESTHETICS, ACCURACY, OVERALL, *CRITERIA)
+NUM_ANSWERS = {AESTHETICS: 1, ACCURACY: 1, OVERALL: 2} | dict.fromkeys(CRITERIA, 4)
 TASKS = pa.schema({name: pa.string() for name in ("kind", "query", "image_a", "image_b")})
 
 
@@ -57,12 +61,14 @@ class Judgements:
     aesthetics: image_id -> [1, 5]. accuracy: (query, image_id) -> [1, 5].
     overall: (query, A, B) -> (P(A better | A first), P(A better | B first)), each in [0, 1].
     together: (criterion, query, A, B) -> float [2, 2] in [1, 5]: rows with A first and B first, columns A, B.
+    errors: why questions have no answer.
     """
 
     aesthetics: dict[str, float] = field(default_factory=dict)
     accuracy: dict[tuple[str, str], float] = field(default_factory=dict)
     overall: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
     together: dict[tuple[str, str, str, str], np.ndarray] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
 
     @property
     def num_unanswered(self) -> int:
@@ -72,10 +78,11 @@ class Judgements:
 
 
 class AnswerTasks:
-    """Ray Data actor, `batch_format="pyarrow"`: rows of `TASKS` -> adds `answer`, a list of float64.
+    """Ray Data actor, `batch_format="pyarrow"`: rows of `TASKS` -> adds `answer` and `error`.
 
-    A rating is one number in [1, 5]. A preference is P(A better) with A shown first and with B shown first.
-    Ratings of two images shown together are those of A and B with A first, then with B first.
+    An answer is a list of float64. A rating is one number in [1, 5]. A preference is P(A better) with A shown
+    first and with B shown first. Ratings of two images shown together are those of A and B with A first, then
+    with B first. Where an answer has a NaN, the error says why.
     """
 
     def __init__(self, *, store: Store, model: LanguageModel) -> None:
@@ -85,47 +92,91 @@ class AnswerTasks:
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
         answers: dict[int, list[float]] = {}
+        errors: dict[int, str] = {}
         for kind in KINDS:
             chosen = [index for index, row in enumerate(rows) if row["kind"] == kind]
             if chosen:
-                found = self._ask(kind, [rows[index] for index in chosen])
-                answers |= zip(chosen, found.tolist(), strict=True)
+                found, faults = self._answer(kind, [rows[index] for index in chosen])
+                answers |= zip(chosen, found, strict=True)
+                errors |= zip(chosen, faults, strict=True)
         column = pa.array([answers[index] for index in range(len(rows))], pa.list_(pa.float64()))
-        return batch.append_column("answer", column)
+        batch = batch.append_column("answer", column)
+        return batch.append_column("error", pa.array([errors[i] for i in range(len(rows))], pa.string()))
 
-    def _ask(self, kind: str, rows: Sequence[dict]) -> np.ndarray:
+    def _answer(self, kind: str, rows: Sequence[dict]) -> tuple[list[list[float]], list[str]]:
+        """Answers to questions of one kind, and errors; those about unreadable images are not asked."""
+        ids = [image_id for row in rows for image_id in (row["image_a"], row["image_b"]) if image_id]
+        images = dict(zip(ids, self.images.load(ids), strict=True))
+        unreadable = {image_id for image_id, image in images.items() if image is None}
+        asked = [row for row in rows if not unreadable & {row["image_a"], row["image_b"]}]
+        found = iter(self._ask(kind, asked, images).tolist() if asked else [])
+        answers, errors = [], []
+        for row in rows:
+            faults = [self.images.faults[i] for i in (row["image_a"], row["image_b"]) if i in unreadable]
+            answer = [math.nan] * NUM_ANSWERS[kind] if faults else next(found)
+            answers.append(answer)
+            errors.append(faults[0] if faults else self.judge.first_error if np.isnan(answer).any() else "")
+        return answers, errors
+
+    def _ask(self, kind: str, rows: Sequence[dict], images: Mapping[str, Any]) -> np.ndarray:
         """Answers to questions of one kind, float [len(rows), 1, 2 or 4]."""
-        queries, ids_a, ids_b = ([row[name] for row in rows] for name in ("query", "image_a", "image_b"))
-        images_a = self.images.load(ids_a)
+        queries = [row["query"] for row in rows]
+        images_a = [images[row["image_a"]] for row in rows]
         if kind == AESTHETICS:
             return self.judge.aesthetics(images_a)[:, None]
         if kind == ACCURACY:
             return self.judge.accuracy(queries, images_a)[:, None]
-        images_b = self.images.load(ids_b)
+        images_b = [images[row["image_b"]] for row in rows]
         if kind == OVERALL:
             compared = self.judge.compare("overall", queries, images_a, images_b)
             return np.stack([compared.p_ab, compared.p_ba], axis=1)
         return self.judge.rate_together(CRITERIA[kind], queries, images_a, images_b).reshape(len(rows), 4)
 
 
+def check_models(config: EvaluateConfig, profile: Profile) -> None:
+    """Refuse unusable models of the teacher and the judge before any work. Raises UserError."""
+    on_hub = profile.ray.address == "local"  # elsewhere, the machines of the actors have to find it
+    if config.teacher and profile.label.style in MODEL_STYLES:
+        check_model(profile.rephraser, on_hub=on_hub)
+    if config.teacher or config.win_rate:
+        check_model(profile.judge, on_hub=on_hub)
+
+
 def ask_judge(profile: Profile, store: Store, questions: JudgeQuestions) -> Judgements:
     """Ask all questions in one actor pool; without questions no pool is started.
 
-    Raises UserError when the judge's model is missing or the cluster is too small for it.
+    Raises:
+        UserError: the cluster is too small for the judge.
+        JobFailure: the judge answered nothing.
     """
     tasks = questions.tasks()
     if not tasks.num_rows:
         return Judgements()
-    model_path(profile.judge.model)  # refuse a missing model before an actor starts
     arguments = {"store": store, "model": profile.judge}
-    return judgements_from(map_table(profile, AnswerTasks, tasks, profile.judge.stage, arguments))
+    found = judgements_from(map_table(profile, AnswerTasks, tasks, profile.judge.stage, arguments))
+    refuse_if_all_failed(
+        "questions answered by the judge", tasks.num_rows, found.num_unanswered, found.errors
+    )
+    return found
+
+
+def refuse_if_all_failed(what: str, num_all: int, num_failed: int, errors: Sequence[str]) -> None:
+    """Say how many failed and why the first did. Raises JobFailure if all did: there is nothing to report."""
+    counts = f"{num_all - num_failed} of {num_all} {what}"
+    reason = f", the first failure is: {errors[0]}" if errors else ""
+    if num_failed == num_all > 0:
+        raise JobFailure(f"{counts}{reason}.")
+    if num_failed:
+        terminal.say(f"evaluate: {counts}{reason}")
 
 
 def judgements_from(answered: pa.Table) -> Judgements:
-    """Look-ups from answered tasks (columns of `TASKS`, `answer`)."""
+    """Look-ups from answered tasks (columns of `TASKS`, `answer`, `error`)."""
     found = Judgements()
     for row in answered.to_pylist():
         pair = (row["query"], row["image_a"], row["image_b"])
+        if row["error"]:
+            found.errors.append(row["error"])
         if row["kind"] == AESTHETICS:
             found.aesthetics[row["image_a"]] = row["answer"][0]
         elif row["kind"] == ACCURACY:

@@ -146,6 +146,9 @@ class EncoderSystem(SearchSystem):
 
 
 def diversity(results: Sequence[Sequence[str]], vectors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Vendi score of each list of image_ids by those vectors, float [Q]; 0 for an empty list."""
-    listed = [[vectors[image_id] for image_id in ids] for ids in results]
+    """Vendi score of each list of image_ids by those vectors, float [Q]; 0 for an empty list.
+
+    Images without a vector were deleted since they were found, and are skipped.
+    """
+    listed = [[vectors[image_id] for image_id in ids if image_id in vectors] for ids in results]
     return np.array([metrics.vendi_score(np.stack(each)) if each else 0.0 for each in listed])

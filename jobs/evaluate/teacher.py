@@ -44,7 +44,7 @@ def retrieve_candidates(
 ) -> TeacherCandidates:
     """Rephrase and retrieve; a text that could not be rephrased is searched as it is.
 
-    No candidates if the teacher is not evaluated.
+    No candidates if the teacher is not evaluated. Raises JobFailure if no text could be rephrased.
     """
     if not config.teacher:
         return TeacherCandidates()
@@ -62,11 +62,13 @@ def retrieve_candidates(
     distinct = list(dict.fromkeys(texts))
     rows = language_models.collect(profile, retrieval.stages, lambda: retrieval.rows(distinct)).to_pylist()
     found = {row["query"]: row for row in rows}
+    errors = [row["rephrase_error"] for row in rows if row["rephrase_error"]]
+    language_models.refuse_if_all_failed("texts rephrased for the teacher", len(rows), len(errors), errors)
     return TeacherCandidates(
         texts,
         [found[text]["image_ids"] for text in texts],
         {text: row["rephrased"] or text for text, row in found.items()},
-        sum(bool(row["rephrase_error"]) for row in rows),
+        len(errors),
     )
 
 

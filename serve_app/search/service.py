@@ -9,7 +9,7 @@ from time import perf_counter, time
 import numpy as np
 
 from actors.heatmap import similarity_map
-from actors.images import decode
+from actors.images import UnusableImage, decode
 from actors.retriever import Gone
 from cluster.errors import UserError
 from cluster.profile import Serve
@@ -19,7 +19,14 @@ from serve_app.errors import ApiError
 from serve_app.feedback.events import Feedback
 from serve_app.feedback.signed_ids import SignedIds
 from serve_app.metrics import Metrics
-from serve_app.models import BaseSearchRequest, Diversity, FeedbackRequest, FeedbackResponse, Heatmap
+from serve_app.models import (
+    BaseSearchRequest,
+    Diversity,
+    FeedbackRequest,
+    FeedbackResponse,
+    Heatmap,
+    WordsRead,
+)
 from serve_app.search import filters, paging, query, tastes
 from serve_app.search.batched_search import ResultPage, ResultRow, SearchOptions
 from serve_app.search.diversity import mmr
@@ -41,6 +48,8 @@ class SearchAnswer:
 
     search_id: str
     query: str
+    query_words: WordsRead
+    negatives_words: list[WordsRead]
     rephrased: str
     system: str
     encoder: str
@@ -165,7 +174,7 @@ class Service:
             ).encode()
         # Deleted images leave after the pages are cut, so that no other image moves to another page.
         page = [row for row in rows[: request.k] if not row.get("deleted")]
-        return self._answer(request, name, system, page, timer, next_page)
+        return await self._answer(request, name, system, page, timer, next_page)
 
     def _num_candidates(self, k: int, diversity: Diversity, cursor: paging.Cursor | None) -> int:
         """How many images a diverse search chooses from: the same number on every page.
@@ -182,9 +191,9 @@ class Service:
         where = filters.sql_condition(request.filters)
         ranked = await self._teacher.answer(request, system, where, self.preview, timer)
         rows = ranked.rows[: request.k]
-        return self._answer(request, TEACHER, system, rows, timer, rephrased=ranked.rephrased)
+        return await self._answer(request, TEACHER, system, rows, timer, rephrased=ranked.rephrased)
 
-    def _answer(
+    async def _answer(
         self,
         request: BaseSearchRequest,
         name: str,
@@ -199,8 +208,18 @@ class Service:
         words = "" if request.image or request.negatives or request.tastes else request.query
         image_ids = [row["image_id"] for row in rows]
         search_id = self._signed_ids.issue(words, name, system.fingerprint, image_ids, time())
+        query_words, *negatives_words = await query.words_read([request.query, *request.negatives], system)
         return SearchAnswer(
-            search_id, request.query, rephrased, name, system.fingerprint, rows, next_page, timer.finish()
+            search_id=search_id,
+            query=request.query,
+            query_words=query_words,
+            negatives_words=negatives_words,
+            rephrased=rephrased,
+            system=name,
+            encoder=system.fingerprint,
+            rows=rows,
+            next=next_page,
+            timings_ms=timer.finish(),
         )
 
     async def _search_index(self, system: System, vector: np.ndarray, options: SearchOptions) -> ResultPage:
@@ -226,7 +245,8 @@ class Service:
             values = similarity_map(chosen.encoder, image, chosen.encoder.encode_texts([text])[0])
         except UserError as error:
             raise ApiError(422, "no_parts", f"There is no heat map: {error}") from None
-        return Heatmap(encoder=chosen.fingerprint, values=np.round(values, 4).tolist())
+        words = WordsRead(given=len(text.split()), read=chosen.encoder.num_words_read(text))
+        return Heatmap(encoder=chosen.fingerprint, query_words=words, values=np.round(values, 4).tolist())
 
     async def feedback(self, event: FeedbackRequest, client: str, group: str) -> FeedbackResponse:
         """Store a person's choice; it is on disk when this returns. Raises ApiError for a bad event.

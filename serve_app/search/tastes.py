@@ -4,13 +4,14 @@ A property is measured on previews of indexed images. Its direction in the encod
 (`actors.scorers.RankAxis`), fitted for each encoder, so no labels are needed.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from actors.images import decode
+from actors.images import UnusableImage, decode
 from actors.scorers import RankAxis
 
 MEASURED_PX = 96
@@ -59,10 +60,14 @@ def fit(previews: Sequence[bytes], vectors: np.ndarray) -> dict[str, np.ndarray]
     """Name of each property -> its direction, float32 [D], normalised.
 
     previews: N JPEG files. vectors: float32 [N, D] of the same images. A property that is equal for all
-    images is skipped.
+    images is skipped, and so is an image whose preview cannot be read.
     """
-    size = (MEASURED_PX, MEASURED_PX)
-    pixels = [np.asarray(decode(jpeg).resize(size), np.float32) / 255 for jpeg in previews]
+    pixels, readable = [], []
+    for index, jpeg in enumerate(previews):
+        with contextlib.suppress(UnusableImage):
+            pixels.append(np.asarray(decode(jpeg).resize((MEASURED_PX, MEASURED_PX)), np.float32) / 255)
+            readable.append(index)
+    vectors = vectors[readable]
     measured = {name: np.array([each.measure(rgb) for rgb in pixels]) for name, each in PROPERTIES.items()}
     return {
         name: RankAxis.fit(vectors, values).axis

@@ -13,14 +13,16 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from actors.cascade import cascade_order, encoder_ratings
 from actors.engine import make_engine
-from actors.images import decode
+from actors.images import UnusableImage, decode
 from actors.judge import Judge
 from actors.rephraser import Rephraser
+from cluster.compat.serve import listen_as_ray_does
 from cluster.profile import Label, LanguageModel
 from serve_app.errors import ApiError
 from serve_app.models import BaseSearchRequest
@@ -38,6 +40,7 @@ class RephraserEngine:
     """A replica that holds the language model."""
 
     def __init__(self, model: LanguageModel, style: str) -> None:
+        listen_as_ray_does()
         self._rephraser = Rephraser(model, style)
         self._lock = threading.Lock()
 
@@ -58,6 +61,7 @@ class JudgeEngine:
     """A replica that holds the multi-modal model."""
 
     def __init__(self, model: LanguageModel) -> None:
+        listen_as_ray_does()
         self._judge = Judge(make_engine(model), model.image_px)
         self._lock = threading.Lock()
 
@@ -68,17 +72,23 @@ class JudgeEngine:
     async def rate(self, query: str, previews: Sequence[bytes]) -> np.ndarray:
         """Aesthetics of JPEG images and, given a query, their accuracy: float64 [1 or 2, N] in [1, 5].
 
-        NaN where the engine gave no answer.
+        NaN where the engine gave no answer, or the preview cannot be read.
         """
         return await asyncio.to_thread(self._rate, query, previews)
 
     def _rate(self, query: str, previews: Sequence[bytes]) -> np.ndarray:
-        images = [decode(jpeg) for jpeg in previews]
+        images: list[Image.Image] = []
+        readable: list[int] = []
+        for index, jpeg in enumerate(previews):
+            with contextlib.suppress(UnusableImage):
+                images.append(decode(jpeg))
+                readable.append(index)
+        ratings = np.full((2 if query else 1, len(previews)), np.nan)
         with self._lock:
-            ratings = [self._judge.aesthetics(images)]
+            ratings[0, readable] = self._judge.aesthetics(images)
             if query:
-                ratings.append(self._judge.accuracy([query] * len(images), images))
-        return np.stack(ratings)
+                ratings[1, readable] = self._judge.accuracy([query] * len(images), images)
+        return ratings
 
 
 class Handle(Protocol):

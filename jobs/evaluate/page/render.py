@@ -12,7 +12,7 @@ from io import BytesIO
 import jinja2
 import numpy as np
 
-from actors.images import decode
+from actors.images import UnusableImage, decode
 from cluster.tables import Store
 from jobs.evaluate.config import SYSTEMS, TOP_K, EvaluateConfig, PageOptions
 from jobs.evaluate.figures import winrate
@@ -107,8 +107,14 @@ def lost_most(change: np.ndarray, num: int) -> list[int]:
 
 
 def thumbnail(preview: bytes, height_px: int) -> str:
-    """A stored preview as a small JPEG data URI, at most `height_px` high and twice as wide."""
-    image = decode(preview)
+    """A stored preview as a small JPEG data URI, at most `height_px` high and twice as wide.
+
+    "" for a preview that cannot be read: one image less on the page, like one that was deleted.
+    """
+    try:
+        image = decode(preview)
+    except UnusableImage:
+        return ""
     image.thumbnail((2 * height_px, height_px))
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=THUMB_QUALITY, optimize=True)

@@ -181,6 +181,14 @@ def test_taste_shifts_the_query_towards_matching_images():
     assert tastes.shift(query, axes, {}) is query
 
 
+def test_image_without_a_readable_preview_does_not_count_for_tastes():
+    levels = np.linspace(20, 230, 8)
+    previews = [jpeg(np.full((32, 32, 3), level)) for level in levels]
+    vectors = np.stack([levels, np.ones(8)], axis=1).astype(np.float32)
+    spoilt = tastes.fit([b"no image", *previews], np.concatenate([[[9.0, 9.0]], vectors]))
+    assert np.array_equal(spoilt["brightness"], tastes.fit(previews, vectors)["brightness"])
+
+
 def test_equal_images_give_no_tastes():
     assert tastes.fit([jpeg(np.full((32, 32, 3), 90))] * 3, np.eye(3, dtype=np.float32)) == {}
 

@@ -1,15 +1,18 @@
 """The teacher's cascade with fake engines. No Ray, no model."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 
 import numpy as np
+from PIL import Image
 
+from actors.images import preview_jpeg
 from cluster.profile import Label
 from serve_app.models import BaseSearchRequest
 from serve_app.search.batched_search import ResultPage
 from serve_app.search.step_timer import StepTimer
-from serve_app.search.teacher import Teacher
+from serve_app.search.teacher import JudgeEngine, Teacher
 
 BEAUTY = {"a": 2.0, "b": 4.0, "c": 3.0}
 
@@ -72,3 +75,16 @@ def test_vector_without_its_image_is_skipped():
     """Ingest writes vectors first, and may still run or have been killed."""
     assert results("abc", stored="ac") == ["c", "a"]
     assert results("abc", stored="") == []
+
+
+def test_image_without_a_readable_preview_gets_no_rating():
+    jpeg = preview_jpeg(Image.new("RGB", (32, 32), "red"))
+    engine = JudgeEngine.__new__(JudgeEngine)
+    engine._lock = threading.Lock()
+    engine._judge = SimpleNamespace(
+        aesthetics=lambda images: np.full(len(images), 4.0),
+        accuracy=lambda queries, images: np.full(len(images), 3.0),
+    )
+    rated = asyncio.run(engine.rate("a boat", [jpeg, b"no image", jpeg]))
+    assert np.array_equal(rated, [[4.0, np.nan, 4.0], [3.0, np.nan, 3.0]], equal_nan=True)
+    assert asyncio.run(engine.rate("", [jpeg])).tolist() == [[4.0]]

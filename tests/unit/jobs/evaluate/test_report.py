@@ -263,7 +263,9 @@ def test_duplicate_questions_are_asked_once():
     tasks = questions.tasks()
     assert tasks["kind"].to_pylist() == ["aesthetics"] * 2 + ["accuracy"] * 2 + ["overall"]
     answers = [[3.0], [np.nan], [4.0], [2.0], [0.7, 0.6]]
-    found = language_models.judgements_from(tasks.append_column("answer", pa.array(answers)))
+    answered = tasks.append_column("answer", pa.array(answers))
+    errors = pa.array(["", "too dark", "", "", ""])
+    found = language_models.judgements_from(answered.append_column("error", errors))
     assert found.accuracy == {("q", "a"): 4.0, ("r", "a"): 2.0}
     assert found.overall == {("q", "a", "b"): (0.7, 0.6)}
-    assert found.num_unanswered == 1
+    assert found.num_unanswered == 1 and found.errors == ["too dark"]
