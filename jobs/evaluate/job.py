@@ -74,6 +74,7 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
     profile, store = command.settings(config)
     aliases = {"baseline": config.baseline, "aligned": config.aligned, "text": config.text}
     records = {name: store.encoder(alias) for name, alias in aliases.items() if alias}
+    language_models.check_models(config, profile)
     with clock.stage("gather", "reading queries, captions and votes"):
         inputs = read_inputs(config, store, list(records.values()))
     with clock.stage("encode", f"searching {len(inputs.queries)} queries with {len(records)} encoders"):
