@@ -11,15 +11,16 @@ import ray.data
 
 from actors.cascade import Retrieval
 from actors.encoder import load_registered
+from actors.engine import check_model
 from actors.judge import identity as prompts_identity
 from actors.rephraser import MODEL_STYLES
 from actors.scorers import LinearHead, PromptPairs, RankAxis, Scorer
 from actors.stages import ENGINE_RESTARTS, add_stage, plain_errors
 from cluster import command, session, terminal
-from cluster.errors import JobFailure, UserError
+from cluster.errors import JobFailure, UserError, shown
 from cluster.profile import Stage
 from cluster.schemas import near_ties
-from cluster.table_files import read_table
+from cluster.table_files import number, read_table, text
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs.label.config import LabelConfig
 from jobs.label.identity import file_hash, judge_identity, rephraser_identity, short_hash
@@ -109,7 +110,7 @@ class Counts:
                 self.num_errors += 1
                 self.first_error = self.first_error or row["error"]
                 if self.num_errors <= NUM_SHOWN:
-                    terminal.say(f"label: no labels for {row['query']!r}: {row['error'][:200]}")
+                    terminal.say(f"label: no labels for {shown(row['query'])}: {row['error'][:200]}")
 
     def report(self, num_queries: int, num_before: int, store: Store) -> None:
         """Say what failed. Raises JobFailure when no query of this run has labels."""
@@ -159,8 +160,14 @@ def prepare_run(config: LabelConfig) -> LabelRun:
     if grid.num_images < 2:
         raise UserError("rows x columns is 1: two images are needed to prefer one.")
     rule = RankingRule(source=source, semantic=semantic, grid=grid)
-    _check_scorer(config, source)
+    if source == "scorer" and config.scorer != "prompts":
+        read_ratings(config)  # to refuse bad ones before any work
     scorer = config.scorer if source == "scorer" else None
+    on_hub = profile.ray.address == "local"  # elsewhere, the machines of the actors have to find it
+    if style in MODEL_STYLES:
+        check_model(profile.rephraser, on_hub=on_hub)
+    if rule.needs_judge:
+        check_model(profile.judge, on_hub=on_hub)
     judge = judge_identity(profile.judge if rule.needs_judge else None, scorer)
     determines = {
         "encoder": encoder.encoder,
@@ -184,14 +191,11 @@ def prepare_run(config: LabelConfig) -> LabelRun:
 def requested_queries(config: LabelConfig, label_run: LabelRun) -> list[str]:
     """The file's queries, or drawn ones. Raises UserError for no query, or fewer than two images."""
     where, fingerprint = config.where, label_run.encoder.encoder
-    try:
-        num_images = label_run.store.count(embeddings_table(fingerprint), where)
-    except ValueError as error:
-        raise UserError(f"The filter --where {where!r} cannot be used: {error}") from None
+    num_images = label_run.store.count(embeddings_table(fingerprint), where)
     if num_images < 2:
         raise UserError(
-            f"Only {num_images} images are embedded by {config.encoder!r} where {where or 'anywhere'}: "
-            "two are needed; run `kallos ingest`, or change --where."
+            f"Only {num_images} images are embedded by {shown(config.encoder)} "
+            f"where {shown(where or 'anywhere')}: two are needed; run `kallos ingest`, or change --where."
         )
     if config.queries:
         return read_queries(config.queries, config.num_queries)
@@ -230,9 +234,7 @@ def pipeline(label_run: LabelRun, queries: list[str], scorer: Scorer | None) -> 
     rows = label_run.retrieval.rows(queries)
     # Small blocks from here on: finished queries are written early, so that a killed run loses little.
     rows = rows.repartition(target_num_rows_per_block=size)
-    rows = add_stage(
-        rows, Rerank, rerank, stages["rerank"], batch_size=size, max_restarts=ENGINE_RESTARTS
-    )
+    rows = add_stage(rows, Rerank, rerank, stages["rerank"], batch_size=size, max_restarts=ENGINE_RESTARTS)
     return add_stage(rows, Write, write, stages["write"], batch_size=size)
 
 
@@ -244,11 +246,9 @@ def make_scorer(config: LabelConfig, label_run: LabelRun) -> Scorer | None:
         num_threads = label_run.retrieval.profile.encoder.num_threads
         encoder = load_registered(label_run.encoder, num_threads=num_threads)
         return PromptPairs.of(encoder.encode_texts, encoder.temperature)
-    assert config.ratings  # `prepare_run` has checked
     table = label_run.store.read(embeddings_table(label_run.encoder.encoder), ["image_id", "vector"])
     vectors = dict(zip(table["image_id"].to_pylist(), table["vector"].to_pylist(), strict=True))
-    rated = read_table(config.ratings, ("image_id", "rating")).to_pylist()
-    known = [row for row in rated if row["image_id"] in vectors]
+    known = [row for row in read_ratings(config) if row["image_id"] in vectors]
     scorer = RankAxis if config.scorer == "axis" else LinearHead
     try:
         return scorer.fit(
@@ -256,12 +256,18 @@ def make_scorer(config: LabelConfig, label_run: LabelRun) -> Scorer | None:
             np.array([row["rating"] for row in known], dtype=np.float64),
         )
     except ValueError as error:
-        raise UserError(f"No scorer can be fitted on the ratings {config.ratings!r}: {error}") from None
+        raise UserError(f"No scorer can be fitted on the ratings {shown(config.ratings)}: {error}") from None
 
 
-def _check_scorer(config: LabelConfig, source: str) -> None:
-    if source == "scorer" and config.scorer != "prompts" and not Path(config.ratings or "").is_file():
+def read_ratings(config: LabelConfig) -> list[dict]:
+    """The table `--ratings`. Raises UserError when it has no row, or a row without a rating."""
+    if not config.ratings:
         raise UserError(
-            f"Scorer {config.scorer!r} is fitted on ratings, and there is no file {config.ratings!r}: "
-            "give one with --ratings."
+            f"Scorer {config.scorer!r} is fitted on ratings: give a table of them with --ratings."
         )
+    rows = read_table(config.ratings, {"image_id": text, "rating": number})
+    without = [row["image_id"] for row in rows if row["rating"] is None]
+    if without or not rows:
+        fault = f"no rating for the image {shown(without[0])}" if without else "no row"
+        raise UserError(f"The ratings {shown(config.ratings)} have {fault}: fill or remove such rows.")
+    return rows
