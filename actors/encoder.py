@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -133,6 +134,28 @@ class Encoder:
     def tokenize(self, texts: Sequence[str]) -> torch.Tensor:
         """Texts -> token ids, int64 [B, context]; longer texts are truncated."""
         return self.tokenizer(list(texts))
+
+    def num_words_read(self, text: str) -> int:
+        """Number of words, separated by blanks, at the start of the text that `tokenize` does not cut off."""
+        words = text.split()
+        return bisect_right(
+            range(1, len(words) + 1),
+            self.tokenizer.context_length,
+            key=lambda count: self._num_tokens(" ".join(words[:count])),
+        )
+
+    def _num_tokens(self, text: str) -> int:
+        """Number of tokens of the whole text, with those that mark its start and end."""
+        inner: Any = getattr(self.tokenizer, "tokenizer", None)
+        if inner is None:  # open_clip's own tokenizer
+            return len(self.tokenizer.encode(text)) + 2
+        # Unlike a call of `inner`, this does not change settings that another thread may be using.
+        backend = inner.backend_tokenizer
+        encoding = backend.encode(self.tokenizer.clean_fn(text))
+        parts = (encoding, *encoding.overflowing)
+        return sum(part.special_tokens_mask.count(0) for part in parts) + backend.num_special_tokens_to_add(
+            False
+        )
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels in [0, 255], uint8 or float [B, 3, H, W] -> L2-normalised float32 [B, dim], with grad."""

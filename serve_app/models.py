@@ -249,6 +249,13 @@ def search_body(request: Any) -> Any:
     ]
 
 
+class WordsRead(BaseModel):
+    """How much of a text the encoder read: it cuts off what exceeds its context."""
+
+    given: int = Field(description="number of words in the text, separated by blanks")
+    read: int = Field(description="number of words that were read to their end, from the start of the text")
+
+
 class SearchResult(BaseModel):
     """One result: an image with its score."""
 
@@ -267,6 +274,8 @@ class SearchResponse(BaseModel):
 
     search_id: str = Field(description="identifies this answer in /v1/feedback; signed, valid for a day")
     query: str = Field(description="the query, without surrounding spaces")
+    query_words: WordsRead = Field(description="how many words of the query were read")
+    negatives_words: list[WordsRead] = Field(description="how many words of each negative were read")
     rephrased: str = Field(description="the rephrased query of the teacher, empty for other systems")
     system: str = Field(description="the system that answered; `candidate` if an experiment assigned it")
     encoder: str = Field(description="fingerprint of its encoder, 16 hex characters")
@@ -334,6 +343,7 @@ class Heatmap(BaseModel):
     """How similar each part of an image is to a query."""
 
     encoder: str = Field(description="fingerprint of the encoder")
+    query_words: WordsRead = Field(description="how many words of the query were read")
     values: list[list[float]] = Field(
         description="cosine of the query and each part of the preview, rows from top to bottom"
     )

@@ -17,10 +17,11 @@ from cluster.profile import Serve
 from cluster.tables import EncoderRecord
 from serve_app.errors import ApiError
 from serve_app.http.api import make_api
-from serve_app.models import FeedbackResponse, Heatmap
+from serve_app.models import FeedbackResponse, Heatmap, WordsRead
 from serve_app.search.service import SearchAnswer
 
 IMAGE_IDS = [hashlib.sha256(f"image {index}".encode()).hexdigest() for index in range(30)]
+MAX_WORDS = 40  # of a text that the fake encoder reads
 JPEG = b"\xff\xd8\xff\xe0 not a real picture"
 
 
@@ -62,6 +63,8 @@ class FakeService:
         return SearchAnswer(
             search_id="search-1",
             query=request.query,
+            query_words=words_read(request.query),
+            negatives_words=[words_read(text) for text in request.negatives],
             rephrased="",
             system=request.system,
             encoder="e" * 16,
@@ -80,7 +83,7 @@ class FakeService:
             raise KeyError(image_id)
         if system not in self.systems:
             raise ApiError(422, "unknown_system", "There is no such system.", "system")
-        return Heatmap(encoder="e" * 16, values=[[0.1, 0.2], [0.3, 0.4]])
+        return Heatmap(encoder="e" * 16, query_words=words_read(text), values=[[0.1, 0.2], [0.3, 0.4]])
 
     async def feedback(self, event, client, group):
         self.feedback_senders.append((client, group))
@@ -90,6 +93,10 @@ class FakeService:
         if image_id not in IMAGE_IDS:
             raise KeyError(image_id)
         return 3
+
+
+def words_read(text: str) -> WordsRead:
+    return WordsRead(given=len(text.split()), read=min(len(text.split()), MAX_WORDS))
 
 
 def fake_app(service=None, **settings):

@@ -147,6 +147,11 @@ def show(response: SearchResponse, client: Client, address: str) -> None:
     footer = f"{response.system} ({response.encoder}), {response.timings_ms.get('total', 0):.0f} ms"
     rephrased = f", searched for: {response.rephrased}" if response.rephrased else ""
     console.print(_plain(footer + rephrased))
+    texts = {"the query": response.query_words}
+    texts |= {f"negative {number}": words for number, words in enumerate(response.negatives_words, start=1)}
+    for name, words in texts.items():
+        if words.read < words.given:
+            console.print(f"The encoder read {words.read} of the {words.given} words of {name}: shorten it.")
 
 
 def _drawn(picture: Any, client: Client, image_id: str) -> Any:

@@ -65,7 +65,8 @@ export class Column {
   show(answer) {
     this.clear();
     this.add(answer);
-    if (!this.results.length) this.showMessage(this.#noResultsText());
+    const text = this.results.length ? shortenedText(answer) : this.#noResultsText();
+    if (text) this.showMessage(text);
     if (this.side) return;
     const { total, ...steps } = answer.timings_ms;
     const parts = Object.entries(steps).map(([step, value]) => `${step} ${milliseconds(value)}`);
@@ -122,6 +123,12 @@ export class Column {
     if (server.systems[this.system]?.num_rows === 0) return "The index is empty: add images with `kallos ingest`.";
     return isFiltered() ? "No results: relax the filters." : "No results.";
   }
+}
+
+// What of the search was too long to be read, "" if nothing was.
+function shortenedText({ query_words: query, negatives_words: negatives }) {
+  if (query.read < query.given) return `The query is too long: the encoder read ${query.read} of its ${query.given} words.`;
+  return negatives.some(({ given, read }) => read < given) ? "A negative is too long: the encoder read only its start." : "";
 }
 
 export let columns = [];

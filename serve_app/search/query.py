@@ -1,13 +1,14 @@
 """Turns a search request into a query vector in an encoder's space."""
 
 import asyncio
+from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
 
 from cluster.profile import Serve
 from serve_app.errors import ApiError
-from serve_app.models import BaseSearchRequest, ImageInput
+from serve_app.models import BaseSearchRequest, ImageInput, WordsRead
 from serve_app.search import tastes, uploads
 from serve_app.search.step_timer import StepTimer
 from serve_app.search.systems import System
@@ -36,6 +37,17 @@ async def vector(request: BaseSearchRequest, system: System, config: Serve, time
         timer.record("encode", started)
     point = tastes.shift(point, system.axes, request.tastes)
     return (point / max(float(np.linalg.norm(point)), 1e-12)).astype(np.float32)
+
+
+async def words_read(texts: Sequence[str], system: System) -> list[WordsRead]:
+    """How many words of each text the encoder reads."""
+
+    def count() -> list[WordsRead]:
+        return [
+            WordsRead(given=len(text.split()), read=system.encoder.num_words_read(text)) for text in texts
+        ]
+
+    return await asyncio.to_thread(count)
 
 
 async def _image_vector(image: ImageInput, system: System, config: Serve) -> np.ndarray:

@@ -6,6 +6,7 @@ import io
 import time
 from types import SimpleNamespace
 
+from fake_service import words_read
 from PIL import Image
 
 from serve_app.errors import ApiError
@@ -85,6 +86,8 @@ class FakePageService:
         return SearchAnswer(
             search_id=f"{request.system} {request.query} {start}",
             query=request.query,
+            query_words=words_read(request.query),
+            negatives_words=[words_read(text) for text in request.negatives],
             rephrased=f"a photograph of {request.query}" if request.system == "teacher" else "",
             system=request.system,
             encoder=self.encoders.get(request.system, encoder_of(request.system)),
@@ -96,7 +99,7 @@ class FakePageService:
     def heatmap(self, image, query, system):
         self.heatmaps.append((image, query, system))
         values = [[0.1 + 0.02 * (row + column) for column in range(7)] for row in range(5)]
-        return Heatmap(encoder=encoder_of(system), values=values)
+        return Heatmap(encoder=encoder_of(system), query_words=words_read(query), values=values)
 
     async def feedback(self, event, client, group):
         known = event in self.events

@@ -205,6 +205,15 @@ def test_words_with_a_minus_become_negatives(page, service):
     assert "Add words for what to show" in page.inner_text("#notice")
 
 
+def test_long_query_says_how_many_of_its_words_were_read(page):
+    page.fill("#query", "boat " * 45)
+    page.press("#query", "Enter")
+    page.wait_for_selector("[data-system=live] .message:has-text('the encoder read 40 of its 45 words')")
+    assert len(texts(page, "[data-system=live] .caption")) > 5
+    search(page, "a red boat")
+    assert not page.is_visible("[data-system=live] .message")
+
+
 def test_filters_and_diversity_are_sent_and_kept_in_the_address(page, service):
     search(page, "a boat")
     page.click("#filters-button")

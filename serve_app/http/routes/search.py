@@ -64,7 +64,16 @@ def search_response(answer: SearchAnswer, root_path: str) -> SearchResponse:
         for row in answer.rows
     ]
     timings_ms = {step: round(value, 3) for step, value in answer.timings_ms.items()}
-    copied = ("search_id", "query", "rephrased", "system", "encoder", "next")
+    copied = (
+        "search_id",
+        "query",
+        "query_words",
+        "negatives_words",
+        "rephrased",
+        "system",
+        "encoder",
+        "next",
+    )
     return SearchResponse(
         **{name: getattr(answer, name) for name in copied}, results=results, timings_ms=timings_ms
     )

@@ -1,5 +1,6 @@
 """The encoder: the vectors of open_clip, a stable fingerprint, folders that load again."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -52,6 +53,36 @@ def test_text_vectors_without_padding_equal_open_clip(pool_type):
     gradients = (torch.autograd.grad(vectors.square().sum(), weights) for vectors in (found, expected))
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def with_tokenizer(encoder, name):
+    changed = copy.copy(encoder)
+    if name == "simple":
+        changed.tokenizer = open_clip.SimpleTokenizer(context_length=encoder.tokenizer.context_length)
+    return changed
+
+
+@pytest.mark.parametrize("tokenizer", ["hf", "simple"])
+@pytest.mark.parametrize("words", [["boat"], ["red", "sailboats"], ["a", "extraordinarily", "\u5e06\u8239"]])
+def test_words_that_are_not_read_do_not_change_the_tokens(encoder, tokenizer, words):
+    reading = with_tokenizer(encoder, tokenizer)
+    text = words * 60
+    read = reading.num_words_read("  ".join(text))
+    assert 0 < read < len(text)
+    whole = reading.tokenize([" ".join(text)])
+    assert torch.equal(reading.tokenize([" ".join(text[: read + 1])]), whole)
+    shorter = reading.tokenize([" ".join(text[: read - 1])])
+    assert not torch.equal(shorter, whole)
+    for count in (1, read - 1, read):
+        assert reading.num_words_read(" ".join(text[:count])) == count
+        assert reading.num_words_read(" ".join([*text[:count], *["boat"] * 80])) >= count
+
+
+@pytest.mark.parametrize("tokenizer", ["hf", "simple"])
+def test_one_word_longer_than_the_context_is_not_read_to_its_end(encoder, tokenizer):
+    reading = with_tokenizer(encoder, tokenizer)
+    assert reading.num_words_read("\u5e06\u8239" * 100) == 0
+    assert [reading.num_words_read(text) for text in ("", " ", "boat", " red\nboat ")] == [0, 0, 1, 2]
 
 
 def test_vectors_have_length_one(encoder, pixels):

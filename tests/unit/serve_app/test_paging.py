@@ -48,8 +48,8 @@ class Table:
             return page
 
         system = SimpleNamespace(
-            fingerprint=ENCODER, encoder=SimpleNamespace(dim=DIM), encode_text=encode_text,
-            search=search, axes={}, retriever=retriever,
+            fingerprint=ENCODER, encoder=SimpleNamespace(dim=DIM, num_words_read=len),
+            encode_text=encode_text, search=search, axes={}, retriever=retriever,
         )  # fmt: skip
         self.systems = SimpleNamespace(
             by_alias={"live": system}, names=("live",), required=("live",), get=lambda alias: system,

@@ -227,6 +227,15 @@ def test_results_are_printed_as_a_table(service, capsys):
     assert request.negatives == ["people", "dogs"]
 
 
+def test_texts_that_were_not_read_to_their_end_are_named(service, capsys):
+    main(["boat " * 50, "--negatives", "people", "dog " * 41])
+    out = capsys.readouterr().out
+    assert "The encoder read 40 of the 50 words of the query: shorten it." in out
+    assert "The encoder read 40 of the 41 words of negative 2: shorten it." in out and "negative 1" not in out
+    main(["boat " * 40])
+    assert "shorten it" not in capsys.readouterr().out
+
+
 def test_with_json_the_last_line_is_the_response(service, capsys):
     main(["--image", IMAGE_IDS[5], "--json"])
     answer = json.loads(capsys.readouterr().out.splitlines()[-1])

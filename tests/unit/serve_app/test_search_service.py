@@ -18,6 +18,7 @@ from serve_app.search.service import Service
 from serve_app.search.teacher import TEACHER
 
 VERSION = 4
+MAX_WORDS = 3  # of a text that the fake encoders read
 Request = search_request(["live", "baseline", TEACHER], 50)
 
 
@@ -54,7 +55,7 @@ def fake_system(fingerprint: str) -> SimpleNamespace:
         rows = [{"image_id": str(rank), "score": 0.5, "vector": vector} for rank in ranks]
         return ResultPage(rows, VERSION)
 
-    encoder = SimpleNamespace(dim=2)
+    encoder = SimpleNamespace(dim=2, num_words_read=lambda text: min(len(text.split()), MAX_WORDS))
     return SimpleNamespace(
         fingerprint=fingerprint, encoder=encoder, encode_text=encode_text, search=search, axes={}
     )
@@ -147,6 +148,14 @@ def test_forged_cursor_gets_no_more_candidates_than_a_first_page(metrics):
     cursor_fields = {"encoder": "live", "version": VERSION, "offset": 0, "search": paging.digest(request)}
     forged = paging.Cursor(**cursor_fields, num_candidates=10**9).encode()
     assert len(diverse(searched, k=50, cursor=forged).rows) == 9
+
+
+def test_answer_says_how_many_words_of_query_and_negatives_were_read(metrics):
+    searched = service(metrics)
+    answer = ask(searched, query="one two three four five", negatives=["one", "a b c d"])
+    assert (answer.query_words.given, answer.query_words.read) == (5, 3)
+    assert [(words.given, words.read) for words in answer.negatives_words] == [(1, 1), (4, 3)]
+    assert (ask(searched).query_words.read, ask(searched).negatives_words) == (2, [])
 
 
 def test_only_answered_searches_are_counted(metrics):
