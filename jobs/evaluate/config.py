@@ -103,5 +103,5 @@ class EvaluateConfig(PageOptions, MeasureOptions, JobConfig):
         description="how the judge compares two lists of results: which image is better, images rated alone, "
         "or rated while both are shown; `ranker` gives the win rate",
     )
-    seed: int = Field(default=0, description="seed of every draw and of the bootstrap")
+    seed: int = Field(default=0, ge=0, description="seed of every draw and of the bootstrap")
     out: str = Field(default="runs/evaluate", description="folder for report.json and report.html")

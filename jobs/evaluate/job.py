@@ -47,6 +47,7 @@ def run(config: EvaluateConfig) -> dict:
 
     Raises UserError for anything missing or malformed.
     """
+    command.output_folder(config.out)
     clock = Stopwatch()
     found = evaluate(config, clock)
     document = summary.document(found, config)

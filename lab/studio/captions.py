@@ -117,11 +117,13 @@ def sample_queries(
 
     Raises ValueError when the lexicon has fewer such queries.
     """
-    queries: dict[str, None] = {}
+    queries: list[str] = []
+    tried: set[str] = set()
     for _ in range(200 * num_queries):
         if len(queries) == num_queries:
-            return list(queries)
+            return queries
         query = sample_query(rng)
-        if query not in queries and accept(query):
-            queries[query] = None
+        if query not in tried and accept(query):
+            queries.append(query)
+        tried.add(query)
     raise ValueError(f"num_queries={num_queries}: the studio has only {len(queries)} such queries")

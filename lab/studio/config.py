@@ -19,10 +19,13 @@ class StudioConfig(JobConfig):
     )
     size_px: int = Field(default=160, ge=64, le=1024, description="width and height of an image, pixels")
     num_train_queries: int = Field(
-        default=300, gt=0, description="number of queries to label preferences with"
+        default=300, gt=0, le=1000, description="number of queries to label preferences with"
     )
     num_heldout_queries: int = Field(
-        default=100, gt=0, description="number of queries held out for evaluation"
+        default=100,
+        gt=0,
+        le=1000,
+        description="number of queries held out for evaluation; each needs five images of the gallery",
     )
     num_hpir: int = Field(
         default=150,

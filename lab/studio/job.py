@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,14 +29,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from cluster.command import save_config, settings
+from cluster.command import output_folder, save_config, settings
 from cluster.errors import UserError
 from cluster.session import connect
 from lab.studio.captions import detailed_caption, sample_queries, web_caption
 from lab.studio.config import StudioConfig
 from lab.studio.draw import render
-from lab.studio.latents import sample_latents, true_aesthetics
-from lab.studio.raters import hpir_row, sample_raters
+from lab.studio.latents import Latents, sample_latents, true_aesthetics
+from lab.studio.raters import Rater, hpir_row, sample_raters
 from lab.studio.truth import accurate_ids, label_table, scenes, truth_table
 
 SPLITS = {"train": 0.4, "gallery": 0.4, "heldout": 0.2}
@@ -50,6 +51,50 @@ def split_of(index: int, num_images: int) -> str:
     """The split of the image with that index."""
     bounds = np.cumsum(list(SPLITS.values())) * num_images
     return list(SPLITS)[int(np.searchsorted(bounds, index, side="right"))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Queries:
+    """What people search a studio for. Both lists are disjoint."""
+
+    train: list[str]
+    held_out: list[str]
+
+
+def choose_queries(config: StudioConfig) -> Queries:
+    """The queries, and a check that the images are enough for them and for the votes.
+
+    They depend on what the images show, which is known before anything is drawn. Raises UserError for too few
+    images or too many queries.
+    """
+    splits: dict[str, dict[str, Latents]] = {split: {} for split in SPLITS}
+    for index in range(config.num_images):
+        latents = sample_latents(np.random.default_rng((config.seed, index)))
+        splits[split_of(index, config.num_images)][str(index)] = latents
+    rng = np.random.default_rng((config.seed, QUERIES_STREAM))
+    gallery = splits["gallery"]
+    try:
+        held_out = sample_queries(
+            rng, config.num_heldout_queries, lambda query: len(accurate_ids(query, gallery)) >= MIN_ACCURATE
+        )
+    except ValueError as error:
+        raise UserError(
+            f"num_images={config.num_images} is too few for {config.num_heldout_queries} held-out queries "
+            f"with {MIN_ACCURATE} images each ({error}): give more images, or fewer --num-heldout-queries."
+        ) from None
+    try:
+        train = sample_queries(rng, config.num_train_queries, lambda query: query not in held_out)
+    except ValueError as error:
+        raise UserError(
+            f"num_train_queries={config.num_train_queries} is too many ({error}): give fewer."
+        ) from None
+    _, _, voted = _voters_and_queries(config, splits["heldout"])
+    if config.num_hpir and not voted:
+        raise UserError(
+            f"num_images={config.num_images} is too few for votes on groups of {GROUP_SIZE} images: give at "
+            "least 1,000 images, or num_hpir=0."
+        )
+    return Queries(train, held_out)
 
 
 def write_image(index: int, config: StudioConfig) -> dict:
@@ -95,34 +140,29 @@ def draw_images(config: StudioConfig) -> pa.Table:
     return pa.concat_tables(ray.get(blocks)).sort_by("file_name")
 
 
-def write_queries(rows: pa.Table, config: StudioConfig) -> None:
-    """Write training and held-out queries, which are disjoint, and the truth of the held-out ones."""
-    rng = np.random.default_rng((config.seed, QUERIES_STREAM))
-    gallery = scenes(rows, "gallery")
-    held_out = sample_queries(
-        rng, config.num_heldout_queries, lambda query: len(accurate_ids(query, gallery)) >= MIN_ACCURATE
-    )
-    train = sample_queries(rng, config.num_train_queries, lambda query: query not in held_out)
-    for name, queries in (("train", train), ("heldout", held_out)):
-        pq.write_table(pa.table({"query": queries}), Path(config.out) / f"queries_{name}.parquet")
-    pq.write_table(truth_table(held_out, gallery), Path(config.out) / "truth.parquet")
+def write_queries(rows: pa.Table, queries: Queries, config: StudioConfig) -> None:
+    """Write training and held-out queries, and the truth of the held-out ones."""
+    for name, texts in (("train", queries.train), ("heldout", queries.held_out)):
+        pq.write_table(pa.table({"query": texts}), Path(config.out) / f"queries_{name}.parquet")
+    truth = truth_table(queries.held_out, scenes(rows, "gallery"))
+    pq.write_table(truth, Path(config.out) / "truth.parquet")
+
+
+def _voters_and_queries(
+    config: StudioConfig, held_out: Mapping[str, Latents]
+) -> tuple[np.random.Generator, list[Rater], list[tuple[str, list[str]]]]:
+    """The raters, and the queries with enough held-out images for two groups, each with these images."""
+    rng = np.random.default_rng((config.seed, VOTES_STREAM))
+    raters = sample_raters(rng, config.num_raters)
+    matched = [(query, accurate_ids(query, held_out)) for query in sample_queries(rng, 300)]
+    most = len(held_out) - 2 * GROUP_SIZE  # some images of the groups are replaced by others
+    return rng, raters, [(query, ids) for query, ids in matched if 2 * GROUP_SIZE <= len(ids) <= most]
 
 
 def write_votes(rows: pa.Table, config: StudioConfig) -> None:
-    """Write HPIR rows on the held-out split, for queries with enough images for two groups."""
-    rng = np.random.default_rng((config.seed, VOTES_STREAM))
+    """Write HPIR rows on the held-out split."""
     held_out = scenes(rows, "heldout")
-    raters = sample_raters(rng, config.num_raters)
-    usable = [
-        (query, ids)
-        for query in sample_queries(rng, 300)
-        if len(ids := accurate_ids(query, held_out)) >= 2 * GROUP_SIZE
-    ]
-    if config.num_hpir and not usable:
-        raise UserError(
-            f"num_images={config.num_images} is too few for votes on groups of {GROUP_SIZE} images: give at "
-            "least 1,000 images, or num_hpir=0."
-        )
+    rng, raters, usable = _voters_and_queries(config, held_out)
     votes = []
     for index in range(config.num_hpir):
         query, ids = usable[index % len(usable)]
@@ -149,16 +189,18 @@ def run(config: StudioConfig) -> dict:
     folder = Path(config.out)
     done_mark = folder / "studio.json"
     identity = config.model_dump(exclude={"profile", "set", "store", "out"})
-    if done_mark.exists() and json.loads(done_mark.read_text()) != identity:
+    if done_mark.exists() and done_mark.read_text() != json.dumps(identity):
         raise UserError(f"The folder {folder} holds a studio of another configuration: give another --out.")
     if not done_mark.exists():
-        if folder.exists() and not (folder / "resolved_config.yaml").exists() and any(folder.iterdir()):
+        output_folder(folder)
+        if not (folder / "resolved_config.yaml").exists() and any(folder.iterdir()):
             raise UserError(f"The folder {folder} is not empty and holds no studio: give another --out.")
         profile, _ = settings(config)
-        connect(profile)
+        queries = choose_queries(config)
         save_config(config, folder)
+        connect(profile)
         rows = draw_images(config)
-        write_queries(rows, config)
+        write_queries(rows, queries, config)
         write_votes(rows, config)
         write_metadata(rows, config)
         done_mark.write_text(json.dumps(identity))

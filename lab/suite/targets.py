@@ -7,8 +7,18 @@ from typing import Any
 import yaml
 
 from cluster.command import Options, validated
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
+from jobs.evaluate.config import CHALLENGERS, SYSTEMS
+from jobs.evaluate.figures.registry import METRICS
 
+# The figures of report.json, which are known before any is measured.
+FIGURES = {
+    *(f"metrics.{system}.{metric}" for system in SYSTEMS for metric in METRICS),
+    *(f"difference.{challenger}.{metric}" for challenger in CHALLENGERS for metric in METRICS),
+    *(f"win_rate.{challenger}.{who}" for challenger in CHALLENGERS for who in ("judge", "people")),
+    *(f"gain.share_{challenger}" for challenger in CHALLENGERS),
+    "gain.teacher_over_baseline",
+}
 DEFAULT = Path(__file__).with_name("targets.yaml")
 
 
@@ -30,22 +40,23 @@ class Targets(Options):
 def load_targets(path: str | None) -> tuple[Target, ...]:
     """The targets of a file, default: those beside this module.
 
-    Raises UserError if the file is missing or malformed.
+    Raises UserError if the file is missing or malformed, or names a figure that report.json will not have.
     """
     file = Path(path) if path else DEFAULT
     try:
-        return validated(Targets, yaml.safe_load(file.read_text(encoding="utf-8"))).targets
-    except (OSError, yaml.YAMLError) as error:
+        targets = validated(Targets, yaml.safe_load(file.read_text(encoding="utf-8"))).targets
+        named = {name for t in targets for name in (t.figure, t.relative_to) if name}
+        if unknown := named - FIGURES:
+            raise UserError(f"{shown(min(unknown))} is no figure of report.json, such as {min(FIGURES)}")
+        return targets
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"the targets {str(file)!r} cannot be read: {error}") from None
     except UserError as error:
         raise UserError(f"the targets {str(file)!r} are malformed: {error}") from None
 
 
 def compare(targets: Sequence[Target], report: Mapping) -> list[dict]:
-    """{"quantity", "target", "value", "ci95", "met"} of each target whose figure was measured.
-
-    Raises UserError for a path that report.json lacks.
-    """
+    """{"quantity", "target", "value", "ci95", "met"} of each target whose figure was measured."""
     rows = []
     for target in targets:
         figure = _figure(report, target.figure)
@@ -67,8 +78,6 @@ def compare(targets: Sequence[Target], report: Mapping) -> list[dict]:
 def _figure(report: Mapping, path: str) -> dict | None:
     found: Any = report
     for key in path.split("."):
-        if not isinstance(found, Mapping) or key not in found:
-            raise UserError(f"the target {path!r} is no figure of report.json: it has no {key!r} there")
         found = found[key]
     return found
 

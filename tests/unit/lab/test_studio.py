@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from cluster.errors import UserError
+from lab.studio import job
 from lab.studio.captions import detailed_caption, plain_caption, sample_queries, web_caption
 from lab.studio.config import StudioConfig
 from lab.studio.draw import render
-from lab.studio.job import run, split_of
+from lab.studio.job import choose_queries, run, split_of
 from lab.studio.latents import (
     AESTHETIC_WEIGHTS,
     Latents,
@@ -191,3 +192,35 @@ def test_raters_agree_with_the_truth_in_most_but_not_all_votes():
     agreement = np.mean(np.sign(gaps) == np.sign(leads))
     assert 0.8 < agreement < 1.0
     assert np.mean(np.abs(leads) < 7) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"num_images": 200, "num_heldout_queries": 40}, "num_images=200 is too few for 40 held-out queries"),
+        ({"num_images": 100, "num_heldout_queries": 8}, "num_images=100 is too few"),
+        ({"num_images": 500, "num_heldout_queries": 1}, "too few for votes on groups of 5 images"),
+    ],
+)
+def test_too_few_images_are_refused_before_any_is_drawn(sizes, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "connect", lambda profile: pytest.fail("Ray was started"))
+    with pytest.raises(UserError, match=message):
+        run(StudioConfig(out=str(tmp_path / "studio"), **sizes))
+    assert not list((tmp_path / "studio").iterdir())
+
+
+def test_folder_that_cannot_be_written_is_refused_before_any_image_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "connect", lambda profile: pytest.fail("Ray was started"))
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "below", "s3://bucket/studio"):
+        with pytest.raises(UserError, match=r"cannot be written|is an address"):
+            run(StudioConfig(out=str(out)))
+
+
+def test_queries_are_those_of_the_drawn_images():
+    """They are chosen before the images are drawn, from the same latents."""
+    queries = choose_queries(StudioConfig(num_images=1000, num_heldout_queries=8, num_train_queries=20))
+    scenes = [sample_latents(np.random.default_rng((0, index))) for index in range(400, 800)]
+    assert len(queries.train) == 20 and not {*queries.train} & {*queries.held_out}
+    for query in queries.held_out:
+        assert sum(is_accurate(query, scene) for scene in scenes) >= 5

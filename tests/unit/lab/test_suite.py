@@ -194,7 +194,7 @@ def test_targets_are_read_from_a_file(document, tmp_path):
     assert row["value"] == document["metrics"]["aligned"]["aesthetic@5"]["value"]
 
 
-def test_malformed_targets_are_refused(document, tmp_path):
+def test_malformed_targets_are_refused_before_anything_is_measured(tmp_path):
     path = tmp_path / "targets.yaml"
     with pytest.raises(UserError, match=r"targets .*cannot be read"):
         targets.load_targets(str(path))
@@ -202,8 +202,16 @@ def test_malformed_targets_are_refused(document, tmp_path):
     with pytest.raises(UserError, match=r"malformed.*at_least"):
         targets.load_targets(str(path))
     path.write_text("targets: [{quantity: beauty, figure: metrics.aligned.absent, at_least: 1}]")
-    with pytest.raises(UserError, match=r"'metrics.aligned.absent' is no figure.*'absent'"):
-        targets.compare(targets.load_targets(str(path)), document)
+    with pytest.raises(UserError, match=r"'metrics.aligned.absent' is no figure of report.json"):
+        targets.load_targets(str(path))
+    path.write_bytes(b"targets: \xff")
+    with pytest.raises(UserError, match=r"targets .*cannot be read"):
+        targets.load_targets(str(path))
+
+
+def test_targets_may_name_every_figure_of_the_report(document):
+    for path in targets.FIGURES:
+        targets.compare([targets.Target(quantity="", figure=path, at_least=0)], document)
 
 
 def test_suite_config_has_no_option_that_a_suite_decides():
