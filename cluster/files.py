@@ -19,17 +19,17 @@ KINDS = {
 
 
 def open_file(filesystem: fs.FileSystem, path: str) -> BinaryIO | pa.NativeFile:
-    """Open a file for reading. Raises OSError, also unless it is a regular file: to open a FIFO may wait for ever."""
+    """Open a file for reading. Raises OSError, and unless it is regular: opening a FIFO may never end."""
     if not isinstance(filesystem, fs.LocalFileSystem):
         return filesystem.open_input_stream(path)
     require_regular(os.stat(path))  # before it is opened: to open a device may have effects
-    stream = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        require_regular(os.fstat(stream.fileno()))
+        require_regular(os.fstat(descriptor))
     except OSError:
-        stream.close()
+        os.close(descriptor)
         raise
-    return stream
+    return os.fdopen(descriptor, "rb")
 
 
 def require_regular(status: os.stat_result) -> None:
@@ -39,19 +39,26 @@ def require_regular(status: os.stat_result) -> None:
         raise OSError(f"it is {KINDS.get(kind, 'something else')}, not a file")
 
 
-def read_file(filesystem: fs.FileSystem, path: str) -> bytes:
-    """The bytes of a file. Raises OSError, also above `MAX_FILE_BYTES`."""
-    chunks: list[bytes] = []
+def read_file(filesystem: fs.FileSystem, path: str, limit: int = MAX_FILE_BYTES) -> bytes:
+    """The bytes of a file. Raises OSError, also above `limit` bytes."""
+    chunks, size = [], 0
     with open_file(filesystem, path) as file:
         stream: Any = file
         while chunk := stream.read(CHUNK_BYTES):
             chunks.append(chunk)
-            if len(chunks) * CHUNK_BYTES > MAX_FILE_BYTES:
-                raise OSError(too_large())
+            size += len(chunk)
+            if size > limit:
+                raise OSError(too_large(limit))
     return b"".join(chunks)
 
 
-def too_large(size: int | None = None) -> str:
-    """The reason why a file of `size` bytes, if known, is not read."""
-    has = f"{size:,} bytes, more than" if size else "more than"
-    return f"the file has {has} the allowed {MAX_FILE_BYTES:,}{'' if size else ' bytes'}"
+def read_head(filesystem: fs.FileSystem, path: str, num_bytes: int) -> bytes:
+    """The first bytes of a file. Raises OSError."""
+    with open_file(filesystem, path) as file:
+        stream: Any = file
+        return stream.read(num_bytes) or b""
+
+
+def too_large(limit: int = MAX_FILE_BYTES) -> str:
+    """The reason why a larger file is not read."""
+    return f"the file has more than the allowed {limit:,} bytes"

@@ -1,80 +1,92 @@
 """Ray Data: readers."""
 
+import copy
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 import ray.data
 from lance_ray.datasource import LanceDatasource
 from pyarrow import fs
-from ray.data.datasource import FileBasedDatasource
-from ray.data.datasource.file_meta_provider import DefaultFileMetadataProvider
+from ray.data import DataContext, Datasource, ReadTask
+from ray.data._internal.util import RetryingPyFileSystem
+from ray.data.block import BlockMetadata
 
 
 def read_lance(
-    uri: str, columns: Sequence[str], where: str | None = None, *, num_cpus: float, num_tasks: int
+    uri: str,
+    columns: Sequence[str],
+    where: str | None = None,
+    *,
+    num_cpus: float,
+    num_tasks: int,
+    row_ids: bool = False,
 ) -> ray.data.Dataset:
     """A dataset of the table's rows that `where` (SQL) keeps, read by at most `num_tasks` tasks at a time.
+
+    With `row_ids` it has the column `_rowid` as well, which differs for each row.
 
     `lance_ray.read_lance` takes resources only as `ray_remote_args`, which Ray removes in 2.64.
     `ray.data.read_lance` takes them by name, but does not decode Lance's blob columns.
     """
-    source = LanceDatasource(uri=uri, columns=list(columns), filter=where)
+    options = {"with_row_id": True} if row_ids else None
+    source = LanceDatasource(uri=uri, columns=list(columns), filter=where, scanner_options=options)
     return ray.data.read_datasource(source, num_cpus=num_cpus, concurrency=num_tasks)
 
 
-class KnownSizes(DefaultFileMetadataProvider):
-    """Provides paths and sizes that are already known, so that Ray does not list the files again."""
+class FileReader(Datasource):
+    """Reads files in tasks, each of about equally many files.
 
-    def __init__(self, sizes: Sequence[int]) -> None:
-        super().__init__()
-        self.sizes = sizes
-
-    def expand_paths(self, paths: list[str], *_args: Any, **_kwargs: Any) -> Iterator[tuple[str, int]]:
-        """(path, bytes) of each file."""
-        yield from zip(paths, self.sizes, strict=True)
-
-
-class Unreadable:
-    """Replaces the stream of a file that could not be opened."""
-
-    def __init__(self, error: str) -> None:
-        self.error = error
-
-    def __enter__(self) -> "Unreadable":
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        pass
-
-
-class FileReader(FileBasedDatasource):
-    """Reads files, some of which may be gone: for those, `read` gets an `Unreadable`, not a stream.
-
-    Ray's own readers end the job at the first file that cannot be opened. This class extends their base,
-    which retries storage errors, and which offers only these underscored methods to override.
+    Ray's own readers end the job at the first file that cannot be opened, and they change paths: without its
+    white space, or with `%20` and `C:` taken for parts of a URI, a path may be another file's.
     """
 
     rows_per_file: int | None = None
 
     def __init__(self, filesystem: fs.FileSystem, files: Sequence[tuple[str, int]]) -> None:
         """`files`: (path, bytes) as listed."""
-        paths, sizes = [path for path, _ in files], [size for _, size in files]
-        super().__init__(paths, filesystem=filesystem, meta_provider=KnownSizes(sizes))
+        super().__init__()
+        self.filesystem, self.files = _retrying(filesystem), files
 
     @abstractmethod
-    def read(self, stream: Any | Unreadable, path: str) -> Iterator[pa.Table]:
-        """The rows of one file."""
+    def read(self, path: str) -> Iterator[pa.Table]:
+        """The rows of one file. Must not raise for a file that cannot be read."""
 
-    def _rows_per_file(self) -> int | None:
-        return self.rows_per_file
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of all files."""
+        return sum(size for _, size in self.files)
 
-    def _open_input_source(self, filesystem: Any, path: str, **open_args: Any) -> Any:
-        try:
-            return super()._open_input_source(filesystem, path, **open_args)
-        except OSError as error:
-            return Unreadable(f"cannot be opened: {error}")
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: DataContext | None = None
+    ) -> list[ReadTask]:
+        """The tasks: at most `parallelism`."""
+        num_tasks = min(parallelism, len(self.files))
+        ends = [index * len(self.files) // num_tasks for index in range(num_tasks + 1)]
+        return [
+            self._task(self.files[start:end], per_task_row_limit) for start, end in itertools.pairwise(ends)
+        ]
 
-    def _read_stream(self, f: Any, path: str) -> Iterator[pa.Table]:
-        return self.read(f, path)
+    def part(self, files: Sequence[tuple[str, int]]) -> "FileReader":
+        """A reader of some of the files: a task carries no others."""
+        reader = copy.copy(self)
+        reader.files = files
+        return reader
+
+    def _task(self, files: Sequence[tuple[str, int]], row_limit: int | None) -> ReadTask:
+        num_rows = len(files) * self.rows_per_file if self.rows_per_file else None
+        size = sum(size for _, size in files)
+        metadata = BlockMetadata(num_rows=num_rows, size_bytes=size, exec_stats=None)
+        return ReadTask(self.part(files).read_all, metadata, per_task_row_limit=row_limit)
+
+    def read_all(self) -> Iterator[pa.Table]:
+        """The rows of all files."""
+        for path, _ in self.files:
+            yield from self.read(path)
+
+
+def _retrying(filesystem: fs.FileSystem) -> fs.FileSystem:
+    """The filesystem, which tries again after the storage errors that Ray counts as transient."""
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return filesystem
+    return RetryingPyFileSystem.wrap(filesystem, DataContext.get_current().retried_io_errors)

@@ -15,7 +15,7 @@ class IngestConfig(command.JobConfig):
         description="folder, Parquet files, WebDataset tars or Lance table; a path or a filesystem URI"
     )
     kind: Literal["folder", "parquet", "webdataset", "lance"] | None = Field(
-        default=None, description="kind of the source; default: recognised from names and contents"
+        default=None, description="kind of the source; default: recognised from names and sizes"
     )
     label: str | None = Field(
         default=None, description="value of the images' `source` column; default: the name of the source"
@@ -24,6 +24,10 @@ class IngestConfig(command.JobConfig):
         default=None,
         description="table that joins captions to the files of a folder; "
         "default: the folder's metadata.{parquet,csv,jsonl}",
+    )
+    include_hidden: bool = Field(
+        default=False,
+        description="read hidden files and folders too, and folders of thumbnails or deleted files",
     )
     bytes_column: str = Field(
         default="bytes", description="column of Parquet and Lance sources that holds the image file's bytes"

@@ -1,6 +1,7 @@
 """The ingest pipeline: source -> CPU stage -> encoder actors -> tables, then the other encoders."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -20,6 +21,8 @@ from jobs.ingest.prepare import DecodeSettings, prepare
 from jobs.ingest.sources.opening import open_source
 from jobs.ingest.sources.source import Source
 from jobs.ingest.writer import Writer
+
+MAX_ENDINGS = 20
 
 
 def run(config: IngestConfig) -> dict:
@@ -46,6 +49,8 @@ def run(config: IngestConfig) -> dict:
         "label": source.label,
         "encoder": encoder.fingerprint,
         **writer.counts,
+        **_files(source, writer.ignored),
+        **source.report,
         "other_encoders": others,
         "images_per_s": round(writer.counts["num_inputs"] / (pipeline_ended - pipeline_started), 1),
         "seconds": {
@@ -53,6 +58,20 @@ def run(config: IngestConfig) -> dict:
             "others": round(time.monotonic() - pipeline_ended, 2),
             "total": round(time.monotonic() - started, 2),
         },
+    }
+
+
+def _files(source: Source, not_images: Counter[str]) -> dict:
+    """What became of the source's files, for the report; the ignored by their ending or what hides them."""
+    ignored = source.ignored + not_images
+    shown = dict(ignored.most_common(MAX_ENDINGS))
+    if others := ignored.total() - sum(shown.values()):
+        shown["others"] = others
+    return {
+        "num_files": source.num_files,
+        "num_word_files": source.num_word_files,
+        "num_ignored": ignored.total(),
+        "ignored": shown,
     }
 
 

@@ -16,17 +16,21 @@ from cluster.schemas import SCHEMAS
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.sources.image_text import ImageText
 
-NEW, KNOWN, REJECTED = "new", "known", "rejected"
+NEW, KNOWN, REJECTED, IGNORED = "new", "known", "rejected", "ignored"
 
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One image of a source: the file's bytes, or the reason why they could not be read."""
+    """One image of a source: the file's bytes, or the reason why they could not be read.
+
+    ignored: it is no image, and counted only.
+    """
 
     uri: str
     data: bytes
     text: ImageText = field(default_factory=ImageText)
     error: str = ""
+    ignored: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,10 @@ def prepare(
 
 def prepare_row(row: SourceRow, settings: DecodeSettings, known: Lookup) -> dict:
     """One row of `prepared_schema`; a new image is decoded once, for both its preview and its pixels."""
-    if row.error:
-        return {"status": REJECTED, "uri": row.uri, "stage": "read", "error": row.error}
+    if row.ignored:
+        return {"status": IGNORED, "uri": row.uri}
+    if error := row.error or row.text.error:
+        return {"status": REJECTED, "uri": row.uri, "stage": "read", "error": error}
     image_id = images.image_id(row.data)
     if image_id in known:
         return {"status": KNOWN, "uri": row.uri, "image_id": image_id}

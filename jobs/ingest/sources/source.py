@@ -3,7 +3,8 @@
 Everything that can be checked without reading images is checked before any work starts.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,8 +16,8 @@ from cluster.errors import UserError
 from cluster.profile import Stage
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.prepare import SourceRow
-from jobs.ingest.sources.image_text import TextColumns
-from jobs.ingest.sources.listing import Location
+from jobs.ingest.sources.image_text import ImageText, TextColumns
+from jobs.ingest.sources.listing import Location, printable
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Source:
     """A checked source: `dataset()` opens it in Ray, `rows` turns its batches into rows.
 
     `num_inputs` is None when it is not known in advance. `rejects` has (uri, reason) of unreadable files.
+    `num_files` counts every file below the source, `num_word_files` those with words about images, `ignored`
+    those that are not read, by their ending or what hides them. `report` is added to the job's report.
     """
 
     kind: str
@@ -32,6 +35,46 @@ class Source:
     dataset: Callable[[], ray.data.Dataset]
     rows: Callable[[pa.Table], Iterable[SourceRow]]
     rejects: list[tuple[str, str]] = field(default_factory=list)
+    num_files: int = 0
+    num_word_files: int = 0
+    ignored: Counter[str] = field(default_factory=Counter)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+# What the readers of files yield: one row per image, or per file that is none (`ignored`).
+ROW_SCHEMA = pa.schema(
+    {
+        "path": pa.string(),
+        "uri": pa.string(),
+        "bytes": pa.binary(),
+        "error": pa.string(),
+        "ignored": pa.bool_(),
+        "caption": pa.string(),
+        "detailed_caption": pa.string(),
+        "tags": pa.list_(pa.string()),
+    }
+)
+
+
+def file_row(
+    path: str,
+    uri: str,
+    data: bytes = b"",
+    text: ImageText | None = None,
+    error: str = "",
+    ignored: bool = False,
+) -> dict[str, Any]:
+    """A row of `ROW_SCHEMA`; without bytes if there is an error, also one of the words."""
+    text = text or ImageText()
+    error = error or text.error
+    row = {"path": printable(path), "uri": printable(uri), "bytes": b"" if error else data, "error": printable(error)}
+    words = {"caption": text.caption, "detailed_caption": text.detailed_caption, "tags": list(text.tags)}
+    return {**row, "ignored": ignored, **words}
+
+
+def text_of(row: Mapping[str, Any]) -> ImageText:
+    """The words of a row of `ROW_SCHEMA`."""
+    return ImageText(row["caption"], row["detailed_caption"], tuple(row["tags"]))
 
 
 def label_of(config: IngestConfig, location: Location) -> str:

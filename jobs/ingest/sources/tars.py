@@ -1,107 +1,159 @@
 """WebDataset tars."""
 
 import itertools
-import json
 import tarfile
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray.data
 
-from actors.images.files import SUFFIXES
-from cluster.compat.ray_data import FileReader, Unreadable
+from cluster.compat.ray_data import FileReader
+from cluster.compat.tar import DamagedTar, members
+from cluster.files import MAX_FILE_BYTES, open_file
 from cluster.profile import Stage
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.prepare import SourceRow
 from jobs.ingest.sources import listing
-from jobs.ingest.sources.image_text import TextColumns, read_text
-from jobs.ingest.sources.listing import FILE_SCHEMA, MAX_FILE_BYTES, Location, extension
-from jobs.ingest.sources.source import Source, label_of, read_resources, required, text_columns
+from jobs.ingest.sources.image_text import TextColumns
+from jobs.ingest.sources.listing import Location, extension, hidden_by, printable
+from jobs.ingest.sources.source import (
+    ROW_SCHEMA,
+    Source,
+    file_row,
+    label_of,
+    read_resources,
+    required,
+    text_columns,
+    text_of,
+)
+from jobs.ingest.sources.words import MAX_WORD_BYTES, WORD_EXTENSIONS, read_words, stem, stems
 
-CAPTION_EXTENSIONS = frozenset(["txt", "text", "caption"])
-SAMPLE_SCHEMA = pa.schema({**{f.name: f.type for f in FILE_SCHEMA}, "metadata": pa.string()})
 TAR_BLOCK_ROWS = 64
 
 
-class TarSamples(FileReader):
-    """One row per WebDataset sample: `path` (tar#member), `bytes`, `error`, `metadata` (a JSON object).
+class TarImages(FileReader):
+    """One row of `ROW_SCHEMA` per image of a tar; also per link, per words without an image, per other file.
 
-    A sample is a sequence of members whose names agree up to the first dot. A truncated tar yields
-    its complete samples, and one more row with the error.
+    A tar is read twice, first its words, because a picture's words may come after it. A truncated tar yields
+    its complete members, and one more row with the error.
     """
 
-    def read(self, stream: Any | Unreadable, path: str) -> Iterator[pa.Table]:
+    def __init__(
+        self,
+        location: Location,
+        files: Sequence[tuple[str, int]],
+        columns: TextColumns,
+        include_hidden: bool = False,
+    ) -> None:
+        super().__init__(location.filesystem, files)
+        self.location, self.columns, self.include_hidden = location, columns, include_hidden
+
+    def read(self, path: str) -> Iterator[pa.Table]:
         """The rows of one tar, in tables of `TAR_BLOCK_ROWS`."""
-        samples = _samples(stream, path)
-        while rows := list(itertools.islice(samples, TAR_BLOCK_ROWS)):
-            yield pa.Table.from_pylist(rows, SAMPLE_SCHEMA)
+        rows = self._rows(path)
+        while some := list(itertools.islice(rows, TAR_BLOCK_ROWS)):
+            yield pa.Table.from_pylist(some, ROW_SCHEMA)
+
+    def _rows(self, path: str) -> Iterator[dict]:
+        uri = self.location.uri(printable(path))
+        words = Words()
+        open_stream = partial(open_file, self.filesystem, path)
+        try:
+            for member, data in members(open_stream, self._num_word_bytes):
+                if member.isreg() and not self._hidden(member):
+                    words.add(member.name, data)
+        except DamagedTar:
+            pass  # reported below, in its place among the rows
+        try:
+            for member, data in members(open_stream, self._num_bytes):
+                if not member.isdir() and not self._is_words(member):
+                    make = partial(file_row, path, f"{uri}#{printable(member.name)}")
+                    yield self._row(member, data, words, make)
+        except DamagedTar as error:
+            yield file_row(path, uri, error=str(error))
+        for name in words.unused():
+            yield file_row(path, f"{uri}#{printable(name)}", error="words without an image")
+
+    def _row(self, member: tarfile.TarInfo, data: bytes, words: "Words", make: Any) -> dict:
+        if self._hidden(member):
+            return make(ignored=True)
+        if not member.isreg():
+            return make(error="it is a link or a device in the tar, not a file")
+        if extension(member.name) not in listing.PICTURE_EXTENSIONS:
+            error = listing.picture_content(data)
+            return make(error=error, ignored=not error)
+        text = read_words(words.of(member.name), self.columns)
+        return make(data, text, listing.problem(member.name, member.size))
+
+    def _hidden(self, member: tarfile.TarInfo) -> bool:
+        return not self.include_hidden and bool(hidden_by(member.name))
+
+    def _is_words(self, member: tarfile.TarInfo) -> bool:
+        return member.isreg() and extension(member.name) in WORD_EXTENSIONS and not self._hidden(member)
+
+    def _num_word_bytes(self, member: tarfile.TarInfo) -> int:
+        return MAX_WORD_BYTES + 1 if self._is_words(member) else 0
+
+    def _num_bytes(self, member: tarfile.TarInfo) -> int:
+        if self._hidden(member) or self._is_words(member) or member.size > MAX_FILE_BYTES:
+            return 0
+        return -1 if extension(member.name) in listing.SUFFIXES else listing.HEAD_BYTES
 
 
-def _samples(stream: Any | Unreadable, path: str) -> Iterator[dict]:
-    sample: dict[str, Any] = {}
-    try:
-        for name, data in _members(stream):
-            key, suffix = _key(name), extension(name)
-            if sample and sample["key"] != key:
-                yield _row(sample, path)
-                sample = {}
-            sample = sample or {"key": key, "metadata": {}}
-            _add_member(sample, name, suffix, data)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        yield {
-            "path": path,
-            "bytes": b"",
-            "error": f"the tar is truncated or damaged: {error}",
-            "metadata": "{}",
-        }
-    if sample:
-        yield _row(sample, path)
+class Words:
+    """The text and JSON files of a tar, found by the name of an image.
+
+    WebDataset calls the members of a sample by the same name up to the first dot, and the rest the field:
+    `7.image.jpg`, `7.text.txt`. Names may have more dots (`IMG_2024.01.05_001.jpg`), so an image's words are
+    first those of its own name up to the last dot, then those of the name up to an earlier one, unless that
+    is the name of another image; and those of the same sample when it has one image and the field is one
+    that several samples have.
+    """
+
+    def __init__(self) -> None:
+        self.words: dict[str, list[tuple[str, bytes]]] = defaultdict(list)  # by stem
+        self.stems_of: dict[str, set[str]] = defaultdict(set)  # stems of words, by sample
+        self.num_images: Counter[str] = Counter()  # by sample
+        self.images: set[str] = set()  # stems
+        self.fields: Counter[str] = Counter()
+        self.used: set[str] = set()
+
+    def add(self, name: str, data: bytes) -> None:
+        """Add a member of the tar; `data` if it holds words."""
+        sample, field = _split(name)
+        if extension(name) in WORD_EXTENSIONS:
+            self.words[stem(name)].append((name, data))
+            self.stems_of[sample].add(stem(name))
+            self.fields[field] += 1
+        elif extension(name) in listing.PICTURE_EXTENSIONS:
+            self.num_images[sample] += 1
+            self.images.add(stem(name))
+
+    def of(self, name: str) -> list[tuple[str, bytes]]:
+        """(name, content) of an image's words, the closest last."""
+        own = stem(name)
+        near = [part for part in stems(name) if part in (name, own) or part not in self.images]
+        sample = _split(name)[0]
+        found = [word for part in reversed(near) for word in self.words.get(part, ())]
+        if self.num_images[sample] == 1:
+            others = (word for part in self.stems_of[sample].difference(near) for word in self.words[part])
+            found = sorted(word for word in others if self.fields[_split(word[0])[1]] > 1) + found
+        self.used.update(word for word, _ in found)
+        return found
+
+    def unused(self) -> list[str]:
+        """The names of the words that `of` has not returned."""
+        return [name for files in self.words.values() for name, _ in files if name not in self.used]
 
 
-def _members(stream: Any | Unreadable) -> Iterator[tuple[str, bytes | None]]:
-    """(name, bytes) of each file in the tar; None instead of bytes above `MAX_FILE_BYTES`."""
-    if isinstance(stream, Unreadable):
-        raise OSError(stream.error)
-    with tarfile.open(fileobj=stream, mode="r|*") as tar:
-        for member in tar:
-            file = tar.extractfile(member) if member.isreg() else None
-            if file is not None:
-                yield member.name, file.read() if member.size <= MAX_FILE_BYTES else None
-
-
-def _key(name: str) -> str:
-    folder, _, file = name.rpartition("/")
-    return f"{folder}/{file.partition('.')[0]}"
-
-
-def _add_member(sample: dict, name: str, suffix: str, data: bytes | None) -> None:
-    if suffix in SUFFIXES and "name" not in sample:
-        sample.update(name=name, bytes=data)
-    elif suffix in CAPTION_EXTENSIONS and data:
-        sample["metadata"]["caption"] = data.decode("utf-8", "replace")
-    elif suffix == "json" and data:
-        sample["metadata"] |= _json_object(data)
-
-
-def _json_object(data: bytes) -> dict:
-    try:
-        value = json.loads(data)
-    except ValueError:
-        return {}  # an image is not rejected for a malformed caption
-    return value if isinstance(value, dict) else {}
-
-
-def _row(sample: dict, path: str) -> dict:
-    error = ""
-    if "name" not in sample:
-        error = "the sample has no image"
-    elif sample["bytes"] is None:
-        error = f"the file has more than the allowed {MAX_FILE_BYTES:,} bytes"
-    uri = f"{path}#{sample.get('name', sample['key'])}"
-    data = sample.get("bytes") or b""
-    return {"path": uri, "bytes": data, "error": error, "metadata": json.dumps(sample["metadata"])}
+def _split(name: str) -> tuple[str, str]:
+    """The sample and the field of a member: the name up to the first dot, and after it."""
+    folder, slash, file = name.rpartition("/")
+    key, _, field = file.partition(".")
+    return folder + slash + key, field
 
 
 def open_webdataset(
@@ -111,15 +163,13 @@ def open_webdataset(
     tars = required(listing.tars_of(files), config, "tars")
 
     def dataset() -> ray.data.Dataset:
-        reader = TarSamples(location.filesystem, tars)
+        reader = TarImages(location, tars, text_columns(config), config.include_hidden)
         return ray.data.read_datasource(reader, override_num_blocks=len(tars), **read_resources(decode))
 
-    rows = partial(tar_rows, prefix=location.prefix, columns=text_columns(config))
-    return Source("webdataset", label_of(config, location), None, dataset, rows)
+    return Source("webdataset", label_of(config, location), None, dataset, tar_rows)
 
 
-def tar_rows(batch: pa.Table, *, prefix: str, columns: TextColumns) -> Iterator[SourceRow]:
-    """Rows of `TarSamples`."""
+def tar_rows(batch: pa.Table) -> Iterator[SourceRow]:
+    """Rows of `TarImages`."""
     for row in batch.to_pylist():
-        text = read_text(json.loads(row["metadata"]), columns)
-        yield SourceRow(prefix + row["path"], row["bytes"], text, row["error"])
+        yield SourceRow(row["uri"], row["bytes"], text_of(row), row["error"], ignored=row["ignored"])
