@@ -1,54 +1,124 @@
 """Tables of images: Parquet files and Lance tables."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import ray.data
-from pyarrow import parquet
+from pyarrow import fs, parquet
 
-from actors.images import UnusableImage, image_id, read_uri
-from cluster.compat.ray_data import read_lance
-from cluster.errors import UserError
+from actors.images import UnusableImage, read_uri
+from cluster.compat.ray_data import FileReader, read_lance
+from cluster.errors import UserError, shown
+from cluster.files import open_file
 from cluster.profile import Stage
+from cluster.table_files import listed, python_rows, require_once, text
+from cluster.text_files import one_line
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.prepare import SourceRow
 from jobs.ingest.sources import listing
 from jobs.ingest.sources.image_text import ImageText, read_text
 from jobs.ingest.sources.listing import Location
-from jobs.ingest.sources.source import Source, label_of, read_resources, required, text_columns
+from jobs.ingest.sources.source import (
+    ROW_SCHEMA,
+    Source,
+    file_row,
+    label_of,
+    read_resources,
+    required,
+    text_columns,
+    text_of,
+)
+
+BATCH_ROWS = 64
+PATH = "path"  # names the file in a Hugging Face image {bytes, path}; a column of many lists of files
+ROW_ID = "_rowid"  # Lance's number of a row
+
+
+class ParquetRows(FileReader):
+    """Rows of `ROW_SCHEMA` from Parquet files; each file may have columns and types of its own."""
+
+    def __init__(self, location: Location, files: Sequence[tuple[str, int]], config: IngestConfig) -> None:
+        super().__init__(location.filesystem, files)
+        self.location, self.config = location, config
+
+    def read(self, path: str) -> Iterator[pa.Table]:
+        """The rows of one file; one row with the reason for each row group that cannot be read."""
+        home = self.location.uri(path)
+        try:
+            with open_table(self.filesystem, path) as stream:
+                yield from self._row_groups(parquet.ParquetFile(stream), home)
+        except (
+            OSError,
+            ValueError,
+            pa.ArrowException,
+        ) as error:  # also: it is no longer the file that was checked
+            yield _block([file_row("", home, error=f"cannot be opened: {one_line(str(error))}")])
+
+    def _row_groups(self, file: parquet.ParquetFile, home: str) -> Iterator[pa.Table]:
+        columns = table_columns(file.schema_arrow, self.config, home)
+        first = 0
+        for group in range(file.num_row_groups):
+            done = first
+            try:
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+                    numbers = range(done, done + batch.num_rows)
+                    rows = table_rows(batch, numbers, home=home, config=self.config)
+                    yield _block([file_row("", row.uri, row.data, row.text, row.error) for row in rows])
+                    done += batch.num_rows
+            except (OSError, pa.ArrowException) as error:
+                reason = f"the rows from {done} on of this group are damaged: {one_line(str(error))}"
+                yield _block([file_row("", f"{home}#{done}", error=reason)])
+            first += file.metadata.row_group(group).num_rows
+
+
+def _block(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, ROW_SCHEMA)
+
+
+def open_table(filesystem: fs.FileSystem, path: str) -> Any:
+    """A file opened for reading at any place, as Parquet is read. Raises OSError."""
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    return open_file(filesystem, path) if local else filesystem.open_input_file(path)
 
 
 def open_parquet(
     config: IngestConfig, location: Location, files: list[tuple[str, int]], decode: Stage
 ) -> Source:
-    """Check Parquet files, by their footers."""
+    """Check Parquet files, by their footers. Raises UserError when none can be read."""
     found = required(listing.parquet_of(files), config, "Parquet files")
-    good, rejects, columns, num_rows = [], [], [], 0
-    for path, _ in found:
+    good, rejects, num_rows, failure = [], [], 0, None
+    for path, size in found:
         try:
-            footer = parquet.read_metadata(path, filesystem=location.filesystem)
+            with open_table(location.filesystem, path) as stream:
+                footer = parquet.ParquetFile(stream)
+                table_columns(footer.schema_arrow, config, location.uri(path))
+                num_rows += footer.metadata.num_rows
+            good.append((path, size))
+        except UserError as error:
+            failure = failure or error
+            rejects.append((location.uri(path), str(error)))
         except (OSError, pa.ArrowException) as error:
-            rejects.append((location.uri(path), f"not a Parquet file: {error}"))
-            continue
-        columns = table_columns(footer.schema.to_arrow_schema(), config, location.uri(path))
-        good.append(path)
-        num_rows += footer.num_rows
+            rejects.append((location.uri(path), f"not a Parquet file: {one_line(str(error))}"))
+    if failure and not good:
+        raise failure
     required(good, config, "Parquet file that can be read")
 
     def dataset() -> ray.data.Dataset:
-        table = ray.data.read_parquet(
-            good,
-            filesystem=location.filesystem,
-            include_paths=True,
-            partitioning=None,
-            **read_resources(decode),
-        )
-        return table.select_columns([*columns, "path"])
+        reader = ParquetRows(location, good, config)
+        return ray.data.read_datasource(reader, override_num_blocks=len(good), **read_resources(decode))
 
-    rows = partial(table_rows, location=location, config=config)
-    return Source("parquet", label_of(config, location), num_rows, dataset, rows, rejects)
+    return Source(
+        "parquet", label_of(config, location), num_rows + len(rejects), dataset, parquet_rows, rejects
+    )
+
+
+def parquet_rows(batch: pa.Table) -> Iterator[SourceRow]:
+    """Rows of `ParquetRows`."""
+    for row in batch.to_pylist():
+        yield SourceRow(row["uri"], row["bytes"], text_of(row), row["error"])
 
 
 def open_lance(
@@ -62,17 +132,24 @@ def open_lance(
         table = lance.dataset(address)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"source '{config.source}' is not a Lance table ({error}): choose another --kind or "
-            "another --source."
+            f"source '{config.source}' is not a Lance table ({one_line(str(error))}): choose another "
+            "--kind or another --source."
         ) from error
     columns = table_columns(table.schema, config, address)
     num_rows = table.count_rows()
 
     def dataset() -> ray.data.Dataset:
-        return read_lance(address, columns, num_cpus=decode.num_cpus, num_tasks=decode.max_actors)
+        return read_lance(
+            address, columns, num_cpus=decode.num_cpus, num_tasks=decode.max_actors, row_ids=True
+        )
 
-    rows = partial(table_rows, location=location, config=config)
+    rows = partial(lance_rows, home=address, config=config)
     return Source("lance", label_of(config, location), num_rows, dataset, rows)
+
+
+def lance_rows(batch: pa.Table, *, home: str, config: IngestConfig) -> Iterator[SourceRow]:
+    """Rows of a Lance table with its column `ROW_ID`."""
+    yield from table_rows(batch, batch[ROW_ID].to_pylist(), home=home, config=config)
 
 
 def table_columns(schema: pa.Schema, config: IngestConfig, address: str) -> list[str]:
@@ -80,9 +157,14 @@ def table_columns(schema: pa.Schema, config: IngestConfig, address: str) -> list
     data, uri = config.bytes_column, config.uri_column
     if data not in schema.names and uri not in schema.names:
         raise UserError(
-            f"'{address}' has neither a column '{data}' nor '{uri}', only {', '.join(schema.names)}: name "
+            f"'{address}' has neither a column '{data}' nor '{uri}', only {listed(schema.names)}: name "
             "the column of the images with --bytes-column or --uri-column."
         )
+    wanted = list(dict.fromkeys((data, uri, *text_columns(config).names(), PATH)))
+    try:
+        require_once(schema.names, wanted)
+    except ValueError as error:
+        raise UserError(f"'{address}' cannot be read: {error}; rename one of them.") from None
     for name, fits, content, option in (
         (data, _is_binary, "a file's bytes", "--bytes-column"),
         (uri, _is_string, "text", "--uri-column"),
@@ -92,40 +174,65 @@ def table_columns(schema: pa.Schema, config: IngestConfig, address: str) -> list
                 f"column '{name}' of '{address}' holds {schema.field(name).type}, not {content}: name "
                 f"another column with {option}."
             )
-    columns = (data, uri, *text_columns(config).names())
-    return [name for name in dict.fromkeys(columns) if name in schema.names]
+    return [name for name in wanted if name in schema.names]
 
 
 def _is_binary(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):  # a Hugging Face image column: {bytes, path}
         return kind.get_field_index("bytes") >= 0
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return kind.value_type == pa.uint8()
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return kind in (pa.binary(), pa.large_binary(), pa.binary_view(), pa.null()) or (
+        pa.types.is_fixed_size_binary(kind)
+    )
 
 
 def _is_string(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
-def table_rows(batch: pa.Table, *, location: Location, config: IngestConfig) -> Iterator[SourceRow]:
-    """Rows of a Parquet or Lance table; a row without bytes is read from its address."""
-    for row in batch.to_pylist():
-        text = read_text(row, text_columns(config))
-        home = location.uri(row.get("path") or location.path)
-        address, data = row.get(config.uri_column) or "", row.get(config.bytes_column)
-        data = data.get("bytes") if isinstance(data, dict) else data
-        if data is not None:
-            yield SourceRow(address or f"{home}#{image_id(data)[:16]}", data, text)
-        elif address:
-            yield _read_address(address, home, text)
-        else:
-            error = f"neither column '{config.bytes_column}' nor '{config.uri_column}' has a value"
-            yield SourceRow(f"{home}#null", b"", text, error)
+def table_rows(
+    batch: pa.Table | pa.RecordBatch, numbers: Iterable[int], *, home: str, config: IngestConfig
+) -> Iterator[SourceRow]:
+    """Rows of the table at the address `home`; a row without bytes is read from its address.
+
+    numbers: of the rows in the table. A row without an address is known by its number.
+    """
+    for number, (row, error) in zip(numbers, python_rows(batch), strict=True):
+        yield _table_row(row, error, f"{home}#{number}", home, config)
 
 
-def _read_address(address: str, home: str, text: ImageText) -> SourceRow:
+def _table_row(row: dict[str, Any], error: str, place: str, home: str, config: IngestConfig) -> SourceRow:
+    cell = row.get(config.bytes_column)
+    struct = cell if isinstance(cell, dict) else {"bytes": cell}
+    words = read_text(row, text_columns(config))
+    try:
+        address, path = text(row.get(config.uri_column)), text(struct.get(PATH))
+        data = None if struct["bytes"] is None else bytes(struct["bytes"])
+    except (TypeError, ValueError) as failure:  # a list of bytes with null in it, an address that is no text
+        address, path, data, error = (
+            "",
+            "",
+            None,
+            error or f"its bytes or its address cannot be read: {failure}",
+        )
+    if error or data is not None:
+        return SourceRow(address or place, data or b"", words, error)
+    if address := address or path or (row[PATH] if isinstance(row.get(PATH), str) else ""):
+        return _read_address(address, home, words)
+    error = f"neither column '{config.bytes_column}' nor '{config.uri_column}' has a value"
+    return SourceRow(place, b"", words, error)
+
+
+def _read_address(address: str, home: str, words: ImageText) -> SourceRow:
     """Read an image file; a relative address is resolved against the folder of its table `home`."""
     uri = address if "://" in address else posixpath.join(posixpath.dirname(home), address)
+    if uri.startswith("//"):
+        reason = f"the address {shown(address)} names a host without a scheme: write s3://, gs:// or a path"
+        return SourceRow(uri, b"", words, reason)
     try:
-        return SourceRow(uri, read_uri(uri), text)
+        return SourceRow(uri, read_uri(uri), words)
     except UnusableImage as error:
-        return SourceRow(uri, b"", text, str(error))
+        return SourceRow(uri, b"", words, str(error))
