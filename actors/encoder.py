@@ -10,6 +10,9 @@ model.
 
 import hashlib
 import json
+import math
+import os
+import pickle
 import shutil
 import tempfile
 from bisect import bisect_right
@@ -27,7 +30,8 @@ from torch import nn
 from torch.nn import functional
 
 from actors.images import Fit, pixels
-from cluster.errors import UserError
+from cluster.compat import hub
+from cluster.errors import UserError, shown
 from cluster.profile import repo_path
 
 if TYPE_CHECKING:
@@ -37,7 +41,9 @@ CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "open_clip_model.safetensors"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+HUB_WEIGHTS = (WEIGHTS_NAME, "open_clip_model.bin", "open_clip_pytorch_model.bin")
 TEXT_BATCH = 256
+MAX_REASON = 300  # letters of a library's message in ours
 
 
 class ImageTower(nn.Module):
@@ -84,8 +90,8 @@ class Encoder:
         num_threads: torch's threads in this process, None leaves them unchanged.
         num_gpus: GPUs that the stage of this process reserves; above 0 the encoder runs on CUDA, else on the
             CPU. A driver reserves none.
-        Raises UserError when the precision is unknown, the model cannot be found or read, or GPUs are
-        reserved where torch sees none.
+        Raises UserError when the precision is unknown, the model cannot be found or read, its weights are
+        damaged, or GPUs are reserved where torch sees none.
         """
         if precision not in PRECISIONS:
             raise UserError(f"encoder precision '{precision}' is unknown; allowed: {', '.join(PRECISIONS)}.")
@@ -95,14 +101,30 @@ class Encoder:
         import open_clip
 
         name, weights = open_clip_name(model)
+        _require_on_hub(model, name, weights)
         try:
             network = open_clip.create_model(name, pretrained=weights, device=device, require_pretrained=True)
-            tokenizer = open_clip.get_tokenizer(name)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"encoder model '{model}' cannot be loaded: {error}") from error
-        return cls(
-            network, tokenizer, open_clip.get_model_config(name) or {}, precision=precision, device=device
-        )
+            tokenizer, config = open_clip.get_tokenizer(name), open_clip.get_model_config(name) or {}
+            encoder = cls(network, tokenizer, config, precision=precision, device=device)
+            encoder._check()
+        except Exception as error:  # libraries raise almost anything for a broken file of a model
+            raise UserError(
+                f"encoder model '{model}' cannot be loaded: {_reason(error)}: restore its files, or name "
+                "another."
+            ) from error
+        return encoder
+
+    def _check(self) -> None:
+        """Raises ValueError for weights that are not finite, or that give useless vectors."""
+        for name, weight in self.model.state_dict().items():
+            if weight.is_floating_point() and not weight.isfinite().all():
+                raise ValueError(f"its weights {name} have values that are not finite")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"its logit_scale gives a temperature of {self.temperature}")
+        grey = self.pixels(Image.new("RGB", (64, 48), "grey"))
+        vectors = np.concatenate([self.encode_texts(["a picture"]), self.encode_images(grey[None])])
+        if vectors.shape != (2, self.dim) or not usable(vectors).all():
+            raise ValueError("a text and an image do not give two vectors of finite length above 0")
 
     @cached_property
     def dim(self) -> int:
@@ -190,6 +212,38 @@ class Encoder:
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=dtype != torch.float32)
 
 
+def usable(vectors: np.ndarray) -> np.ndarray:
+    """bool [B]: whether each vector, float [B, D], can be searched: it has no NaN, and is not all zeros."""
+    return np.abs(np.linalg.norm(vectors, axis=1) - 1) < 0.01  # false for NaN
+
+
+def _reason(error: Exception) -> str:
+    """One line; libraries report faults of a model over many lines."""
+    if isinstance(error, pickle.UnpicklingError):  # its text advises to load code from the file
+        return "its weights are damaged, or are no plain tensors"
+    text = " ".join(str(error).split())
+    text = text if " " in text else f"{type(error).__name__} {text}"
+    return (text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}...").rstrip(".")
+
+
+def _require_on_hub(model: str, name: str, weights: str | None) -> None:
+    """Raise UserError for a model of the hub that is neither in the cache nor within reach.
+
+    Without a connection to the hub, the model is loaded from the cache alone.
+    """
+    import open_clip
+
+    repository = open_clip.get_pretrained_cfg(name, weights).get("hf_hub", "") if weights else ""
+    repository = name.removeprefix("hf-hub:") if name.startswith("hf-hub:") else repository.strip("/")
+    if not repository or hub.is_reachable(repository):
+        return
+    if not any(hub.is_cached(repository, file) for file in HUB_WEIGHTS):
+        raise UserError(
+            f"encoder model '{model}' is not in the cache of this machine, and the hub cannot be reached: "
+            "connect to it, or name the folder of a model."
+        )
+
+
 def _reserved_device(model: str, num_gpus: float) -> str:
     if not num_gpus:
         return "cpu"
@@ -206,8 +260,13 @@ def load_registered(
 ) -> Encoder:
     """Load the encoder of a record: `Encoder.load`, and a check of its fingerprint.
 
-    Raises UserError when its checkpoint cannot be loaded, or now holds another encoder.
+    Raises UserError when its checkpoint is gone or cannot be loaded, or now holds another encoder.
     """
+    if os.path.isabs(record.checkpoint) and not os.path.isdir(record.checkpoint):
+        raise UserError(
+            f"Encoder {record.encoder} should be in the folder {record.checkpoint}, which does not exist: "
+            "put it there; a store that is moved or copied needs the folders beside it."
+        )
     encoder = Encoder.load(record.checkpoint, precision=precision, num_threads=num_threads, num_gpus=num_gpus)
     if encoder.fingerprint != record.encoder:
         raise UserError(
@@ -250,7 +309,7 @@ def open_clip_name(model: str) -> tuple[str, str | None]:
     if model.startswith(("hf-hub:", "local-dir:")):
         return model, None
     folder = Path(repo_path(model))
-    if folder.is_dir():
+    if os.path.isdir(folder):
         if not (folder / CONFIG_NAME).is_file():
             raise UserError(
                 f"encoder folder '{model}' has no {CONFIG_NAME}; give a folder in open_clip's form."
@@ -259,8 +318,8 @@ def open_clip_name(model: str) -> tuple[str, str | None]:
     name, _, weights = model.partition("/")
     if name not in open_clip.list_models() or not weights:
         raise UserError(
-            f"encoder model '{model}' is no folder here; give an open_clip folder, 'hf-hub:owner/name' or "
-            "'architecture/pretrained-tag' such as 'ViT-L-14/datacomp_xl_s13b_b90k'."
+            f"encoder model {shown(model)} is no folder here; give an open_clip folder, 'hf-hub:owner/name' "
+            "or 'architecture/pretrained-tag' such as 'ViT-L-14/datacomp_xl_s13b_b90k'."
         )
     return name, weights
 
@@ -354,7 +413,7 @@ def vector_array(vectors: Iterable[np.ndarray] | np.ndarray, dim: int) -> pa.Fix
 
 
 class EncodeImages:
-    """Ray Data actor on Arrow batches: `pixels` (raw uint8 [3, H, W]) -> `vector` [dim]; null stays null."""
+    """Ray Data actor on Arrow batches: `pixels` (raw uint8 [3, H, W]) -> `vector` [dim], null without one."""
 
     def __init__(
         self, *, model: str, precision: str = "fp32", num_threads: int | None = None, num_gpus: float = 0.0
@@ -368,6 +427,6 @@ class EncodeImages:
             pixels = pixel_array(batch["pixels"].drop_null(), self.encoder.fit)
             vectors = self.encoder.encode_images(pixels)
         indices = np.full(batch.num_rows, -1)
-        indices[given] = np.arange(len(given))
+        indices[given] = np.where(usable(vectors), np.arange(len(given)), -1)
         column = vector_array(vectors, self.encoder.dim).take(pa.array(indices, pa.int64(), mask=indices < 0))
         return batch.drop_columns("pixels").append_column("vector", column)

@@ -86,13 +86,14 @@ def embed_missing(
         dataset = embed(pixel_rows(vectors.store, model, prepare, _not_older(missing)), model)
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
             assert isinstance(batch, pa.Table)
+            batch = batch.filter(batch["vector"].is_valid())
             counts["num_embedded"] += vectors.merge(batch)
             counts["num_from_preview"] += pc.sum(batch["from_preview"]).as_py() or 0
             update(counts["num_embedded"])
     if unreadable := without_vector(vectors.store, record.encoder, missing)["image_id"].to_pylist():
         counts["num_unreadable_images"] = len(unreadable)
         terminal.say(
-            f"{len(unreadable)} images have no vector: neither their file nor their preview can be read. "
+            f"{len(unreadable)} images have no vector: neither file nor preview can be read and embedded. "
             f"The first is {unreadable[0]}; `kallos delete --image-ids` removes them"
         )
     return counts

@@ -297,11 +297,12 @@ def load_profile(name_or_path: str, /, **overrides: Any) -> Profile:
 
 
 def repo_path(path: str) -> str:
-    """The absolute path if `path` exists only relative to the repository root, else `path` as it is."""
+    """The absolute path if `path` exists only relative to the repository root, else `path`. Expands `~`."""
+    path = os.path.expanduser(path)
     if os.path.isabs(path) or os.path.exists(path) or not path:
         return path
     candidate = ROOT / path
-    return str(candidate) if candidate.exists() else path
+    return str(candidate) if os.path.exists(candidate) else path
 
 
 def _profile_path(name_or_path: str) -> Path:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pyarrow as pa
 import pytest
 import torch
 from pictures import gradient
+from safetensors.torch import load_file, save_file
 from tiny_encoder import write_tiny_encoder
 
-from actors.encoder import EncodeImages, Encoder, encode_text, save_encoder
+from actors.encoder import WEIGHTS_NAME, EncodeImages, Encoder, encode_text, load_registered, save_encoder
 from cluster.errors import UserError
+from cluster.tables import EncoderRecord
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +172,82 @@ def test_saving_never_overwrites_another_encoder(tiny_encoder_folder, tmp_path):
         save_encoder(encoder.model, tiny_encoder_folder, target)
 
 
+def change_config(folder: Path, section: str, values: dict) -> None:
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    config[section].update(values)
+    path.write_text(json.dumps(config))
+
+
+def change_weights(folder: Path, **changes: torch.Tensor) -> None:
+    path = folder / WEIGHTS_NAME
+    save_file(load_file(path) | changes, path)
+
+
+DAMAGES = {
+    "weights truncated": lambda folder: os.truncate(folder / WEIGHTS_NAME, 1000),
+    "weights empty": lambda folder: os.truncate(folder / WEIGHTS_NAME, 0),
+    "weights missing": lambda folder: (folder / WEIGHTS_NAME).unlink(),
+    "weights NaN": lambda folder: change_weights(folder, text_projection=torch.full((32, 32), torch.nan)),
+    "weights infinite": lambda folder: change_weights(
+        folder, text_projection=torch.full((32, 32), torch.inf)
+    ),
+    "weights zero": lambda folder: change_weights(folder, text_projection=torch.zeros(32, 32)),
+    "weights of another shape": lambda folder: change_weights(folder, text_projection=torch.zeros(3, 3)),
+    "weights of another model": lambda folder: change_weights(folder, more=torch.zeros(3)),
+    "logit_scale too large": lambda folder: change_weights(folder, logit_scale=torch.tensor(1000.0)),
+    "pickle of a broken file": lambda folder: (folder / WEIGHTS_NAME).rename(
+        folder / "open_clip_pytorch_model.bin"
+    ),
+    "config truncated": lambda folder: os.truncate(folder / "open_clip_config.json", 100),
+    "config of no text": lambda folder: (folder / "open_clip_config.json").write_bytes(b"\xff\xfe"),
+    "config a list": lambda folder: (folder / "open_clip_config.json").write_text("[]"),
+    "config without towers": lambda folder: (folder / "open_clip_config.json").write_text(
+        '{"model_cfg": {}, "preprocess_cfg": {}}'
+    ),
+    "architecture unknown": lambda folder: change_config(
+        folder, "model_cfg", {"vision_cfg": {"timm_model_name": "nothing", "image_size": 96}}
+    ),
+    "embed_dim another": lambda folder: change_config(folder, "model_cfg", {"embed_dim": 64}),
+    "embed_dim a text": lambda folder: change_config(folder, "model_cfg", {"embed_dim": "many"}),
+    "mean too short": lambda folder: change_config(folder, "preprocess_cfg", {"mean": [0.5]}),
+    "std zero": lambda folder: change_config(folder, "preprocess_cfg", {"std": [0.0] * 3}),
+    "interpolation unknown": lambda folder: change_config(
+        folder, "preprocess_cfg", {"interpolation": "magic"}
+    ),
+    "tokenizer missing": lambda folder: (folder / "tokenizer.json").unlink(),
+    "tokenizer truncated": lambda folder: os.truncate(folder / "tokenizer.json", 1000),
+    "tokenizer without padding": lambda folder: (folder / "tokenizer_config.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_encoder_is_refused_in_one_line(damage, tiny_encoder_folder, tmp_path):
+    folder = shutil.copytree(tiny_encoder_folder, tmp_path / "damaged")
+    DAMAGES[damage](folder)
+    with pytest.raises(UserError) as caught:
+        Encoder.load(str(folder))
+    message = str(caught.value)
+    assert str(folder) in message and message.endswith(": restore its files, or name another.")
+    assert "\n" not in message and len(message) < 600
+
+
+def test_hub_model_without_a_connection_is_refused_at_once_and_loaded_from_the_cache(monkeypatch):
+    monkeypatch.setattr("actors.encoder.hub.is_reachable", lambda repository: False)
+    for model in ("hf-hub:owner/name", "ViT-B-32/openai"):
+        with pytest.raises(UserError, match=rf"'{model}' is not in the cache .* hub cannot be reached"):
+            Encoder.load(model)
+    monkeypatch.setattr("actors.encoder.hub.is_cached", lambda repository, file: True)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Encoder.load("hf-hub:owner/name")
+
+
+def test_registered_encoder_whose_folder_is_gone_names_the_folder(tmp_path):
+    record = EncoderRecord(encoder="0" * 16, checkpoint=str(tmp_path / "gone"), dim=32)
+    with pytest.raises(UserError, match=rf"Encoder 0{{16}} should be in the folder {tmp_path}/gone"):
+        load_registered(record)
+
+
 @pytest.mark.parametrize(
     ("model", "precision", "words"),
     [
@@ -176,10 +255,14 @@ def test_saving_never_overwrites_another_encoder(tiny_encoder_folder, tmp_path):
         ("ViT-B-32", "fp32", "no folder here"),
         ("tests", "fp32", "open_clip_config.json"),
         ("ViT-B-32/openai", "int4", "fp32, bf16"),
+        ("x" * 5000, "fp32", "no folder here"),
+        ("~/no/such/folder", "fp32", "no folder here"),
+        ("tests/file", "fp32", "no folder here"),
     ],
 )
 def test_mistakes_are_explained(model, precision, words, tmp_path, monkeypatch):
     (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "file").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words):
         Encoder.load(model, precision=precision)
@@ -198,3 +281,14 @@ def test_actor_embeds_rows_with_pixels_and_leaves_the_others_null(encoder, pixel
     np.testing.assert_allclose(found, encoder.encode_images(pixels[:2]), atol=1e-5)
     nothing = actor(batch.slice(1, 1))
     assert nothing["vector"].type == done["vector"].type and nothing["vector"].null_count == 1
+
+
+def test_actor_gives_no_vector_for_an_image_whose_vector_is_not_finite(encoder, pixels, tiny_encoder_folder):
+    raw = [row.tobytes() for row in pixels[:3]]
+    actor = EncodeImages(model=tiny_encoder_folder)
+    broken = encoder.encode_images(pixels[:3])
+    broken[0, 5], broken[2] = np.nan, 0
+    actor.encoder.encode_images = lambda _: broken
+    done = actor(pa.table({"pixels": pa.array(raw, pa.binary(3 * 96 * 96))}))
+    assert done["vector"].is_valid().to_pylist() == [False, True, False]
+    np.testing.assert_array_equal(done["vector"][1].as_py(), broken[1])
