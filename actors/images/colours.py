@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageChops, ImageCms, TiffImagePlugin
 
-from actors.images.files import UnusableImage
+from actors.images.files import MAX_UNPACKED_BYTES, UnusableImage
 
 # Modes that are converted before anything else.
 SIMPLER = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "YCbCr": "RGB", "HSV": "RGB"}
@@ -40,15 +40,20 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return _grey(image)
     if image.mode in ("1", "L", "P", "RGB") and image.has_transparency_data:
         return image.convert("LA" if image.mode in ("1", "L") else "RGBA")
-    return image.convert(SIMPLER.get(image.mode, image.mode))
+    return _as(SIMPLER.get(image.mode, image.mode), image)
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
     """L, RGB, CMYK or LAB -> RGB."""
-    conversion = _conversion(profile, image.mode) if profile else None
+    usable = isinstance(profile, bytes) and len(profile) <= MAX_UNPACKED_BYTES
+    conversion = _conversion(profile, image.mode) if usable else None
     if conversion is None:
-        return image.convert("RGB")
-    return conversion.apply(image.convert(conversion.input_mode))
+        return _as("RGB", image)
+    return conversion.apply(_as(conversion.input_mode, image))
+
+
+def _as(mode: str, image: Image.Image) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)
 
 
 @lru_cache(16)
@@ -113,7 +118,7 @@ def _scaled(values: np.ndarray, whites: list[int]) -> np.ndarray:
     known = values[np.isfinite(values)] if headroom > 1 else values
     lowest, highest = (known.min(), known.max()) if known.size else (np.nan, np.nan)
     white = next((white for white in whites if lowest <= highest <= white * headroom), None)
-    if white is None or lowest < -white / 10 or (white != whites[0] and highest < white / 16):
+    if white is None or lowest < -white / 10 or (white != whites[0] and highest < white / 4):
         raise UnusableImage(
             f"its grey values, {lowest:g} to {highest:g}, do not tell what is white: save it with 8 bits"
         )

@@ -37,8 +37,6 @@ ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 MAX_UNPACKED_BYTES = 1 << 23
 # An `infe` box that declares an item of EXIF: version, flags, item's number, protection, type.
 EXIF_ITEM = re.compile(rb"(infe[\x02\x03].{7,9})Exif", re.DOTALL)
-# The box of a JPEG 2000 file with its profile, which Pillow does not read: length, name, method, two more.
-JP2_PROFILE = re.compile(rb"(.{4})colr\x02..", re.DOTALL)
 # The start of a JPEG XL stream, in a box `jxlc` or the first of several `jxlp` unless it is the whole file.
 JXL_HEADER = re.compile(rb"(?:....JXL .{,65536}?(?:jxlc|jxlp....))?\xff\x0a", re.DOTALL)
 ORIENTATION = ExifTags.Base.Orientation
@@ -75,8 +73,8 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
         image.info["transparency"] = _transparent(image, depth=data[24])
     if not isinstance(image.info.get("xmp"), bytes):  # a TIFF may give it any type
         image.info.pop("xmp", None)
-    if image.format == "JPEG2000" and (box := JP2_PROFILE.search(data)):
-        image.info["icc_profile"] = data[box.end() : box.start() + int.from_bytes(box[1])]
+    if image.format == "JPEG2000":
+        image.info["icc_profile"] = _jp2_profile(data)
     return image
 
 
@@ -112,6 +110,15 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise UnusableImage(
             f"{width} x {height} px is a strip: one side is over {MAX_ASPECT} times the other"
         )
+
+
+def _jp2_profile(data: bytes) -> bytes | None:
+    """The colour profile in the box `colr` of a JPEG 2000 file, which Pillow does not read."""
+    name = data.find(b"colr\2")
+    start = (
+        name - 4
+    )  # of the box: its length, its name, the method 2, two bytes that do not matter, the profile
+    return data[name + 7 : start + int.from_bytes(data[start:name])] if name > 4 else None
 
 
 def _jxl_size(data: bytes) -> tuple[int, int] | None:
