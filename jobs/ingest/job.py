@@ -41,6 +41,7 @@ def run(config: IngestConfig) -> dict:
     settings = DecodeSettings(encoder.fit, config.preview_px, config.max_pixels)
     batches = embedded_batches(source, profile.encoder, settings, known)
     ids_of_run = write(batches, writer, source.num_inputs)
+    writer.require_images()
     pipeline_ended = time.monotonic()
     others = embed_for_other_encoders(store, profile, encoder.fingerprint, ids_of_run)
     return {

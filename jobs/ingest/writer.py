@@ -9,6 +9,7 @@ from pyarrow import compute as pc
 
 from actors.encoder import Encoder
 from actors.vectors import VectorTable
+from cluster.errors import JobFailure, shown
 from cluster.tables import SCHEMAS, Store, now
 from jobs.ingest.prepare import IGNORED, KNOWN, NEW, REJECTED
 from jobs.ingest.sources.listing import ending
@@ -64,6 +65,15 @@ class Writer:
         self.counts["num_known"] += known
         self._insert(_with_status(rows, NEW))
         self._reject(_with_status(rows, REJECTED).select(["uri", "stage", "error"]).to_pylist())
+
+    def require_images(self) -> None:
+        """Raise JobFailure if every input was rejected."""
+        if self._rejected and not self.counts["num_images"] and not self.counts["num_known"]:
+            uri, error = min(self._rejected)
+            raise JobFailure(
+                f"All {self.counts['num_inputs']} inputs were rejected: table rejects of {self.store.uri} "
+                f"has the reasons, such as {shown(uri)}: {error}."
+            )
 
     def _insert(self, rows: pa.Table) -> None:
         if not rows.num_rows:

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from actors.encoder import Encoder, vector_array
 from actors.images import Fit
+from cluster.errors import JobFailure
 from cluster.tables import embeddings_table
 from jobs.ingest.prepare import NEW, prepared_schema
 from jobs.ingest.writer import Writer
@@ -25,3 +27,13 @@ def test_image_without_a_finite_vector_becomes_a_reject_and_its_neighbours_are_s
         assert sorted(store.read(table, ["image_id"]).to_pydict()["image_id"]) == ["a" * 64, "c" * 64]
     (reject,) = store.read("rejects", ["uri", "stage", "error"]).to_pylist()
     assert (reject["uri"], reject["stage"]) == ("b", "embed") and "finite" in reject["error"]
+
+
+def test_ingest_fails_only_when_every_input_is_rejected(store, tiny_encoder_folder):
+    writer = Writer(store, Encoder.load(tiny_encoder_folder), label="test")
+    writer.require_images()  # a source without images is refused elsewhere
+    writer.reject_inputs([("b.jpg", "truncated"), ("a.jpg", "the file is empty (0 bytes)")])
+    with pytest.raises(JobFailure, match=r"All 2 inputs.*table rejects of .*'a\.jpg': the file is empty"):
+        writer.require_images()
+    writer.counts["num_known"] = 1
+    writer.require_images()
