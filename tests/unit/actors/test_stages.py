@@ -2,10 +2,10 @@
 
 import pyarrow as pa
 import pytest
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
-from actors.stages import MAX_RESTARTS, add_stage
-from cluster.errors import UserError
+from actors.stages import MAX_RESTARTS, add_stage, plain_errors
+from cluster.errors import JobFailure, UserError
 from cluster.profile import Stage
 from jobs.evaluate import language_models
 
@@ -44,3 +44,38 @@ def test_evaluation_raises_the_user_error_inside_an_actor(monkeypatch, mini_prof
         language_models.map_table(mini_profile, object, pa.table({"query": ["a"]}), Stage(), {}, "numpy")
     if raised is UserError:
         assert str(caught.value) == "no such model"
+
+
+class Died(RayError):
+    """What Ray raises for an actor whose constructor raised: it keeps the error as text only."""
+
+    def __str__(self) -> str:
+        return (
+            "The actor died because of an error raised in its creation task, \x1b[36mray::Rerank\x1b[39m"
+            '\n  File "actors/engine.py", line 320\nsafetensors.SafetensorError: header too large\n\n'
+            "The above exception was the direct cause of the following exception:\n\n"
+            "cluster.errors.UserError: The engine cannot load the model 'judge': header too large.\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "sentence"),
+    [
+        (Died(), UserError, "The engine cannot load the model 'judge': header too large."),
+        (
+            RayTaskError("ask", "its traceback", JobFailure("It died 4 times.")),
+            JobFailure,
+            "It died 4 times.",
+        ),
+    ],
+)
+def test_sentence_inside_a_ray_error_is_raised_and_the_rest_goes_to_the_log(capsys, error, kind, sentence):
+    with pytest.raises(kind) as caught, plain_errors():
+        raise error
+    assert type(caught.value) is kind and str(caught.value) == sentence
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_other_errors_of_ray_stay_as_they_are():
+    with pytest.raises(RayError), plain_errors():
+        raise RayError("the cluster is gone")
