@@ -26,8 +26,9 @@ def read_pairs(store: Store, run_id: str | None, parent: str) -> pa.Table:
     """Preference rows: `query`, `winner`, `loser`, `p_winner`, `consistent`, `source`.
 
     `run_id` names a run, or several separated by commas; `feedback` stands for people's choices. Without a
-    name all runs are read. Pairs with a deleted image are skipped. Raises UserError when a run has no pairs,
-    when all images are gone, or when an encoder other than `parent` retrieved the images.
+    name all runs are read. Pairs with a deleted image, and pairs that lack a value, are skipped. Raises
+    UserError when a run has no pairs, when no pair can be used, or when an encoder other than `parent`
+    retrieved the images.
     """
     names = [name for name in (run_id or "").split(",") if name]
     where = " OR ".join(_of_run(name) for name in names) or None
@@ -43,7 +44,27 @@ def read_pairs(store: Store, run_id: str | None, parent: str) -> pa.Table:
             "--run-id, or run `kallos label`."
         )
     _check_encoder(store, where, parent)
-    return _with_images(store, pairs.drop_columns("run_id"))
+    return _with_images(store, _complete(pairs.drop_columns("run_id")))
+
+
+def _complete(pairs: pa.Table) -> pa.Table:
+    """The pairs without a null and with a probability as `p_winner`: one NaN would spoil the whole loss."""
+    probability = pairs["p_winner"]  # comparisons with NaN are false
+    good = pc.and_(pc.greater_equal(probability, pa.scalar(0.0)), pc.less_equal(probability, pa.scalar(1.0)))
+    for column in pairs.columns:
+        good = pc.and_(good, column.is_valid())
+    kept = pairs.filter(good)  # drops null as false
+    if not kept.num_rows:
+        raise UserError(
+            f"None of the {pairs.num_rows} preferences has all values and a p_winner from 0 to 1: run "
+            "`kallos label` again."
+        )
+    if num_broken := pairs.num_rows - kept.num_rows:
+        terminal.say(
+            f"align: {num_broken} of {pairs.num_rows} preferences are skipped: a value is missing, or "
+            "p_winner is not from 0 to 1"
+        )
+    return kept
 
 
 def _with_images(store: Store, pairs: pa.Table) -> pa.Table:

@@ -21,6 +21,7 @@ from jobs.align.config import AlignConfig
 from jobs.align.corpus import read_corpus, read_pairs, saved_corpus
 from jobs.align.guard import RECALL, outcome
 from jobs.align.images import load_images
+from jobs.align.learner import check_finite
 from jobs.align.train import TrainingRun, finished_state, train
 
 
@@ -60,6 +61,7 @@ def run(config: AlignConfig) -> dict[str, Any]:
             keep_epochs=config.keep_epochs,
         )
         state = train(training_run, schedule, corpus, images, limit)
+    check_finite(state)
     recall = outcome(
         state, num_captions=captions.held_out.num_rows, max_drop=limit, num_epochs=settings.epochs
     )

@@ -7,7 +7,7 @@ eval mode, so that BatchNorm statistics do not change: the reference scores were
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from actors.caption_pairs import contrastive_loss
 from actors.encoder import Encoder
+from cluster.errors import UserError
 from cluster.profile import Align
 from jobs.align.guard import GuardSet, recall_at_10
 from jobs.align.objectives import preference_losses
@@ -119,6 +120,22 @@ def learning_rate_factor(step: int, *, num_steps: int, warmup: float) -> float:
     return (1 + math.cos(math.pi * (step - num_warmup) / max(1, num_steps - num_warmup))) / 2
 
 
+def has_diverged(epochs: Sequence[dict[str, Any]]) -> bool:
+    """Whether the last of these epochs has no finite loss: further training is useless."""
+    return bool(epochs) and not math.isfinite(epochs[-1]["loss"])
+
+
+def check_finite(state: dict[str, Any]) -> None:
+    """Raise UserError for a result of `Learner.state` of which no encoder can be made."""
+    finite = all(value.isfinite().all() for value in state["learned"].values())
+    if not finite or has_diverged(state["epochs"]):
+        raise UserError(
+            f"Training diverged in epoch {len(state['epochs'])}: the loss or a weight is no finite number, "
+            "so no encoder is registered: set a smaller align.learning_rate, align.beta or "
+            "align.pretrain_weight."
+        )
+
+
 class Learner:
     """The state of training: towers, optimiser, learning rate, and the metrics of each epoch so far.
 
@@ -154,10 +171,13 @@ class Learner:
     @property
     def finished(self) -> bool:
         """Whether training is over."""
-        return self.over_limit or len(self.epochs) >= self.settings.epochs
+        return self.over_limit or has_diverged(self.epochs) or len(self.epochs) >= self.settings.epochs
 
     def step(self, batches: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """One optimiser step on the mean loss of the batches; returns the means of their metrics."""
+        """One optimiser step on the mean loss of the batches; returns the means of their metrics.
+
+        Raises FloatingPointError for a gradient that is not finite.
+        """
         assert len(batches) == self.settings.batches_per_step, len(batches)
         totals: dict[str, Tensor] = {}
         for index, batch in enumerate(batches, start=1):
@@ -167,7 +187,9 @@ class Learner:
                 (loss / len(batches)).backward()
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0) + value / len(batches)
-        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+        if not norm.isfinite():  # the norm after the exchange is the same in all workers
+            raise FloatingPointError(f"the gradient's norm is {norm.item()}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.lr_schedule.step()
@@ -180,11 +202,17 @@ class Learner:
         return self.wrapped.no_sync()
 
     def epoch(self, batches: Iterable[dict[str, Any]]) -> Tensor:
-        """Train on this worker's batches of one epoch; returns the mean of each of `METRICS`, float32 [7]."""
+        """Train on this worker's batches of one epoch; returns the mean of each of `METRICS`, float32 [7].
+
+        All are NaN if training diverges, which ends the epoch.
+        """
         total = torch.zeros(len(METRICS), device=self.encoder.device)
         stream = iter(batches)
         for _ in range(self.num_steps):
-            metrics = self.step(list(itertools.islice(stream, self.settings.batches_per_step)))
+            try:
+                metrics = self.step(list(itertools.islice(stream, self.settings.batches_per_step)))
+            except FloatingPointError:
+                return torch.full_like(total, math.nan)
             total += torch.stack([metrics[name] for name in METRICS])
         return total / self.num_steps
 

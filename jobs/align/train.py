@@ -25,7 +25,7 @@ from cluster.profile import Align, EncoderModel
 from jobs.align.batches import BatchSchedule, Corpus, make_batch, strings
 from jobs.align.guard import RECALL, GuardSet, exceeds
 from jobs.align.images import Images, SharedImages
-from jobs.align.learner import METRICS, Learner
+from jobs.align.learner import METRICS, Learner, has_diverged
 from jobs.align.progress import follow, write_epoch
 
 STATE_NAME, PROGRESS_NAME = "state.pt", "epochs.jsonl"
@@ -55,7 +55,8 @@ def train(
 ) -> dict[str, Any]:  # fmt: skip
     """Train to the last epoch, from the newest checkpoint if there is one; returns `Learner.state`.
 
-    Training stops early when recall@10 of the guard set falls by more than `max_recall_drop`. `loop` is the
+    Training stops early when recall@10 of the guard set falls by more than `max_recall_drop`, or when it
+    diverges: the loss of the last epoch is then NaN. `loop` is the
     function that each worker runs, by default `train_worker`.
     Raises ray.train.TrainingFailedError when workers fail more than `max_failures` times.
     """
@@ -133,7 +134,7 @@ def num_epochs_done(folder: Path) -> int:
 def finished_state(folder: Path, settings: Align) -> dict[str, Any] | None:
     """The `Learner.state` of a finished run; None when training is not finished."""
     for checkpoint, metrics in checkpoints(folder)[-1:]:
-        if metrics["over_limit"] or metrics["epoch"] >= settings.epochs:
+        if metrics["over_limit"] or has_diverged([metrics]) or metrics["epoch"] >= settings.epochs:
             return load_state(checkpoint)
     return None
 
@@ -165,7 +166,7 @@ def train_worker(config: dict[str, Any]) -> None:
         means = learner.epoch(own_batches)
         seconds = round(time.perf_counter() - started, 2)
         metrics = {"epoch": len(learner.epochs) + 1, **_over_workers(means), "seconds": seconds}
-        if guard.captions:
+        if guard.captions and not has_diverged([metrics]):
             metrics[RECALL] = _guard_recall(learner, guard, images)
             assert learner.recall_before is not None
             learner.over_limit = exceeds(learner.recall_before, metrics[RECALL], guard.max_drop)

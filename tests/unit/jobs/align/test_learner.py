@@ -10,9 +10,10 @@ import torch
 
 from actors.caption_pairs import text_to_image_ranks
 from actors.encoder import Encoder
+from cluster.errors import UserError
 from cluster.profile import Align, Objective
 from jobs.align.guard import GuardSet
-from jobs.align.learner import Learner, batch_loss, learning_rate_factor, to_tensors
+from jobs.align.learner import Learner, batch_loss, check_finite, learning_rate_factor, to_tensors
 from jobs.align.objectives import lambda_weights, plackett_luce_loss, preference_losses, win_shares
 from jobs.evaluate.figures.metrics import recall_at
 
@@ -228,11 +229,11 @@ def test_guard_recall_equals_the_recall_of_the_encoder(folder):
 def test_beyond_the_limit_the_state_has_the_kept_weights(folder):
     subject = learner(folder, epochs=3)
     subject.epoch([make([0, 1])])
-    subject.epochs.append({"epoch": 1})
+    subject.epochs.append({"epoch": 1, "loss": 0.6})
     kept = weights(subject)
     subject.keep()
     subject.epoch([make([2, 3])])
-    subject.epochs.append({"epoch": 2})
+    subject.epochs.append({"epoch": 2, "loss": 0.5})
     assert changed_names(subject.state()["learned"], kept) and not subject.finished
     subject.over_limit = True
     assert subject.finished
@@ -240,6 +241,42 @@ def test_beyond_the_limit_the_state_has_the_kept_weights(folder):
     resumed = learner(folder, epochs=3)
     resumed.load(copy.deepcopy(subject.state()))
     assert resumed.finished and not changed_names(resumed.towers.learned(), kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "value"),
+    [
+        ({}, "winner_reference", np.nan),
+        ({}, "pair_weight", np.inf),
+        ({"beta": 1e39}, "p_winner", 0.9),
+        ({"pretrain_weight": 1e39}, "p_winner", 0.9),
+    ],
+)
+def test_epoch_that_diverges_ends_at_once_changes_no_weight_and_ends_the_training(
+    folder, changes, name, value
+):
+    subject = learner(folder, epochs=3, num_steps=5, **changes)
+    before = weights(subject)
+    batch = make([0, 1])
+    batch[name] = np.full_like(batch[name], value)
+    means = subject.epoch(iter([batch]))  # the other four are not asked for
+    assert means.isnan().all() and not changed_names(weights(subject), before)
+    subject.epochs.append({"epoch": 1, "loss": means[0].item()})
+    assert subject.finished
+    with pytest.raises(
+        UserError, match=r"diverged in epoch 1: .* no encoder is registered: set a smaller align"
+    ):
+        check_finite(subject.state())
+
+
+def test_encoder_with_a_weight_that_is_not_finite_is_not_registered(folder):
+    subject = learner(folder)
+    subject.epochs.append({"epoch": 1, "loss": 0.5})
+    check_finite(subject.state())
+    with torch.no_grad():
+        next(iter(subject.parameters)).view(-1)[0] = torch.inf
+    with pytest.raises(UserError, match="diverged in epoch 1"):
+        check_finite(subject.state())
 
 
 def test_an_epoch_with_too_few_batches_fails(folder):

@@ -73,3 +73,17 @@ def test_preferences_whose_images_are_all_gone_are_refused(filled):
     filled.open("images").delete("image_id = 'z'")
     with pytest.raises(UserError, match="images of all 2 preferences are missing from table images"):
         read_pairs(filled, "one", PARENT)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"p_winner": float("nan")}, {"p_winner": None}, {"p_winner": 1.5}, {"consistent": None}]
+)
+def test_preference_without_a_value_is_skipped_and_reported(filled, broken, capsys):
+    rows = [preference("one", "c") | broken]
+    filled.merge("preferences", pa.Table.from_pylist(rows, SCHEMAS["preferences"]), on=PREFERENCE_KEY)
+    assert sorted(read_pairs(filled, "one", PARENT)["winner"].to_pylist()) == ["a", "b"]
+    assert "1 of 3 preferences are skipped: a value is missing" in capsys.readouterr().err
+    rows = [preference("three", "c") | broken]
+    filled.merge("preferences", pa.Table.from_pylist(rows, SCHEMAS["preferences"]), on=PREFERENCE_KEY)
+    with pytest.raises(UserError, match="None of the 1 preferences has all values"):
+        read_pairs(filled, "three", PARENT)
