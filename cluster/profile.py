@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from cluster.errors import UserError, explain
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = Path(__file__).resolve().parent / "profiles"
+LARGEST = 2**63  # Arrow and Ray hold integers in 64 bits
 
 
 Objective = Literal["dpo", "ipo", "hinge", "simpo", "kto", "rank_dpo", "plackett_luce"]
@@ -26,7 +35,17 @@ Objective = Literal["dpo", "ipo", "hinge", "simpo", "kto", "rank_dpo", "plackett
 class Settings(BaseModel):
     """A frozen group of settings that refuses unknown keys. A setting of None is not set."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_a_usable_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kinds in (int, float, int | None, float | None):
+            raise ValueError("Input should be a number, not true or false")
+        if isinstance(value, int) and value >= LARGEST:
+            raise ValueError("Input should be less than 2^63")
+        return value
 
 
 class Ray(Settings):
@@ -138,15 +157,21 @@ class Align(Settings):
     )
     num_workers: int = Field(default=1, ge=1, description="number of data-parallel training workers")
     use_gpu: bool = Field(default=False, description="give each worker one GPU")
-    epochs: int = Field(default=1, ge=1, description="number of passes over the preferences")
+    epochs: int = Field(default=1, ge=1, le=10_000, description="number of passes over the preferences")
     queries_per_batch: int = Field(
-        default=8, ge=1, description="queries that a worker encodes at once, with all their images"
+        default=8,
+        ge=1,
+        le=100_000,
+        description="queries that a worker encodes at once, with all their images",
     )
     caption_batch_size: int = Field(
-        default=64, ge=1, description="caption pairs in a batch of the contrastive loss L_pt"
+        default=64, ge=1, le=100_000, description="caption pairs in a batch of the contrastive loss L_pt"
     )
     batches_per_step: int = Field(
-        default=1, ge=1, description="number of batches of a worker whose gradients make one optimizer step"
+        default=1,
+        ge=1,
+        le=10_000,
+        description="number of batches of a worker whose gradients make one optimizer step",
     )
     learning_rate: float = Field(default=1e-5, gt=0, description="AdamW's peak learning rate")
     warmup: float = Field(
@@ -256,7 +281,9 @@ class Profile(Settings):
     """Everything that differs between one laptop and a fleet; the code path is the same."""
 
     name: str = Field(description="the profile's own name")
-    store: str = Field(description="LanceDB address of the tables: a local folder, s3:// or gs://")
+    store: str = Field(
+        min_length=1, description="LanceDB address of the tables: a local folder, s3:// or gs://"
+    )
     ray: Ray = Field(description="where Ray runs, and how large it may become")
     encoder: EncoderModel = Field(description="the two-tower encoder, and the stages that use it")
     rephraser: LanguageModel = Field(description="the language model that rephrases queries")
@@ -320,8 +347,9 @@ def _profile_path(name_or_path: str) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"Profile {path} is not valid YAML: {error}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"Profile {path} cannot be read as YAML: {reason}.") from None
     if not isinstance(values, dict):
         raise UserError(f"Profile {path} must be a mapping of settings, not {type(values).__name__}.")
     return values

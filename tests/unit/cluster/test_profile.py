@@ -97,6 +97,15 @@ def test_profile_is_read_from_the_path_of_a_file(tmp_path, mini_values):
         ({"label.style": "haiku"}, ["label.style = 'haiku'", "kw_dict"]),
         ({"encoder.stage.num_cpus": "two"}, ["encoder.stage.num_cpus = 'two'", "number"]),
         ({"label.top_k": 50}, ["label", "top_k 50", "97"]),
+        ({"align.learning_rate": float("nan")}, ["align.learning_rate = nan"]),
+        ({"align.learning_rate": float("inf")}, ["align.learning_rate = inf", "finite"]),
+        ({"serve.batch_wait_s": float("inf")}, ["serve.batch_wait_s = inf", "finite"]),
+        ({"align.epochs": True}, ["align.epochs = True", "not true or false"]),
+        ({"align.beta": True}, ["align.beta = True", "not true or false"]),
+        ({"align.epochs": 10**9}, ["align.epochs = 1000000000", "10000"]),
+        ({"align.seed": 10**30}, ["align.seed = 1000000000", "less than 2^63"]),
+        ({"ray.num_cpus": 10**30}, ["ray.num_cpus = 1000000000", "less than 2^63"]),
+        ({"store": ""}, ["store = ''", "at least 1 character"]),
         (
             {"judge.stage": {"min_actors": 4, "max_actors": 2}},
             ["judge.stage", "max_actors 2", "min_actors 4"],
@@ -126,7 +135,7 @@ def test_unknown_profile_is_refused_with_the_names_that_exist():
         load_profile("midi")
 
 
-@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", ""])
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "", "[" * 3000, f"a: {'9' * 5000}", "a: \0"])
 def test_file_without_a_mapping_is_refused(tmp_path, text):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
