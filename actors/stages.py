@@ -1,6 +1,5 @@
 """Stages of a Ray Data pipeline that hold a model: pools of actors, and the user's errors inside them."""
 
-import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from actors.encoder import EncodeImages
+from cluster.compat.errors import sentence_of
 from cluster.errors import JobFailure, UserError
 from cluster.profile import EncoderModel, Stage
 
@@ -85,15 +85,10 @@ def plain_errors() -> Iterator[None]:
 
 
 def find_plain_error(error: BaseException | None) -> UserError | JobFailure | None:
-    """The UserError or JobFailure among the causes of a Ray error, or None.
-
-    Ray keeps the error of an actor's constructor as text only.
-    """
+    """The UserError or JobFailure among the causes of a Ray error, or None."""
     while error is not None:
         for kind in (UserError, JobFailure):
-            if sentences := re.findall(rf"{kind.__module__}.{kind.__name__}: (.+)", str(error)):
-                return kind(sentences[0])
-            if isinstance(error, kind):
-                return kind(str(error).strip().splitlines()[-1])
+            if sentence := sentence_of(error, kind):
+                return kind(sentence)
         error = getattr(error, "cause", None) or error.__cause__
     return None

@@ -110,3 +110,14 @@ def lance_reason(error: BaseException) -> str:
     text = re.sub(r",? ?/\S+\.rs:\d+(:\d+)?", "", " ".join(str(error).split()))
     reason = re.sub(r"^((lance error|External error|Invalid (user )?input)[:,] )+", "", text)
     return reason[:300].rstrip(".") if reason != text else ""
+
+
+def sentence_of(error: BaseException, kind: type[Exception]) -> str | None:
+    """Ray: the sentence of an error of our class `kind` behind an error of Ray, None if there is none.
+
+    Ray keeps what the constructor of an actor raises only as a part of its own text, with the traceback.
+    """
+    sentences = re.findall(rf"{re.escape(f'{kind.__module__}.{kind.__name__}')}: (.+)", str(error))
+    if not sentences and isinstance(error, kind):
+        sentences = str(error).strip().splitlines()[-1:]
+    return sentences[0] if sentences else None
