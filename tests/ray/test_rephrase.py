@@ -1,6 +1,10 @@
 """The real engine with the shipped rephraser: answers, errors as values, a pool that loses no row."""
 
+import dataclasses
+import inspect
+import itertools
 import os
+import tempfile
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +15,7 @@ import torch
 from actors.engine import Reply, Request, make_engine
 from actors.rephraser import MODEL_STYLES, Rephrase, keeps_query, parse, prompt, rephrase, schema
 from actors.stages import add_stage
+from cluster.compat import vllm_engine
 from cluster.profile import Stage, load_profile
 from lab.pretrain.rephraser.evaluation_queries import KINDS, EvaluationQuery, untrained_queries
 from lab.pretrain.rephraser.expectation_check import check
@@ -32,8 +37,16 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def engine(model):
-    return make_engine(model)
+def temporary_folder(tmp_path_factory):
+    """Where vLLM makes its temporary files."""
+    return tmp_path_factory.mktemp("vllm")
+
+
+@pytest.fixture(scope="module")
+def engine(model, temporary_folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(temporary_folder))
+        return make_engine(model)
 
 
 @pytest.mark.parametrize("style", MODEL_STYLES)
@@ -93,6 +106,40 @@ def test_faulty_request_gets_an_error_and_the_others_are_answered(engine):
     assert "quite impossible" in replies[2].error
     assert replies[4].finish_reason == "length"
     assert engine.generate([]) == []
+
+
+def test_engine_that_has_loaded_leaves_no_rendezvous_file(engine, temporary_folder):
+    """vLLM names it `vllm_dist_...`; `cluster.compat.vllm_engine` removes it."""
+    assert engine.generate([Request(prompt("a lighthouse", "kw_dict"), max_tokens=3)])[0].error == ""
+    assert list(temporary_folder.glob("vllm_dist_*")) == []
+
+
+def test_call_that_raises_leaves_no_request_to_the_next_one(engine, monkeypatch):
+    good = [Request(prompt(query, "kw_dict"), schema=schema("kw_dict")) for query in QUERIES]
+    replies = engine.generate(good)
+    with monkeypatch.context() as patch:
+        calls = itertools.count()
+        step = engine.llm.llm_engine.step
+
+        def failing():
+            if next(calls) == 3:
+                raise RuntimeError("illegal memory access")
+            return step()
+
+        patch.setattr(engine.llm.llm_engine, "step", failing)
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            engine.generate(good)
+    assert not engine.llm.llm_engine.has_unfinished_requests()
+    assert engine.generate(good[:2]) == replies[:2]
+
+
+def test_argument_names_are_those_of_the_installed_vllm():
+    """`vllm_engine.argument_names` reads them in the source."""
+    from vllm import LLM, EngineArgs
+
+    constructor = {name for name in inspect.signature(LLM).parameters if name not in ("model", "kwargs")}
+    fields = {field.name for field in dataclasses.fields(EngineArgs)}
+    assert vllm_engine.argument_names() == fields | constructor
 
 
 @pytest.mark.parametrize("how", ["the engine raises", "the process is killed"])
