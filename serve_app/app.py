@@ -25,7 +25,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_d
 
 from actors.rephraser import rephraser_stage
 from cluster import command
-from cluster.compat.serve import proxy_address
+from cluster.compat.serve import listen_as_ray_does, proxy_address
 from cluster.errors import UserError
 from cluster.profile import Profile, Serve, Stage
 from cluster.session import connect
@@ -62,6 +62,7 @@ class Search:
         self, profile: Profile, config: ServeConfig, secret: bytes, engines: dict[str, DeploymentHandle]
     ) -> None:
         logs.configure()
+        listen_as_ray_does()
         # With `serve deploy` and `serve run` the host is not the profile's, so it has not been checked yet.
         if running := proxy_address():
             check_exposure(running[0], profile.serve)

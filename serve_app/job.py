@@ -1,10 +1,10 @@
 """Deploys the search here and serves it until Ctrl-C or SIGTERM."""
 
-import signal
 import threading
 import time
 
 from cluster import terminal
+from cluster.process import signals
 from serve_app.config import ServeConfig, resolve_profile
 
 
@@ -16,8 +16,7 @@ def run(config: ServeConfig, stop: threading.Event | None = None) -> dict:
     stop = stop or threading.Event()
     address = app.deploy(config)
     started = time.monotonic()
-    for signum in (signal.SIGINT, signal.SIGTERM):  # replaces Ray's handlers, which end the process at once
-        signal.signal(signum, lambda *_: stop.set())
+    signals.call_once(stop.set)
     terminal.say(f"Kallos answers at {address} (API at {address}/docs). Press Ctrl-C to stop.")
     stop.wait()
     terminal.say("Stopping after the running requests.")

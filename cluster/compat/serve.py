@@ -1,6 +1,9 @@
-"""Ray Serve's HTTP proxy."""
+"""Ray Serve's HTTP proxy and replicas."""
+
+from typing import Any, cast
 
 from ray.serve.context import _get_global_client
+from ray.util import get_node_ip_address
 
 
 def proxy_address() -> tuple[str, int] | None:
@@ -16,3 +19,19 @@ def proxy_address() -> tuple[str, int] | None:
 def replica_title(app: str, deployment: str) -> str:
     """Part of the process title of each replica. Without the dashboard, Ray returns no process ids."""
     return f"ServeReplica:{app}:{deployment}"
+
+
+def listen_as_ray_does() -> None:
+    """Let a replica, whose constructor calls this, listen for other replicas on loopback if Ray does.
+
+    Ray itself binds to loopback on a node of 127.0.0.1, but Serve's gRPC server to all interfaces.
+    """
+    if get_node_ip_address() != "127.0.0.1":
+        return
+    from ray.serve._private import replica
+
+    module = cast(Any, replica)
+    bind = module.add_port_to_grpc_server
+    module.add_port_to_grpc_server = lambda server, address: bind(
+        server, address.replace("[::]", "127.0.0.1")
+    )

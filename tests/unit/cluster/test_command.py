@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from importlib.metadata import EntryPoint
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from pydantic import Field
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from cluster.command import (
     JobConfig,
@@ -64,8 +66,8 @@ def test_the_report_is_the_only_line_on_stdout(capfd):
 
 
 def test_late_output_of_ray_comes_before_the_report(capfd, monkeypatch):
-    ray = SimpleNamespace(is_initialized=lambda: True, shutdown=lambda: print("a late warning of a raylet"))
-    monkeypatch.setitem(sys.modules, "ray", ray)
+    session = SimpleNamespace(end=lambda: print("a late warning of a raylet"))
+    monkeypatch.setitem(sys.modules, "cluster.session", session)
     main(CountConfig, [], run=lambda config: {})
     assert capfd.readouterr() == ("{}\n", "")
 
@@ -89,24 +91,56 @@ def test_mistake_of_the_user_ends_with_status_2_and_no_traceback(argv, words, ca
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "line"),
-    [
-        (ZeroDivisionError("by zero"), 1, "error: ZeroDivisionError: by zero"),
-        (KeyboardInterrupt(), 130, "Interrupted."),
-    ],
-)
-def test_other_errors_are_one_sentence_with_their_traceback_in_the_log(error, status, line, capfd):
+def end_with(error: BaseException, capfd) -> tuple[int | str | None, list[str]]:
+    """Exit status and lines on stderr of a verb that raises the error."""
+
     def fail(config):
         raise error
 
     with pytest.raises(SystemExit) as ended:
         main(CountConfig, [], run=fail)
-    assert ended.value.code == status
-    first, second = capfd.readouterr().err.splitlines()
-    assert first == line
-    log = Path(second.removeprefix("log: "))
-    assert "Traceback" in log.read_text()
+    return ended.value.code, capfd.readouterr().err.splitlines()
+
+
+def test_other_errors_are_one_sentence_with_their_traceback_in_the_log(capfd):
+    status, (line, log) = end_with(ZeroDivisionError("by zero"), capfd)
+    assert (status, line) == (1, "error: ZeroDivisionError: by zero")
+    assert "Traceback" in Path(log.removeprefix("log: ")).read_text()
+
+
+def test_keyboard_interrupt_ends_with_130_and_one_word(capfd):
+    assert end_with(KeyboardInterrupt(), capfd) == (130, ["Interrupted."])
+
+
+def chained(*errors: BaseException) -> BaseException:
+    """The first error, with each of the others as the cause of the one before it."""
+    for outer, inner in pairwise(errors):
+        outer.__cause__ = inner
+    return errors[0]
+
+
+def in_a_worker(error: Exception) -> RayTaskError:
+    """The error as Ray raises it in the driver."""
+    return RayTaskError("f", "Traceback (most recent call last):\n" + "  a line\n" * 100, error)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (chained(RuntimeError("the pipeline failed"), OSError("no such device")), "OSError: no such device"),
+        (in_a_worker(ValueError("the weights are NaN")), "ValueError: the weights are NaN"),
+        (in_a_worker(ValueError("a")).as_instanceof_cause(), "ValueError: a"),
+        (chained(RuntimeError("a stage failed"), in_a_worker(KeyError("b"))), "KeyError: 'b'"),
+        (RuntimeError("first\n\n  second"), "RuntimeError: first second"),
+        (ActorDiedError(), "ActorDiedError: The actor died unexpectedly before finishing this task."),
+        (RuntimeError(), "RuntimeError"),
+        (RuntimeError("x" * 100_000), f"RuntimeError: {'x' * 386}..."),
+    ],
+)
+def test_unexpected_error_is_reported_by_its_first_cause_in_one_line(error, sentence, capfd):
+    status, lines = end_with(error, capfd)
+    assert (status, lines[0]) == (1, f"error: {sentence}")
+    assert len(lines) == 2
 
 
 def test_help_names_every_option_and_its_description(capfd):
@@ -160,6 +194,8 @@ def test_set_takes_several_values_and_can_be_repeated(words):
         ("label.style=haiku", r"label\.style = 'haiku': .*'kw_dict'"),
         ("align.beta", r"--set 'align\.beta' is not of the form key=value"),
         ("align.beta={2", r"--set 'align\.beta=\{2': '\{2' is not valid YAML"),
+        ("align.beta=" + "[" * 3000, r"3,0\d\d characters.* is not valid YAML"),
+        ("align.epochs=" + "9" * 5000, r"5,0\d\d characters.* is not valid YAML"),
     ],
 )
 def test_wrong_set_is_refused_with_the_key_and_what_is_allowed(word, message):

@@ -151,6 +151,7 @@ def test_exports_for_your_own_cluster_choose_no_ports_and_no_folders(tmp_path, m
     exported = {name: text for name, text in variables.items() if name.startswith(("RAY_", "FORWARDED"))}
     ours = proxy.serve_environment(str(tmp_path), "127.0.0.1")
     assert exported.pop("RAY_SERVE_HAPROXY_LOG_TARGET") == "/run/no-log.sock"
+    assert exported.pop("RAY_SERVE_HAPROXY_BINARY_PATH") == proxy.HAPROXY_SCRIPT
     assert exported == {**proxy.HAPROXY, "FORWARDED_ALLOW_IPS": ""}
     assert exported.items() <= ours.items()
     assert not any(name.endswith("_PORT") or str(tmp_path) in text for name, text in exported.items())
