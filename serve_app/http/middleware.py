@@ -120,10 +120,10 @@ class KeyCheck(HttpMiddleware):
     keys stay valid, or anyone could lock out everybody.
     """
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, wrong_per_minute: int = WRONG_KEYS_PER_MINUTE) -> None:
         super().__init__(app)
         self.keyring = keyring
-        self.limit = RateLimitItemPerMinute(WRONG_KEYS_PER_MINUTE)
+        self.limit = RateLimitItemPerMinute(wrong_per_minute)
         self.window = MovingWindowRateLimiter(MemoryStorage())
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

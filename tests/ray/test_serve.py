@@ -121,6 +121,25 @@ REFUSED = {
         "k",
     ),
     "unknown system": ({"json": {"query": "a", "system": "best"}}, 422, "unknown_system", "system"),
+    "invisible query": ({"json": {"query": "\u200b"}}, 422, "empty_query", "query"),
+    "NUL for a negative": (
+        {"json": {"query": "a", "negatives": ["\0"]}},
+        422,
+        "invalid_value",
+        "negatives.0",
+    ),
+    "a number for a time": (
+        {"json": {"query": "a", "filters": {"added_before": "20300101"}}},
+        422,
+        "invalid_value",
+        "filters.added_before",
+    ),
+    "many fields": (
+        {"content": b'{"query": "a"' + b', "f": 1' * 1_000_000 + b"}", "headers": JSON},
+        413,
+        "body_too_large",
+        "",
+    ),
     "unknown field": ({"json": {"query": "a", "where": "1=1"}}, 422, "unknown_field", "where"),
     "a long field": ({"json": {"query": "a", "x" * 999: 1}}, 422, "unknown_field", "x" * 100),
     "field is no text": ({"content": rb'{"\ud800": 1}', "headers": JSON}, 422, "invalid_value", ""),
@@ -167,6 +186,22 @@ def test_invalid_request_is_refused_with_code_message_and_field(server, name):
     assert (answer.status_code, error["code"], error["field"]) == (status, code, field), answer.text
     assert len(error["message"]) > 10 and set(answer.json()) == {"error"}
     assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/page/main.css", "/v1/tastes", "/openapi.json", "/nothing"]
+)
+def test_head_is_answered_as_get_without_the_body(server, path):
+    get, head = server.get(path), server.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    for name in ("content-type", "content-length", "content-security-policy"):
+        assert head.headers[name] == get.headers[name]
+
+
+def test_answer_says_how_many_words_the_encoder_read(server, deployment):
+    answer = search(server, "boat " * 80, k=1)
+    read = deployment.encoders["live"].num_words_read("boat " * 80)
+    assert answer["query_words"] == {"given": 80, "read": read} and 0 < read < 80
 
 
 def test_foreign_host_is_refused(server):
