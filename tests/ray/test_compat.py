@@ -8,7 +8,6 @@ import lance
 import pyarrow as pa
 import pytest
 import ray
-from pyarrow import fs
 from ray import serve
 
 from actors.stages import add_stage
@@ -17,6 +16,8 @@ from cluster.compat.ray_data import read_lance
 from cluster.compat.serve import proxy_address
 from cluster.profile import Stage, load_profile
 from jobs.ingest.sources.folder import ImageFiles
+from jobs.ingest.sources.image_text import TextColumns
+from jobs.ingest.sources.listing import locate
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,12 +64,15 @@ def test_read_lance_filters_decodes_blobs_and_uses_no_deprecated_arguments(tmp_p
     assert [(row["number"], row["data"]) for row in rows] == [(2, b"b"), (3, b"c")]
 
 
-def test_file_reader_gives_a_row_for_a_file_that_cannot_be_opened(tmp_path):
-    (tmp_path / "good.jpg").write_bytes(b"good")
-    files = [(str(tmp_path / "good.jpg"), 4), (str(tmp_path / "gone.jpg"), 4)]
-    rows = ray.data.read_datasource(ImageFiles(fs.LocalFileSystem(), files)).take_all()
-    good, gone = sorted(rows, key=lambda row: row["error"])
-    assert (good["bytes"], good["error"]) == (b"good", "")
+def test_file_reader_reads_each_path_as_it_is_and_gives_a_row_for_a_file_that_cannot_be_opened(tmp_path):
+    names = ["good.jpg", "new\nline.jpg", "a%20b.jpg", "C:x.jpg"]
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    files = [(f"{tmp_path}/{name}", 4) for name in [*names, "gone.jpg"]]
+    reader = ImageFiles(locate(str(tmp_path)), files, {}, TextColumns())
+    rows = ray.data.read_datasource(reader, override_num_blocks=3).take_all()
+    *good, gone = sorted(rows, key=lambda row: row["error"])
+    assert {row["uri"]: row["bytes"] for row in good} == {f"{tmp_path}/{x}": x.encode() for x in names}
     assert gone["bytes"] == b"" and "cannot be opened" in gone["error"] and "gone.jpg" in gone["error"]
 
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import lance
 import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from hostile_files import photo, write_special_files, write_tar
 from pictures import encoded, gradient, readable, unreadable, write_photos
 from pyarrow import parquet
 from tiny_encoder import write_tiny_encoder
@@ -25,11 +27,11 @@ from actors.scorers import PromptPairs
 from cluster.tables import EncoderRecord, Store, embeddings_table
 from jobs.index import job as index
 from jobs.index.config import IndexConfig
-from jobs.ingest import sources
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.job import run
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.prepare import NEW, REJECTED, DecodeSettings, prepare
+from jobs.ingest.sources.opening import open_source
 
 SETTINGS = DecodeSettings(Fit(96, 96), preview_px=64, max_pixels=10_000_000)
 NUM_PLAIN = 21
@@ -120,6 +122,53 @@ def test_ingesting_twice_adds_nothing(ingested, profile, folder):
     assert {name: store.count(name) for name in store.names()} == counts
 
 
+def write_source(kind: str, path: Path) -> int:
+    """Write a source with 6 images, 2 duplicates of one, and rejects; returns the number of rejects."""
+    data = [photo(index) for index in (0, 1, 2, 3, 4, 5, 0, 0)]
+    bad = [b"no image", b"", None, None, None]
+    if kind == "folder":
+        path.mkdir()
+        for index, content in enumerate(data):
+            (path / f"{index}\n.jpg").write_bytes(content)
+        for index, content in enumerate((b"no image", b"")):
+            (path / f"bad{index}.jpg").write_bytes(content)
+        return 2 + len(write_special_files(path))
+    if kind == "webdataset":
+        members = [("0.jpg", data[0]), ("0.json", b'{"caption": "\\ud83d"}'), ("1.cls", b"7")]
+        members += [(f"{index}.x.jpg", content) for index, content in enumerate(data)]
+        members += [("bad.jpg", b"no image"), ("bad.jpg", b"no image"), ("word.txt", b"alone")]
+        write_tar(path.with_suffix(".tar"), members)
+        return 3
+    table = pa.table({"bytes": data + bad, "uri": [None] * 12 + ["gone.jpg"]})
+    write = parquet.write_table if kind == "parquet" else lance.write_dataset
+    write(table, path.with_suffix(f".{kind}"))
+    return len(bad)
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdataset", "parquet", "lance"])
+def test_the_report_and_the_tables_agree(ray_cluster, profile, tmp_path, kind):
+    num_rejects = write_source(kind, tmp_path / "source")
+    (source,) = (path for path in tmp_path.iterdir() if path.name.startswith("source"))
+    store = Store(str(tmp_path / "store"))
+
+    def ingest() -> dict[str, int]:
+        """Ingest the source; the report's counts, of which every input is one."""
+        report = run(IngestConfig(profile=profile, store=store.uri, source=str(source)))
+        outcomes = ("num_images", "num_known", "num_duplicates", "num_rejects")
+        assert report["num_inputs"] == sum(report[name] for name in outcomes)
+        return report
+
+    report = ingest()
+    assert (report["num_images"], report["num_rejects"]) == (6, num_rejects)
+    tables = ("images", "rejects", embeddings_table(report["encoder"]))
+    rows = [store.count(name) for name in tables]
+    assert rows == [report["num_images"], report["num_rejects"], report["num_embeddings"]]
+    again = ingest()
+    assert (again["num_inputs"], again["num_images"]) == (report["num_inputs"], 0)
+    assert again["num_rejects"] == num_rejects
+    assert [store.count(name) for name in tables] == rows
+
+
 def test_after_a_promotion_new_images_are_also_embedded_for_the_live_encoder(ray_cluster, profile, tmp_path):
     write_photos(tmp_path / "old", 3)
     names = write_photos(tmp_path / "new", 5, seed=3)
@@ -188,7 +237,7 @@ def _kill_after(options, store, rows):
 def prepared(source, **options) -> list[dict]:
     """The rows of a source after the CPU stage."""
     decode = yaml.safe_load('{"min_actors": 1, "max_actors": 1, "batch_size": 8}')
-    opened = sources.open_source(IngestConfig(source=str(source), **options), stages_of(decode))
+    opened = open_source(IngestConfig(source=str(source), **options), stages_of(decode))
     known = Lookup(pa.array([], pa.string()))
     arguments = {"rows": opened.rows, "settings": SETTINGS, "known": known}
     return opened.dataset().map_batches(prepare, batch_format="pyarrow", fn_kwargs=arguments).take_all()
@@ -211,7 +260,7 @@ def test_parquet_with_a_column_of_bytes(ray_cluster, tmp_path):
     assert [row["stage"] for row in rows if row["status"] == REJECTED] == ["decode"]
     first = next(row for row in rows if row["image_id"] == image_id(photos[0]))
     assert (first["caption"], list(first["tags"])) == ("photo 0", ["split:train"])
-    assert first["uri"] == f"{tmp_path}/x.parquet#{first['image_id'][:16]}"
+    assert first["uri"] == f"{tmp_path}/x.parquet#0"
 
 
 def test_parquet_with_a_column_of_addresses(ray_cluster, tmp_path):
@@ -254,7 +303,7 @@ def test_lance_table(ray_cluster, tmp_path):
 
 def test_a_file_that_vanishes_after_the_listing_is_rejected(ray_cluster, tmp_path):
     names = write_photos(tmp_path, 6)
-    opened = sources.open_source(IngestConfig(source=str(tmp_path)), stages_of({"batch_size": 8}))
+    opened = open_source(IngestConfig(source=str(tmp_path)), stages_of({"batch_size": 8}))
     (tmp_path / names[2]).unlink()
     arguments = {"rows": opened.rows, "settings": SETTINGS, "known": Lookup(pa.array([], pa.string()))}
     rows = opened.dataset().map_batches(prepare, batch_format="pyarrow", fn_kwargs=arguments).take_all()

@@ -67,9 +67,16 @@ def file_row(
     """A row of `ROW_SCHEMA`; without bytes if there is an error, also one of the words."""
     text = text or ImageText()
     error = error or text.error
-    row = {"path": printable(path), "uri": printable(uri), "bytes": b"" if error else data, "error": printable(error)}
-    words = {"caption": text.caption, "detailed_caption": text.detailed_caption, "tags": list(text.tags)}
-    return {**row, "ignored": ignored, **words}
+    return {
+        "path": printable(path),
+        "uri": printable(uri),
+        "bytes": b"" if error else data,
+        "error": printable(error),
+        "ignored": ignored,
+        "caption": text.caption,
+        "detailed_caption": text.detailed_caption,
+        "tags": list(text.tags),
+    }
 
 
 def text_of(row: Mapping[str, Any]) -> ImageText:
