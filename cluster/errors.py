@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,12 +22,31 @@ class JobFailure(RuntimeError):
 
 @contextlib.contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """End the process with status 2 and the sentence on stderr."""
+    """End the process with status 2 and the sentence on stderr.
+
+    If the reader of stdout, such as `head`, has ended, the process ends quietly with 141, as for SIGPIPE.
+    """
     try:
-        yield
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # not by the interpreter, which would report a broken pipe
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:
+        _write_nowhere()
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:  # stdout is a file on a full disk, for example
+        _write_nowhere()
+        print(f"error: {error}.", file=sys.stderr)
+        sys.exit(1)
+
+
+def _write_nowhere() -> None:
+    """Let what stdout still has to write go nowhere: the interpreter would fail on it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def shown(value: object, limit: int = 200) -> str:
