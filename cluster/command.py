@@ -5,7 +5,9 @@ import importlib
 import inspect
 import json
 import math
+import re
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cluster import terminal
-from cluster.errors import UserError, exit_on_user_error, explain
+from cluster.errors import UserError, exit_on_user_error, explain, shown
 from cluster.process import signals
 from cluster.profile import Profile, Settings, load_profile
 
@@ -233,10 +235,31 @@ def merged(group: Section, config: BaseModel, **others: Any) -> Section:
         raise UserError(explain(error, type(group))) from None
 
 
+def output_folder(folder: str | Path) -> Path:
+    """The folder, made if absent. A verb calls this before its work, which would otherwise end with an error.
+
+    Raises:
+        UserError: no files can be written into it.
+    """
+    path, name = Path(folder), shown(str(folder))
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(folder)):  # Path has removed the second slash
+        raise UserError(f"{name} is an address: name a local folder for the output.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"The folder {name} cannot be written ({reason}): name another.") from None
+    return path
+
+
 def save_config(config: BaseModel, folder: str | Path) -> Path:
-    """Write `resolved_config.yaml` into the folder, made if absent; returns its path."""
-    path = Path(folder) / "resolved_config.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `resolved_config.yaml` into the folder, made if absent; returns its path.
+
+    Raises UserError as `output_folder` does.
+    """
+    path = output_folder(folder) / "resolved_config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     return path
 
