@@ -1,6 +1,7 @@
 """vLLM's offline `LLM` in this process."""
 
 import ast
+import importlib
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,9 +50,8 @@ def removed_rendezvous() -> Iterator[None]:
 
     vLLM names it `/tmp/vllm_dist_<random>`, and leaves it behind in a process that is killed, as actors are.
     """
-    from vllm.v1.executor import uniproc_executor
-
-    make: Any = uniproc_executor.get_file_store_init_method
+    uniproc_executor: Any = importlib.import_module("vllm.v1.executor.uniproc_executor")
+    make = uniproc_executor.get_file_store_init_method
     made: list[str] = []
 
     def recorded() -> str:
