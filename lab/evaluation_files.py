@@ -24,7 +24,10 @@ def read_tables(folder: Path) -> EvaluationTables:
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise _no_evaluation(folder, ", ".join(missing))
-    return EvaluationTables(**{name: parquet.read_table(path) for name, path in paths.items()})
+    try:
+        return EvaluationTables(**{name: parquet.read_table(path) for name, path in paths.items()})
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"the tables in {folder} cannot be read ({error}): evaluate again") from None
 
 
 def read_document(folder: Path) -> dict:
@@ -32,7 +35,10 @@ def read_document(folder: Path) -> dict:
     path = folder / "report.json"
     if not path.is_file():
         raise _no_evaluation(folder, path.name)
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is not JSON: evaluate again") from None
 
 
 def read_config(folder: Path, config_type: type[Config]) -> Config:
@@ -45,7 +51,7 @@ def read_config(folder: Path, config_type: type[Config]) -> Config:
         raise _no_evaluation(folder, path.name)
     try:
         return config_type.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError:
+    except (ValidationError, UnicodeDecodeError, yaml.YAMLError):
         raise UserError(f"{path} was written by another version of kallos: evaluate again") from None
 
 

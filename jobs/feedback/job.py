@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from cluster import command
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
 from cluster.schemas import HPIR_COLUMNS, HPIR_TIES, HUMAN
 from cluster.tables import Store
 from cluster.votes import CRITERIA, SWAPPED, Results, blind_question, comparison
@@ -30,8 +30,8 @@ class Vote(NamedTuple):
 def run(config: FeedbackConfig) -> dict[str, Any]:
     """Run the job and return its report; write the export if one is requested."""
     _, store = command.settings(config)
-    if config.export and not config.export.endswith(".parquet"):
-        raise UserError(f"--export {config.export!r} must end in .parquet: the votes are written as Parquet.")
+    if config.export:
+        check_export(config.export)
     if not store.exists("feedback") or not store.count("feedback"):
         raise UserError(
             f"{store} has no feedback: collect some with `kallos serve`, or give another --store."
@@ -48,6 +48,15 @@ def run(config: FeedbackConfig) -> dict[str, Any]:
         "blind": shares(votes),
     }
     return {**report, **(_export(votes, config.export, store) if config.export else {})}
+
+
+def check_export(path: str) -> None:
+    """Raise UserError for a path to which no votes can be written."""
+    if not path.endswith(".parquet"):
+        raise UserError(f"--export {shown(path)} must end in .parquet: the votes are written as Parquet.")
+    command.output_folder(Path(path).parent)
+    if Path(path).is_dir():
+        raise UserError(f"--export {shown(path)} is a folder: give the path of a file.")
 
 
 def _counted(*columns: pa.ChunkedArray) -> dict[str, int]:
@@ -127,7 +136,6 @@ def _export(votes: Iterable[Vote], path: str, store: Store) -> dict[str, Any]:
             "--export, or collect comparisons first."
         )
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.draft")
     parquet.write_table(table, draft)
     draft.replace(target)

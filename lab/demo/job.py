@@ -7,6 +7,7 @@ Every step calls the verb's own job, so an interrupted demo resumes where it sto
 `<out>/report.json`, `<out>/evaluate/report.html`, and the tables in `<out>/store`.
 """
 
+import socket
 from pathlib import Path
 
 import yaml
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import terminal
-from cluster.command import save_config
+from cluster.command import merged, output_folder, profile_of, save_config
 from cluster.errors import UserError
 from jobs.evaluate import job as evaluate
 from jobs.evaluate import output_files
@@ -38,7 +39,7 @@ def prepare_folder(config: DemoConfig) -> Path:
     Raises:
         UserError: it contains something else, or a demo of different sizes.
     """
-    folder = Path(config.out)
+    folder = output_folder(config.out)
     path = folder / "resolved_config.yaml"
     may_differ = {"serve", "port", "out"}  # a demo's folder can be moved
     if path.exists():
@@ -49,7 +50,7 @@ def prepare_folder(config: DemoConfig) -> Path:
             raise UserError(
                 f"{folder} holds a demo with a different {', '.join(changed)}: choose another --out."
             )
-    elif folder.exists() and any(folder.iterdir()):
+    elif any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and contains no demo: choose another --out.")
     save_config(config, folder)
     return folder
@@ -100,6 +101,18 @@ def show(report: dict) -> None:
     )
 
 
+def check_port(config: DemoConfig) -> None:
+    """Raise UserError when the page could not be served in the end."""
+    settings = merged(profile_of(config).serve, config)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        socket.create_server((settings.host, settings.port), family=family).close()
+    except OSError as error:
+        raise UserError(
+            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror}): give another --port."
+        ) from None
+
+
 def serve(config: DemoConfig) -> None:
     """Serve the page until Ctrl-C or SIGTERM."""
     from serve_app import job as server  # Serve takes seconds to import
@@ -114,6 +127,8 @@ def run(config: DemoConfig) -> dict:
     Raises:
         UserError: the folder contains something else, or a step fails.
     """
+    if config.serve:
+        check_port(config)
     folder = prepare_folder(config)
     config = config.model_copy(update={"store": config.store or str(folder / "store")})
     pipeline = StudioPipeline(

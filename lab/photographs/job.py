@@ -66,6 +66,7 @@ def run(config: PhotographsConfig) -> dict:
     """
     start = time.monotonic()
     rated = read_photographs(config.folder)
+    command.output_folder(config.out)
     profile, _ = command.settings(config)
     encoder = Encoder.load(profile.encoder.model, precision=profile.encoder.precision)
     seeds = range(config.seed, config.seed + config.num_seeds)

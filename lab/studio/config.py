@@ -4,6 +4,8 @@ from pydantic import Field
 
 from cluster.command import JobConfig
 
+NUM_TRAIN_QUERIES, NUM_HELDOUT_QUERIES = 300, 100
+
 
 class StudioConfig(JobConfig):
     """Write a seeded studio of drawn, photograph-like images."""
@@ -19,10 +21,10 @@ class StudioConfig(JobConfig):
     )
     size_px: int = Field(default=160, ge=64, le=1024, description="width and height of an image, pixels")
     num_train_queries: int = Field(
-        default=300, gt=0, le=1000, description="number of queries to label preferences with"
+        default=NUM_TRAIN_QUERIES, gt=0, le=1000, description="number of queries to label preferences with"
     )
     num_heldout_queries: int = Field(
-        default=100,
+        default=NUM_HELDOUT_QUERIES,
         gt=0,
         le=1000,
         description="number of queries held out for evaluation; each needs five images of the gallery",

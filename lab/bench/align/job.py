@@ -19,6 +19,7 @@ from torch import Tensor
 
 from actors.encoder import Encoder
 from cluster import command
+from cluster.errors import UserError
 from cluster.profile import Profile
 from jobs.align.learner import Learner
 from jobs.align.objectives import dpo_loss
@@ -44,6 +45,8 @@ class RandomPairs:
 def run(config: BenchAlignConfig) -> dict[str, Any]:
     """Measure both modes; the ratios are of pairs per second."""
     profile, _ = command.settings(config)
+    if profile.label.rows * profile.label.columns < 2:
+        raise UserError("label.rows x label.columns is 1: two images are needed for a pair.")
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     num_threads = torch.get_num_threads()

@@ -25,13 +25,14 @@ from PIL import Image
 
 from actors.encoder import PRECISIONS, Encoder, open_clip_name
 from cluster import command, session
+from cluster.errors import UserError, shown
 from cluster.profile import EncoderModel
 from cluster.tables import Store
 from jobs.ingest import job as pipeline
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.lookup import Lookup
 from jobs.ingest.prepare import DecodeSettings
-from jobs.ingest.sources.listing import files_below, images_of, locate
+from jobs.ingest.sources.listing import images_of, list_files, locate
 from jobs.ingest.sources.opening import open_source
 from jobs.ingest.writer import Writer
 from lab.bench.ingest.config import BenchIngestConfig
@@ -43,11 +44,13 @@ ACTORS_READY_S = 600
 def run(config: BenchIngestConfig) -> dict[str, Any]:
     """Measure both sides in turns; the ratio is of images per second."""
     profile, _ = command.settings(config)
+    if config.source:
+        files_of(config.source, profile.encoder.stage.batch_size)
     session.connect(profile)
     ray.data.DataContext.get_current().wait_for_min_actors_s = ACTORS_READY_S
     with tempfile.TemporaryDirectory(prefix="kallos-bench-") as scratch:
         source = config.source or write_studio(config, f"{scratch}/studio")
-        files = [path for path, _ in images_of(files_below(locate(source)))]
+        files = files_of(source, profile.encoder.stage.batch_size)
         loop = BareLoop(profile.encoder)
         speeds: dict[str, list[float]] = {"ingest": [], "bare_loop": []}
         for turn in range(config.num_runs):
@@ -60,12 +63,29 @@ def run(config: BenchIngestConfig) -> dict[str, Any]:
     return report("ingest", {"ingest_over_bare_loop": ratio}, figures)
 
 
+def files_of(source: str, batch_size: int) -> list[str]:
+    """The image files of a folder. Raises UserError unless there are more than the first batch, a warm-up."""
+    files = [path for path, _ in images_of(list_files(locate(source)).files)]
+    if len(files) <= batch_size:
+        raise UserError(
+            f"{shown(source)} has {len(files)} images, and the first {batch_size} warm up: give more."
+        )
+    return files
+
+
 def write_studio(config: BenchIngestConfig, folder: str) -> str:
     """Write a seeded studio; returns the folder of its JPEG files."""
     from lab.studio import job as write
 
     write.run(
-        write.StudioConfig(profile=config.profile, out=folder, num_images=config.num_images, num_hpir=0)
+        write.StudioConfig(
+            profile=config.profile,
+            out=folder,
+            num_images=config.num_images,
+            num_train_queries=1,
+            num_heldout_queries=1,
+            num_hpir=0,
+        )
     )
     return folder
 

@@ -14,7 +14,9 @@ class BenchLabelConfig(BenchConfig):
         default=1024, ge=1, description="number of requests in a turn, without the warm-up batch"
     )
     models: tuple[Literal["llm", "lmm"], ...] = Field(
-        default=("llm", "lmm"), description="stages to measure: that of the rephraser, that of the judge"
+        default=("llm", "lmm"),
+        min_length=1,
+        description="stages to measure: that of the rephraser, that of the judge",
     )
     style: Literal["original", "repeat", "detail", "k_list", "kw_dict", "reorg"] | None = Field(
         default=None, description="the way the rephraser writes; default: the profile's label.style"

@@ -89,12 +89,16 @@ def measure(measured: MeasuredStage, num_requests: int, num_runs: int, seed: int
     return rates
 
 
-def rephrase_stage(model: LanguageModel, style: str) -> MeasuredStage:
-    """The rephrase stage. Raises UserError for a style that does not use the language model."""
+def check_style(style: str) -> None:
+    """Raise UserError for a style that does not use the language model."""
     if style not in MODEL_STYLES:
         raise UserError(
             f"The style {style!r} does not use the language model: measure one of {', '.join(MODEL_STYLES)}."
         )
+
+
+def rephrase_stage(model: LanguageModel, style: str) -> MeasuredStage:
+    """The rephrase stage."""
 
     def make_rows(seed: int, num_rows: int) -> pa.Table:
         rng = np.random.default_rng([seed, 7])
@@ -118,6 +122,8 @@ def run(config: BenchLabelConfig) -> dict:
         "llm": lambda: rephrase_stage(profile.rephraser, style),
         "lmm": lambda: judge_stage(profile.judge),
     }
+    if "llm" in config.models:
+        check_style(style)
     session.connect(profile)
     rates = {name: rates_of(makers[name](), config) for name in config.models}
     ratios = {

@@ -1,6 +1,6 @@
 """Options of `kallos pretrain encoder`."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.command import Options
 
@@ -11,7 +11,7 @@ class PretrainEncoderConfig(Options):
     out: str = Field(
         default="runs/pretrain/encoder", description="folder for the checkpoint; it must not contain one yet"
     )
-    seed: int = Field(default=0, description="seed of weights, captions and order")
+    seed: int = Field(default=0, ge=0, description="seed of weights, captions and order")
     num_images: int = Field(default=20_000, gt=0, description="number of studio images to train on")
     num_held_out: int = Field(
         default=2_000, gt=0, description="number of held-out studio images for the figures of the model card"
@@ -30,3 +30,9 @@ class PretrainEncoderConfig(Options):
         description="training stops after the epoch that exceeds this time, minutes; the schedule then stays "
         "unfinished",
     )
+
+    @model_validator(mode="after")
+    def _check_batch(self) -> "PretrainEncoderConfig":
+        if self.batch_size > self.num_images:
+            raise ValueError(f"batch_size = {self.batch_size} is more than num_images = {self.num_images}")
+        return self

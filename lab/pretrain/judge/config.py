@@ -30,7 +30,9 @@ class PretrainJudgeConfig(Options):
         "tower frozen",
     )
     steps: int = Field(default=1_800, ge=1, description="number of steps that train everything together")
-    images_per_step: int = Field(default=32, ge=8, description="number of images in a batch, a multiple of 4")
+    images_per_step: int = Field(
+        default=32, ge=8, multiple_of=4, description="number of images in a batch, a multiple of 4"
+    )
     pairs_per_criterion: int = Field(
         default=16,
         ge=1,
@@ -42,11 +44,17 @@ class PretrainJudgeConfig(Options):
         default=0.05, ge=0, description="AdamW's decoupled weight decay, on matrices only"
     )
     vision_width: int = Field(
-        default=192, ge=32, description="width of the vision tower, in channels, a multiple of 32"
+        default=192,
+        ge=32,
+        multiple_of=32,
+        description="width of the vision tower, in channels, a multiple of 32",
     )
     vision_depth: int = Field(default=4, ge=1, description="number of blocks of the vision tower")
     text_width: int = Field(
-        default=192, ge=64, description="width of the language model, in channels, a multiple of 32"
+        default=192,
+        ge=64,
+        multiple_of=32,
+        description="width of the language model, in channels, a multiple of 32",
     )
     text_depth: int = Field(default=4, ge=1, description="number of blocks of the language model")
     vocab_size: int = Field(

@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 
 import torch
+from transformers import Qwen2_5_VLConfig
 
 from cluster import command
-from lab.pretrain.folder import check_free
+from cluster.errors import UserError
+from lab.pretrain.folder import check_checkpoint, check_free
 from lab.pretrain.judge.card import write_card
 from lab.pretrain.judge.config import PretrainJudgeConfig
 from lab.pretrain.judge.evaluation import measure
@@ -30,12 +32,23 @@ from lab.pretrain.judge.trainer import Trainer, train
 HELD_OUT_SEED_OFFSET = 1_000_003
 
 
+def check_init(folder: str, text_width: int) -> None:
+    """Raise UserError when the folder holds no judge, or one of another width."""
+    check_checkpoint(folder)
+    width = Qwen2_5_VLConfig.from_pretrained(folder).text_config.hidden_size
+    if width != text_width:
+        raise UserError(f"The judge in {folder!r} has the width {width}: give --text-width {width}.")
+
+
 def run(config: PretrainJudgeConfig) -> dict:
     """Draw, train, save, measure. Returns {"model", "parameters_m", "seconds", "figures"}.
 
-    Raises UserError when `out` holds a checkpoint.
+    Raises UserError when `out` holds a checkpoint, or `init` holds none of this width.
     """
     check_free(config.out)
+    command.output_folder(config.work)
+    if config.init:
+        check_init(config.init, config.text_width)
     torch.set_num_threads(config.num_threads)
     work, started = Path(config.work), time.monotonic()
     scenes = make_scenes(config.num_scenes, config.seed, work, config.num_threads)

@@ -37,8 +37,8 @@ def write_card(folder: str | Path, values: Mapping[str, object], figures: str) -
     (Path(folder) / "README.md").write_text(text, encoding="utf-8")
 
 
-def rewrite_figures(folder: str | Path, figures: str) -> None:
-    """Replace the section "Figures" of the card in `folder`.
+def check_card(folder: str | Path) -> tuple[str, str, str]:
+    """The card in `folder`: what is before the section "Figures", its title, and what follows.
 
     Raises UserError when the folder has no card with such a section.
     """
@@ -47,9 +47,15 @@ def rewrite_figures(folder: str | Path, figures: str) -> None:
     before, found, after = text.partition("\n## Figures\n")
     if not found:
         raise UserError(f"the folder {str(folder)!r} has no card (README.md) with a section 'Figures'.")
+    return before, found, after
+
+
+def rewrite_figures(folder: str | Path, figures: str) -> None:
+    """Replace the section "Figures" of the card in `folder`. Raises UserError as `check_card` does."""
+    before, found, after = check_card(folder)
     rest = re.search(r"\n## .*", after, flags=re.DOTALL)
     end = f"\n{rest.group()}" if rest else "\n"
-    card.write_text(f"{before}{found}{figures}{end}", encoding="utf-8")
+    (Path(folder) / "README.md").write_text(f"{before}{found}{figures}{end}", encoding="utf-8")
 
 
 def figures_text(evaluation: Evaluation, *, num_queries: int, seed: int) -> str:

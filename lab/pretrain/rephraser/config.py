@@ -1,6 +1,6 @@
 """Options of `kallos pretrain rephraser`."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cluster.command import Options
 
@@ -55,5 +55,18 @@ class PretrainRephraserConfig(Options):
     num_eval_queries: int = Field(
         default=300,
         ge=1,
+        le=1000,
         description="number of queries of each kind, evaluated in every style for the model card",
     )
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "PretrainRephraserConfig":
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_size = {self.hidden_size} is not a multiple of 2 num_heads = {2 * self.num_heads}"
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads = {self.num_heads} is not a multiple of num_kv_heads = {self.num_kv_heads}"
+            )
+        return self

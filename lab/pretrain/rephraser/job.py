@@ -19,11 +19,11 @@ from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from cluster import command
 from cluster.errors import UserError
-from lab.pretrain.folder import check_free
-from lab.pretrain.rephraser.card import figures_text, rewrite_figures, write_card
+from lab.pretrain.folder import check_checkpoint, check_free
+from lab.pretrain.rephraser.card import check_card, figures_text, rewrite_figures, write_card
 from lab.pretrain.rephraser.config import PretrainRephraserConfig
 from lab.pretrain.rephraser.evaluation import Evaluation, measure
-from lab.pretrain.rephraser.evaluation_queries import normalised
+from lab.pretrain.rephraser.evaluation_queries import KINDS, normalised, untrained_queries
 from lab.pretrain.rephraser.trainer import CHATS_SEED_OFFSET, initial_model, train
 from lab.pretrain.rephraser.training_batches import trained_queries
 
@@ -63,16 +63,31 @@ def measure_and_describe(folder: str | Path, config: PretrainRephraserConfig) ->
     return evaluation, figures_text(evaluation, num_queries=config.num_eval_queries, seed=config.seed)
 
 
+def check_eval_queries(config: PretrainRephraserConfig) -> None:
+    """Raise UserError when a kind has fewer queries than are to be evaluated."""
+    try:
+        for kind in KINDS:
+            untrained_queries(kind, config.num_eval_queries, config.seed, frozenset())
+    except ValueError as error:
+        raise UserError(
+            f"num_eval_queries={config.num_eval_queries} is too many ({error}): give fewer."
+        ) from None
+
+
 def run(config: PretrainRephraserConfig) -> dict:
     """Train, save and measure; or only measure, with `config.measure`.
 
     Raises UserError when `out` already holds a checkpoint, or when the folder to measure holds none.
     """
+    check_eval_queries(config)
     if config.measure:
+        check_card(config.measure)
         evaluation, figures = measure_and_describe(config.measure, config)
         rewrite_figures(config.measure, figures)
         return {"measured": config.measure, "evaluation": evaluation}
     check_free(config.out)
+    if config.init:
+        check_checkpoint(config.init)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     # Processor time: elapsed time on a busy machine does not show what training costs.

@@ -109,6 +109,12 @@ def test_comparisons_without_query_text_or_with_equal_results_are_not_exported(s
 
 
 def test_mistakes_are_refused_with_an_explanation(filled, tmp_path):
+    (tmp_path / "folder.parquet").mkdir()
+    with pytest.raises(UserError, match=r"folder\.parquet' is a folder"):
+        run(FeedbackConfig(store=filled.uri, export=str(tmp_path / "folder.parquet")))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        run(FeedbackConfig(store=filled.uri, export=str(tmp_path / "file" / "votes.parquet")))
     with pytest.raises(UserError, match=r"votes\.csv' must end in \.parquet"):
         run(FeedbackConfig(store=filled.uri, export="votes.csv"))
     with pytest.raises(UserError, match="has no feedback"):

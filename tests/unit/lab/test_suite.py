@@ -19,6 +19,7 @@ from jobs.evaluate import output_files, summary
 from jobs.evaluate.config import PROTOCOLS, EvaluateConfig
 from jobs.evaluate.figures import metrics
 from jobs.evaluate.figures.per_query import QueryValues
+from lab import evaluation_files
 from lab.evaluation_files import read_tables
 from lab.redraw import job as redraw
 from lab.redraw.config import RedrawConfig
@@ -251,3 +252,17 @@ def test_variant_changes_only_settings_that_differ_from_the_profile():
     grid = [variant for variant in variants.ABLATION_VARIANTS if variant.table == "grid"]
     changed = [variant.changes(load_profile("mini")) for variant in grid]
     assert changed == [({}, {}), ({"stride": 1}, {}), ({"rows": 1, "columns": 25}, {})]
+
+
+@pytest.mark.parametrize("name", ["report.json", "resolved_config.yaml", "answers.parquet"])
+def test_redraw_names_a_file_that_is_damaged(name, tmp_path):
+    (tmp_path / name).write_bytes(b"\xff{")
+    for other in ("answers", "rows", "series"):
+        (tmp_path / f"{other}.parquet").touch()
+    readers = {
+        "report.json": evaluation_files.read_document,
+        "resolved_config.yaml": lambda folder: evaluation_files.read_config(folder, RedrawConfig),
+        "answers.parquet": evaluation_files.read_tables,
+    }
+    with pytest.raises(UserError, match="evaluate again"):
+        readers[name](tmp_path)
