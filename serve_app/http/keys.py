@@ -5,10 +5,10 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.profile import Serve
+from cluster.text_files import read_text_file
 
 MIN_KEY_CHARS = 16
 NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -40,9 +40,9 @@ def read_keys(path: str) -> dict[str, str]:
             message names file and line, never the key.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The keys file {path} cannot be read ({error}): correct serve.keys_file.") from None
+        lines = read_text_file(path).split("\n")
+    except UserError as error:
+        raise UserError(f"The keys file cannot be read, correct serve.keys_file: {error}") from None
     keys: dict[str, str] = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
         if not line or line.startswith("#"):

@@ -47,6 +47,12 @@ def test_keys_file_is_read(keys_file):
     assert read_keys(keys_file) == {"ann": KEY, "bob": OTHER}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_keys_file_of_another_editor_is_read(tmp_path, encoding):
+    (tmp_path / "keys").write_bytes(f"ann:{KEY}\r\nbob:{OTHER}\r\n".encode(encoding))
+    assert read_keys(str(tmp_path / "keys")) == {"ann": KEY, "bob": OTHER}
+
+
 @pytest.mark.parametrize(
     ("text", "line", "reason"),
     [
