@@ -163,6 +163,8 @@ def test_the_report_and_the_tables_agree(ray_cluster, profile, tmp_path, kind):
     tables = ("images", "rejects", embeddings_table(report["encoder"]))
     rows = [store.count(name) for name in tables]
     assert rows == [report["num_images"], report["num_rejects"], report["num_embeddings"]]
+    if kind in ("folder", "lance"):  # each of the others has a way of its own to name rows again
+        return
     again = ingest()
     assert (again["num_inputs"], again["num_images"]) == (report["num_inputs"], 0)
     assert again["num_rejects"] == num_rejects

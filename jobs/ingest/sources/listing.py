@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from actors.images.files import SUFFIXES
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
 from cluster.files import MAX_FILE_BYTES, require_regular, too_large
 
 # Formats of pictures that are not decoded: each file is rejected by name. Camera raw files come last.
@@ -73,14 +73,14 @@ def locate(source: str) -> Location:
             filesystem, path = fs.LocalFileSystem(), os.path.abspath(source)
         found = filesystem.get_file_info(path)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"source '{source}' cannot be reached: {error}") from error
+        raise UserError(f"source {shown(source)} cannot be reached: {error}") from error
     if found.type == fs.FileType.NotFound:
         raise UserError(
-            f"source '{source}' does not exist; give a folder of images, Parquet files, WebDataset tars "
+            f"source {shown(source)} does not exist; give a folder of images, Parquet files, WebDataset tars "
             "or a Lance table, as a path or a URI such as s3://bucket/folder."
         )
     if found.type == fs.FileType.Unknown:
-        raise UserError(f"source '{source}' is neither a file nor a folder; give one of these.")
+        raise UserError(f"source {shown(source)} is neither a file nor a folder; give one of these.")
     local = isinstance(filesystem, fs.LocalFileSystem)
     prefix = "" if local else source.partition("://")[0] + "://"
     return Location(filesystem, path.rstrip("/") or "/", prefix, found.type == fs.FileType.File)
@@ -153,7 +153,7 @@ def _remote_files(location: Location) -> Iterator[tuple[str, int, str]]:
         infos = location.filesystem.get_file_info(fs.FileSelector(location.path, recursive=True))
     except OSError as error:
         raise UserError(
-            f"the files of source '{location.uri(location.path)}' cannot be listed ({error}): check its "
+            f"the files of source {shown(location.uri(location.path))} cannot be listed ({error}): check its "
             "address and your access to it."
         ) from error
     for info in infos:
@@ -188,8 +188,8 @@ def kind_of(location: Location, files: list[tuple[str, int]], source: str) -> st
     if pictures_of(files):
         return "folder"
     raise UserError(
-        f"source '{source}' has no images: none of its files ends in tar, parquet or an image's extension "
-        f"({', '.join(sorted(SUFFIXES))})."
+        f"source {shown(source)} has no images: none of its files ends in tar, parquet or an image's "
+        f"extension ({', '.join(sorted(SUFFIXES))})."
     )
 
 

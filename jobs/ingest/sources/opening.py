@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 from cluster import terminal
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
 from cluster.profile import Stage
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.sources import listing
@@ -35,19 +35,20 @@ def open_source(config: IngestConfig, decode: Stage) -> Source:
             raise
         path, reason = found.rejects[0]
         raise UserError(f"{error} '{listing.printable(path)}' cannot be read: {reason}.") from None
-    if kind == "lance":  # the files are parts of one table
-        return source
     if not config.kind:
         _say_choice(config, kind, found)
+    if kind == "lance":  # the files are parts of one table
+        return source
     return _with_listing(source, location, found)
 
 
 def _say_choice(config: IngestConfig, kind: str, found: Listing) -> None:
     """One line: which kind was recognised, and which files of the other kinds are left out."""
     numbers = {other: len(select(found.files)) for other, select in SELECT.items()}
-    left = [f"{number} of {other}" for other, number in numbers.items() if number and other != kind]
+    number = numbers.pop(kind, len(found.files))
+    left = [f"{count} of {other}" for other, count in numbers.items() if count and kind != "lance"]
     more = f"; left out: {', '.join(left)} (--kind chooses)" if left else ""
-    terminal.say(f"ingest: {config.source} is read as {kind}, {numbers[kind]} files{more}")
+    terminal.say(f"ingest: {shown(config.source)} is read as {kind}, files: {number}{more}")
 
 
 def _with_listing(source: Source, location: Location, found: Listing) -> Source:

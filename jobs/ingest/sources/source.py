@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from cluster.errors import UserError
+from cluster.errors import UserError, shown
 from cluster.profile import Stage
 from jobs.ingest.config import IngestConfig
 from jobs.ingest.prepare import SourceRow
@@ -102,5 +102,7 @@ def read_resources(stage: Stage) -> dict[str, Any]:
 def required(found: list, config: IngestConfig, what: str) -> list:
     """The files found. Raises UserError when there are none."""
     if not found:
-        raise UserError(f"source '{config.source}' has no {what}; choose another --kind or another --source.")
+        raise UserError(
+            f"source {shown(config.source)} has no {what}; choose another --kind or another --source."
+        )
     return found

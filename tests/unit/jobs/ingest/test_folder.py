@@ -79,6 +79,8 @@ def test_file_names_that_are_not_utf8_are_rejected_without_failing_the_job(tmp_p
     for name in (b"bad_\xff.jpg", b"bad_\xff.dat", b"bad_\xff"):
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
             file.write(photo())
+    with pytest.raises(UserError, match=r"source '/x\\udcff' cannot be reached"):
+        open_source("/x\udcff")
     found = outcomes(tmp_path)
     assert found.pop("photo_0000.jpg") == ""
     assert found.pop("bad_\\xff.jpg") == "the file's name is not UTF-8"
@@ -318,7 +320,7 @@ def test_the_kind_of_a_dataset_with_a_few_pictures_is_not_folder(tmp_path, capsy
     opened = open_source(tmp_path)
     assert (opened.kind, opened.num_inputs, opened.num_files) == ("parquet", 20, 3)
     assert opened.ignored == {"*.png": 1, "*.md": 1}
-    assert "is read as parquet, 1 files; left out: 1 of folder (--kind chooses)" in capsys.readouterr().err
+    assert "is read as parquet, files: 1; left out: 1 of folder (--kind chooses)" in capsys.readouterr().err
     assert open_source(tmp_path, kind="folder").kind == "folder" and capsys.readouterr().err == ""
     write_tar(tmp_path / "0.tar", [(f"{index}.jpg", photo(index)) for index in range(20)])
     assert open_source(tmp_path).kind == "webdataset"
