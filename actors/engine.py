@@ -363,10 +363,15 @@ def check_model(settings: LanguageModel, *, on_hub: bool = True) -> None:
             raise UserError(f"{name!r} is no argument of the engine of {settings.model!r}: {hint}")
     path = model_path(settings.model)
     if Path(path).is_dir():
-        for fault in filter(None, map(_damage, sorted(Path(path).iterdir()))):
-            raise UserError(f"The model {settings.model!r} is damaged: {fault}: train or copy it again.")
+        check_files(path)
     elif on_hub:
         _require_on_hub(settings)
+
+
+def check_files(folder: str) -> None:
+    """Raise UserError for a damaged file in a model folder."""
+    for fault in filter(None, map(_damage, sorted(Path(folder).iterdir()))):
+        raise UserError(f"The model {folder!r} is damaged: {fault}: train or copy it again.")
 
 
 def _damage(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from actors.engine import check_files
 from cluster.command import output_folder
 from cluster.errors import UserError, shown
 
@@ -16,6 +17,7 @@ def check_free(out: str) -> None:
 
 
 def check_checkpoint(folder: str) -> None:
-    """Raise UserError when the folder holds no model in Hugging Face form."""
+    """Raise UserError when the folder holds no model in Hugging Face form, or a damaged one."""
     if not Path(folder, "config.json").is_file():
         raise UserError(f"The folder {shown(folder)} holds no checkpoint with a config.json: give another.")
+    check_files(folder)

@@ -5,7 +5,7 @@ import pytest
 from cluster.errors import UserError
 from cluster.profile import ROOT
 from lab.pretrain.encoder import job as encoder
-from lab.pretrain.folder import check_free
+from lab.pretrain.folder import check_checkpoint, check_free
 from lab.pretrain.judge import job as judge
 from lab.pretrain.rephraser import job as rephraser
 
@@ -41,3 +41,11 @@ def test_a_new_folder_and_that_of_a_killed_run_are_accepted(tmp_path):
     check_free(str(tmp_path / "new"))
     (tmp_path / "open_clip_config.json").write_text("{}")
     check_free(str(tmp_path))
+
+
+def test_damaged_checkpoint_to_start_from_is_refused_before_training(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    check_checkpoint(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(UserError, match=r"is damaged: model\.safetensors cannot be read"):
+        check_checkpoint(str(tmp_path))
