@@ -114,15 +114,13 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 def _jp2_profile(data: bytes) -> bytes | None:
     """The colour profile in the box `colr` of a JPEG 2000 file, which Pillow does not read."""
-    name = data.find(b"colr\2")
-    start = (
-        name - 4
-    )  # of the box: its length, its name, the method 2, two bytes that do not matter, the profile
-    return data[name + 7 : start + int.from_bytes(data[start:name])] if name > 4 else None
+    name = data.find(b"colr\2")  # behind the box's length, before two bytes and the profile
+    end = name - 4 + int.from_bytes(data[name - 4 : name])
+    return data[name + 7 : end] if name > 4 else None
 
 
 def _jxl_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) in the header of a JPEG XL file, bare or in boxes; None if the file is no such."""
+    """(width, height) in the header of a JPEG XL file, bare or in boxes; None for another format."""
     if not (header := JXL_HEADER.match(data)):
         return None
     bits = int.from_bytes(data[header.end() : header.end() + 12], "little")

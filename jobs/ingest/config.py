@@ -47,4 +47,6 @@ class IngestConfig(command.JobConfig):
         ge=0,
         description="longest time between writes to the tables, seconds; a killed run loses that much",
     )
-    preview_px: int = Field(default=256, ge=16, description="longer side of the stored previews, pixels")
+    preview_px: int = Field(
+        default=256, ge=16, le=8192, description="longer side of the stored previews, pixels"
+    )
