@@ -112,6 +112,14 @@ def _check_groups(rated: RatedPhotographs, pair_groups: np.ndarray) -> None:
         )
 
 
+def check_scopes(rated: RatedPhotographs) -> None:
+    """Raise UserError for a scope without a pair on which most people prefer the same photograph."""
+    decided = np.array([vote.a != vote.b for vote in rated.votes], bool)
+    for scope in SCOPES:
+        if not decided[rated.scopes == scope].any():
+            raise UserError(f"pairs.csv has no pair of the scope {scope!r} with a majority: add some.")
+
+
 def folds(rated: RatedPhotographs) -> Iterator[Fold]:
     """One fold for each rater group, in alphabetical order: that group is held out, the others train."""
     for name in sorted(set(rated.groups.tolist())):

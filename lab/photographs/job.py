@@ -23,7 +23,7 @@ from lab.machine import machine
 from lab.photographs import page
 from lab.photographs.agreement import agreement_per_pair, one_rater_against_others, summarise
 from lab.photographs.config import PhotographsConfig
-from lab.photographs.dataset import SCOPES, RatedPhotographs, folds, read_photographs
+from lab.photographs.dataset import SCOPES, RatedPhotographs, check_scopes, folds, read_photographs
 from lab.photographs.features import all_features
 from lab.photographs.methods import METHODS, REFERENCES, all_scores
 
@@ -67,6 +67,7 @@ def run(config: PhotographsConfig) -> dict:
     start = time.monotonic()
     rated = read_photographs(config.folder)
     command.output_folder(config.out)
+    check_scopes(rated)
     profile, _ = command.settings(config)
     encoder = Encoder.load(profile.encoder.model, precision=profile.encoder.precision)
     seeds = range(config.seed, config.seed + config.num_seeds)

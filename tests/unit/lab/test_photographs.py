@@ -15,7 +15,7 @@ from cluster.profile import ROOT
 from jobs.evaluate.hpir import Votes
 from lab.machine import machine
 from lab.photographs import agreement, features, methods, page
-from lab.photographs.dataset import Fold, RatedPhotographs, folds, read_photographs
+from lab.photographs.dataset import Fold, RatedPhotographs, check_scopes, folds, read_photographs
 from lab.photographs.job import make_report
 from lab.photographs.votes_training import TrainingOptions, align_with_votes, cropped
 
@@ -262,3 +262,14 @@ def test_real_floor_lies_between_chance_and_one_rater():
         for values in (agrees, ceiling)
     )
     assert floor["ci95"][0] > 0.5 and floor["ci95"][1] < rater["ci95"][0]
+
+
+def test_scope_without_a_majority_is_refused_before_training(tmp_path):
+    rows = [(f"{i}.png", "cat", "animals", group, 1.0) for i, group in enumerate(["1", "1", "2", "2"])]
+    pairs = [
+        ("animals", "same_category", "0.png", "1.png", 3, 1, 0, "1"),
+        ("cat", "same_subject", "2.png", "3.png", 2, 2, 0, "2"),
+    ]
+    rated = read_photographs(write(tmp_path, rows, pairs))
+    with pytest.raises(UserError, match="no pair of the scope 'same_subject' with a majority"):
+        check_scopes(rated)
