@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # pydantic takes time to import, which the list of verbs does
     from pydantic import BaseModel, ValidationError
 
 
+MAX_SENTENCE = 2000  # characters
+
+
 class UserError(ValueError):
     """A user's mistake: one sentence that names what is wrong, its value and a remedy; no traceback."""
 
@@ -33,7 +36,7 @@ def exit_on_user_error() -> Iterator[None]:
             if sys.stdout is not None:
                 sys.stdout.flush()  # not by the interpreter, which would report a broken pipe
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_shortened(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         _write_nowhere()
@@ -47,6 +50,12 @@ def exit_on_user_error() -> Iterator[None]:
 def _write_nowhere() -> None:
     """Let what stdout still has to write go nowhere: the interpreter would fail on it at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _shortened(sentence: str) -> str:
+    """The sentence without its middle if a value in it is very long: the end has the way out."""
+    half = MAX_SENTENCE // 2
+    return sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[:half]}...{sentence[-half:]}"
 
 
 def shown(value: object, limit: int = 200) -> str:

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from cluster.errors import UserError, explain
+from cluster.errors import UserError, explain, shown
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = Path(__file__).resolve().parent / "profiles"
@@ -337,10 +337,11 @@ def _profile_path(name_or_path: str) -> Path:
     if name_or_path in profile_names():
         return shipped
     path = Path(repo_path(name_or_path))
-    if path.is_file():
+    if os.path.isfile(path):  # `Path.is_file` raises for a name that is too long
         return path
     raise UserError(
-        f"There is no profile {name_or_path!r}: give one of {', '.join(profile_names())}, or a YAML file."
+        f"There is no profile {shown(name_or_path)}: give one of {', '.join(profile_names())}, or a "
+        "YAML file."
     )
 
 

@@ -17,7 +17,15 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from cluster.errors import UserError, shown
-from cluster.text_files import NOT_UNICODE, decode, is_unicode, one_line, open_user_file, read_text_file
+from cluster.text_files import (
+    NO_TEXT,
+    NOT_UNICODE,
+    decode,
+    is_unicode,
+    one_line,
+    open_user_file,
+    read_text_file,
+)
 
 DELIMITERS = ",;\t|"
 MAX_NAMES = 20
@@ -185,6 +193,8 @@ def read_csv(file: Any, wanted: Sequence[str]) -> TableFile:
     csv.field_size_limit(sys.maxsize)
     content = decode(file.read())
     first = next(filter(str.strip, io.StringIO(content, newline=None)), "")
+    if NO_TEXT.search(first):
+        raise ValueError("its header is not text in UTF-8 or UTF-16")
     delimiter = max(DELIMITERS, key=first.count)
     found = csv.reader(
         io.StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True

@@ -269,5 +269,5 @@ def read_ratings(config: LabelConfig) -> list[dict]:
     without = [row["image_id"] for row in rows if row["rating"] is None]
     if without or not rows:
         fault = f"no rating for the image {shown(without[0])}" if without else "no row"
-        raise UserError(f"The ratings {shown(config.ratings)} have {fault}: fill or remove such rows.")
+        raise UserError(f"The ratings {shown(config.ratings)} have {fault}: give a rating in each row.")
     return rows

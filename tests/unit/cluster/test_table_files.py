@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.errors import UserError, shown
+from cluster.errors import UserError, exit_on_user_error, shown
+from cluster.profile import load_profile
 from cluster.table_files import flag, number, query_texts, read_table, text
 from cluster.text_files import decode, one_line
 
@@ -129,7 +130,7 @@ PARQUET = {
         ),
         ("latin.txt", "a\nM\u00fcnchen\n".encode("latin-1"), "line 2 is not text"),
         ("image.txt", b"\x89PNG\r\n\0\0\0", "line 1 is not text"),
-        ("image.csv", b"\x89PNG\r\n\0\0\0", "lacks the column(s) query"),
+        ("image.csv", b"\x89PNG\r\n\0\0\0", "its header is not text"),
         ("votes.csv", b"query,n\na,1\nb\n", "line 3 has 1 fields, and the header 2"),
         ("votes.csv", b"query\na boat, at sea\n", "line 2 has 2 fields, and the header 1"),
         ("votes.csv", b'query,n\n"a,1\nb,2\n', "line 2: unexpected end of data"),
@@ -197,6 +198,20 @@ def test_the_cell_of_100_000_letters_is_not_shown_whole(tmp_path):
         read_table(str(tmp_path / "q.csv"), {"rating": number})
     assert len(str(error.value)) < 600
     assert shown("short") == "'short'"
+
+
+def test_a_sentence_with_a_huge_value_is_printed_without_its_middle(capsys):
+    with pytest.raises(SystemExit) as ended, exit_on_user_error():
+        raise UserError(f"there is no encoder {'x' * 100_000}: choose another")
+    assert ended.value.code == 2
+    sentence = capsys.readouterr().err
+    assert len(sentence) < 2100
+    assert sentence.startswith("error: there is no encoder x") and sentence.endswith("choose another\n")
+
+
+def test_a_profile_with_a_name_of_100_000_letters_is_refused():
+    with pytest.raises(UserError, match=r"no profile '/?x+'?\.\.\. \(100,002 characters\): give one of"):
+        load_profile("x" * 100_000)
 
 
 def test_bytes_in_no_encoding_are_marked_not_replaced():
