@@ -20,7 +20,7 @@ from cluster.profile import EncoderModel, Profile
 from cluster.tables import EncoderRecord, Store, embeddings_table
 
 COPY_ROWS = 10_000
-COUNTS = ("num_copied", "num_embedded", "num_from_preview", "num_unreadable_images")
+COUNTS: tuple[str, ...] = ("num_copied", "num_embedded", "num_from_preview", "num_unreadable_images")
 
 
 def missing_images(store: Store, fingerprint: str, where: str | None = None) -> pa.Table:

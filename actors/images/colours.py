@@ -12,7 +12,7 @@ from actors.images.files import MAX_UNPACKED_BYTES, UnusableImage
 
 # Modes that are converted before anything else.
 SIMPLER = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "YCbCr": "RGB", "HSV": "RGB"}
-DESCRIBED = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # the colour space of a profile -> the mode
+DESCRIBED = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}  # the colour space in a profile -> the mode
 SAME = 2  # of 255: a profile that changes no colour by more is sRGB
 WHITE_IS_ZERO, SIGNED = 0, 2  # values of a TIFF's tags
 
@@ -61,7 +61,7 @@ def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """From a profile's colours to sRGB; None if it is sRGB, broken, or not made for images of this mode."""
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        described = DESCRIBED[source.profile.xcolor_space.strip()]
+        described = DESCRIBED[profile[16:20]]
         if (described, mode) != ("RGB", "L") and described != mode:
             return None
         conversion = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), described, "RGB")
