@@ -35,7 +35,7 @@ SPLIT = 16
 MAX_FRUITLESS = 4
 # A death of long ago says nothing: the model or the machine may have changed since.
 MAX_AGE_S = 3600.0
-UNKNOWN_CAUSE = "its process died: a crash in native code, or killed for memory"
+UNKNOWN_CAUSE = "a crash in native code, or killed for memory"
 
 
 @dataclass(frozen=True)
