@@ -41,8 +41,9 @@ def members(
 
 
 def _open(stream: Any) -> tarfile.TarFile:
+    ending: Any = _Ending(stream)
     return tarfile.open(
-        fileobj=_Ending(stream), mode="r|*", bufsize=BUFFER_BYTES, ignore_zeros=True, tarinfo=_header_type()
+        fileobj=ending, mode="r|*", bufsize=BUFFER_BYTES, ignore_zeros=True, tarinfo=_header_type()
     )
 
 
