@@ -197,3 +197,15 @@ def test_query_whose_images_cannot_be_read_becomes_an_error_with_the_reason(gall
 def test_error_of_a_query_names_why_the_judge_gave_no_answer(gallery, monkeypatch):
     reranker = stage(gallery, BrightnessEngine(blind_below=256), "lmm_score", monkeypatch=monkeypatch)
     assert "6 times, the first time because too dark to see" in reranker(batch("")).to_pylist()[0]["error"]
+
+
+def test_image_on_which_the_engine_raises_leaves_the_candidates(gallery, monkeypatch):
+    class Fragile(BrightnessEngine):
+        def generate(self, requests):
+            if any(image.getpixel((4, 4))[0] > 190 for request in requests for image in request.images):
+                raise RuntimeError("illegal memory access")
+            return super().generate(requests)
+
+    row = stage(gallery, Fragile(), "lmm_score", monkeypatch=monkeypatch)(batch("")).to_pylist()[0]
+    assert (row["error"], row["num_failed_answers"]) == ("", 1)
+    assert sorted(row["image_ids"]) == ["i1", "i2", "i3", "i4", "i5"]
