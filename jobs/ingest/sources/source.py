@@ -4,7 +4,7 @@ Everything that can be checked without reading images is checked before any work
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -18,6 +18,8 @@ from jobs.ingest.config import IngestConfig
 from jobs.ingest.prepare import SourceRow
 from jobs.ingest.sources.image_text import ImageText, TextColumns
 from jobs.ingest.sources.listing import Location, printable
+
+BLOCK_ROWS, BLOCK_BYTES = 64, 1 << 26
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,19 @@ def file_row(
         "detailed_caption": text.detailed_caption,
         "tags": list(text.tags),
     }
+
+
+def blocks(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
+    """The rows in tables of `ROW_SCHEMA`, each with few rows and bytes: an Arrow array holds 2 GiB."""
+    block, size = [], 0
+    for row in rows:
+        block.append(row)
+        size += len(row["bytes"])
+        if len(block) >= BLOCK_ROWS or size >= BLOCK_BYTES:
+            yield pa.Table.from_pylist(block, ROW_SCHEMA)
+            block, size = [], 0
+    if block:
+        yield pa.Table.from_pylist(block, ROW_SCHEMA)
 
 
 def text_of(row: Mapping[str, Any]) -> ImageText:

@@ -22,8 +22,8 @@ from jobs.ingest.sources import listing
 from jobs.ingest.sources.image_text import ImageText, read_text
 from jobs.ingest.sources.listing import Location
 from jobs.ingest.sources.source import (
-    ROW_SCHEMA,
     Source,
+    blocks,
     file_row,
     label_of,
     read_resources,
@@ -55,7 +55,7 @@ class ParquetRows(FileReader):
             ValueError,
             pa.ArrowException,
         ) as error:  # also: it is no longer the file that was checked
-            yield _block([file_row("", home, error=f"cannot be opened: {one_line(str(error))}")])
+            yield from blocks([file_row("", home, error=f"cannot be opened: {one_line(str(error))}")])
 
     def _row_groups(self, file: parquet.ParquetFile, home: str) -> Iterator[pa.Table]:
         columns = table_columns(file.schema_arrow, self.config, home)
@@ -66,16 +66,12 @@ class ParquetRows(FileReader):
                 for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
                     numbers = range(done, done + batch.num_rows)
                     rows = table_rows(batch, numbers, home=home, config=self.config)
-                    yield _block([file_row("", row.uri, row.data, row.text, row.error) for row in rows])
+                    yield from blocks(file_row("", row.uri, row.data, row.text, row.error) for row in rows)
                     done += batch.num_rows
             except (OSError, pa.ArrowException) as error:
                 reason = f"the rows from {done} on of this group are damaged: {one_line(str(error))}"
-                yield _block([file_row("", f"{home}#{done}", error=reason)])
+                yield from blocks([file_row("", f"{home}#{done}", error=reason)])
             first += file.metadata.row_group(group).num_rows
-
-
-def _block(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, ROW_SCHEMA)
 
 
 def open_table(filesystem: fs.FileSystem, path: str) -> Any:
@@ -149,7 +145,7 @@ def open_lance(
 
 def lance_rows(batch: pa.Table, *, home: str, config: IngestConfig) -> Iterator[SourceRow]:
     """Rows of a Lance table with its column `ROW_ID`."""
-    yield from table_rows(batch, batch[ROW_ID].to_pylist(), home=home, config=config)
+    yield from table_rows(batch, batch[ROW_ID].to_numpy().tolist(), home=home, config=config)
 
 
 def table_columns(schema: pa.Schema, config: IngestConfig, address: str) -> list[str]:

@@ -1,6 +1,5 @@
 """WebDataset tars."""
 
-import itertools
 import tarfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,8 +19,8 @@ from jobs.ingest.sources import listing
 from jobs.ingest.sources.image_text import TextColumns
 from jobs.ingest.sources.listing import Location, extension, hidden_by, printable
 from jobs.ingest.sources.source import (
-    ROW_SCHEMA,
     Source,
+    blocks,
     file_row,
     label_of,
     read_resources,
@@ -31,7 +30,7 @@ from jobs.ingest.sources.source import (
 )
 from jobs.ingest.sources.words import MAX_WORD_BYTES, WORD_EXTENSIONS, read_words, stem, stems
 
-TAR_BLOCK_ROWS = 64
+MAX_TAR_WORD_BYTES = 1 << 29
 
 
 class TarImages(FileReader):
@@ -52,10 +51,8 @@ class TarImages(FileReader):
         self.location, self.columns, self.include_hidden = location, columns, include_hidden
 
     def read(self, path: str) -> Iterator[pa.Table]:
-        """The rows of one tar, in tables of `TAR_BLOCK_ROWS`."""
-        rows = self._rows(path)
-        while some := list(itertools.islice(rows, TAR_BLOCK_ROWS)):
-            yield pa.Table.from_pylist(some, ROW_SCHEMA)
+        """The rows of one tar."""
+        yield from blocks(self._rows(path))
 
     def _rows(self, path: str) -> Iterator[dict]:
         uri = self.location.uri(printable(path))
@@ -114,33 +111,37 @@ class Words:
     """
 
     def __init__(self) -> None:
-        self.words: dict[str, list[tuple[str, bytes]]] = defaultdict(list)  # by stem
+        self.words: dict[str, list[tuple[str, bytes | None]]] = defaultdict(list)  # by stem
         self.stems_of: dict[str, set[str]] = defaultdict(set)  # stems of words, by sample
         self.num_images: Counter[str] = Counter()  # by sample
         self.images: set[str] = set()  # stems
         self.fields: Counter[str] = Counter()
         self.used: set[str] = set()
+        self.num_bytes = 0
 
     def add(self, name: str, data: bytes) -> None:
         """Add a member of the tar; `data` if it holds words."""
         sample, field = _split(name)
         if extension(name) in WORD_EXTENSIONS:
-            self.words[stem(name)].append((name, data))
+            self.num_bytes += len(data)
+            self.words[stem(name)].append((name, data if self.num_bytes <= MAX_TAR_WORD_BYTES else None))
             self.stems_of[sample].add(stem(name))
             self.fields[field] += 1
         elif extension(name) in listing.PICTURE_EXTENSIONS:
             self.num_images[sample] += 1
             self.images.add(stem(name))
 
-    def of(self, name: str) -> list[tuple[str, bytes]]:
-        """(name, content) of an image's words, the closest last."""
+    def of(self, name: str) -> list[tuple[str, bytes | None]]:
+        """(name, content) of an image's words, the closest last; None beyond `MAX_TAR_WORD_BYTES`."""
         own = stem(name)
         near = [part for part in stems(name) if part in (name, own) or part not in self.images]
         sample = _split(name)[0]
         found = [word for part in reversed(near) for word in self.words.get(part, ())]
         if self.num_images[sample] == 1:
-            others = (word for part in self.stems_of[sample].difference(near) for word in self.words[part])
-            found = sorted(word for word in others if self.fields[_split(word[0])[1]] > 1) + found
+            others = (
+                word for part in sorted(self.stems_of[sample].difference(near)) for word in self.words[part]
+            )
+            found = [word for word in others if self.fields[_split(word[0])[1]] > 1] + found
         self.used.update(word for word, _ in found)
         return found
 

@@ -14,7 +14,7 @@ WORD_EXTENSIONS = TEXT_EXTENSIONS | {"json"}
 MAX_WORD_BYTES = 1 << 24
 
 
-def read_words(files: Iterable[tuple[str, bytes]], columns: TextColumns) -> ImageText:
+def read_words(files: Iterable[tuple[str, bytes | None]], columns: TextColumns) -> ImageText:
     """The words of (name, content) of an image's text and JSON files; a later file replaces what it also has.
 
     A text file is the caption, unless a JSON object has one. A file that cannot be read gives an error, so
@@ -23,6 +23,8 @@ def read_words(files: Iterable[tuple[str, bytes]], columns: TextColumns) -> Imag
     text, row = "", {}
     for name, data in files:
         try:
+            if data is None:
+                raise ValueError("its tar has too many words")
             if extension(name) == "json":
                 row |= _json_object(data)
             else:

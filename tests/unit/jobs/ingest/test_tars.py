@@ -9,6 +9,8 @@ import time
 import pytest
 from hostile_files import not_pictures, outcomes, photo, pictures_without_reader, read_source, write_tar
 
+from jobs.ingest.sources.source import blocks, file_row
+
 TAR = "s.tar"
 
 
@@ -325,3 +327,21 @@ def test_a_gzip_bomb_is_rejected_by_its_declared_size(tmp_path, monkeypatch):
         "bomb.jpg": "the file has more than the allowed 536,870,912 bytes",
         "0.jpg": "",
     }
+
+
+def test_the_words_of_a_tar_are_read_up_to_a_limit_and_rows_come_in_small_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("jobs.ingest.sources.tars.MAX_TAR_WORD_BYTES", 12)
+    members = [
+        (f"{index}.{suffix}", data)
+        for index in range(3)
+        for suffix, data in (("txt", b"words"), ("jpg", photo(index)))
+    ]
+    write_tar(tmp_path / TAR, members)
+    assert members_of(tmp_path) == {
+        "0.jpg": "words",
+        "1.jpg": "words",
+        "2.jpg": "its words in '2.txt' cannot be read: its tar has too many words",
+    }
+    monkeypatch.setattr("jobs.ingest.sources.source.BLOCK_BYTES", 2 * len(photo()) - 100)
+    sizes = [len(table) for table in blocks(file_row("p", "u", photo()) for _ in range(5))]
+    assert sizes == [2, 2, 1]
