@@ -61,8 +61,8 @@ def make() -> Path:
             remove(folder)
         way_out = "free space there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make it writable"
         raise UserError(
-            f"The temporary folder {parent} cannot be written ({error.strerror}): {way_out}, or set TMPDIR to a "
-            f"folder whose path has at most {LONGEST_PARENT} characters, because Ray's sockets lie below it."
+            f"The temporary folder {parent} cannot be written ({error.strerror}): {way_out}, or set TMPDIR "
+            f"to a folder whose path has at most {LONGEST_PARENT} characters: Ray's sockets lie below it."
         ) from None
     return folder
 
