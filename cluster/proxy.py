@@ -52,7 +52,7 @@ def serve_environment(folder: str, host: str) -> dict[str, str]:
     files = {
         "LOG_TARGET": LOG_SOCKET,
         "CONFIG_FILE_LOC": "haproxy.cfg",
-        "SOCKET_PATH": "admin.sock",
+        "SOCKET_PATH": "admin",
         "METRICS_SOCKET_PATH": "metrics.sock",
         "SERVER_STATE_BASE": "",
         "SERVER_STATE_FILE": "server-state",

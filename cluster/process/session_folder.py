@@ -21,8 +21,8 @@ from typing import IO, cast
 from cluster.errors import UserError
 
 PREFIX = "kallos-ray-"
-# A socket's path has at most 107 characters. In /tmp HAProxy's, <node>/admin.sock.<pid>.tmp, has 103.
-LONGEST_PARENT = 8
+# A socket's path has at most 107 characters. In /tmp HAProxy's, <node>/admin.<pid>.tmp, has 99.
+LONGEST_PARENT = 12
 
 REAPER = Path(__file__).with_name("reap.sh")
 REAPER_TIMEOUT_S = 10.0
