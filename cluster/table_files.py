@@ -260,7 +260,7 @@ def _json_object(line: str) -> tuple[dict[str, Any], str]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        require_once([name for name, _ in pairs], values)
+        require_once([name for name, _ in pairs], list(values))
     return values
 
 

@@ -76,6 +76,36 @@ def test_empty_group_is_refused(tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("field", "cell", "reason"),
+    [
+        ("group_a", [], "is not a list of the images"),
+        ("group_a", None, "is not a list of the images"),
+        ("group_a", ["a", None], "is not a list of the images"),
+        ("group_a", [["a"]], "is not a list of the images"),
+        ("group_a", {"a": 1}, "is not a list of the images"),
+        ("group_a", "[broken", "Expecting value"),
+        ("group_a", "", "is not a list of the images"),
+        ("query", ["a"], "is a list, not a text"),
+        ("query", "\ud83d", "is not Unicode text"),
+        ("votes_accuracy_a", "many", "is not a finite number"),
+        ("votes_accuracy_a", float("nan"), "is not a finite number"),
+        ("votes_accuracy_a", -1, "is negative"),
+        ("votes_accuracy_a", True, "is not a finite number"),
+    ],
+)
+def test_a_cell_that_cannot_be_used_is_named(tmp_path, field, cell, reason):
+    path = tmp_path / "votes.jsonl"
+    path.write_text("\n".join(json.dumps({**RECORDS[0], **change}) for change in ({}, {field: cell})))
+    with pytest.raises(UserError, match=rf"votes.jsonl', line 2: {field} = .*{reason}"):
+        hpir.read_hpir(str(path))
+
+
+def test_names_that_no_file_can_have_match_nothing(tmp_path):
+    (tmp_path / "folder").mkdir()
+    assert hpir.match_images(["a\0b", "x" * 5000, "folder", "/" * 100], {"id": "uri"}, tmp_path) == {}
+
+
 def test_pair_table_has_votes_on_aesthetics_only(tmp_path):
     (tmp_path / "pairs.csv").write_text(PAIRS)
     assert hpir.read_pairs(str(tmp_path / "pairs.csv")) == [

@@ -203,6 +203,8 @@ def test_names_are_matched_in_their_forms_and_never_guessed(tmp_path):
         "/r/c.jpg",
         "/r/x.JPG",
         "/r/X.jpg",
+        "/r/y.JPG",
+        "/r/Y.jpg",
         "/r/d\\e.jpg",
         "/r/d/e.jpg",
         "/r/only.jpg",
@@ -217,6 +219,7 @@ def test_names_are_matched_in_their_forms_and_never_guessed(tmp_path):
         "/r/only.jpg": "/r/only.jpg",
         "/r/Only.jpg": "",  # the exact name has its own row
         "/r/none.jpg": "",
+        "/r/y.jpg": "",  # y.JPG or Y.jpg
         "": "",
     }
     assert match_paths(list(pairs), images) == list(pairs.values())
