@@ -18,7 +18,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cluster import terminal
-from cluster.errors import UserError, exit_on_user_error, explain, shown
+from cluster.compat.errors import storage_fault
+from cluster.errors import JobFailure, UserError, exit_on_user_error, explain, shown
 from cluster.process import signals
 from cluster.profile import Profile, Settings, load_profile
 
@@ -30,7 +31,7 @@ Section = TypeVar("Section", bound=Settings)
 class Options(BaseModel):
     """Options of a command line: frozen; unknown ones are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _flat(words: Any) -> Any:
@@ -110,6 +111,8 @@ def _unexpected_errors_in_log() -> Iterator[None]:
         raise
     except BaseException as error:
         traceback.print_exc()
+        if fault := storage_fault(error):
+            raise UserError(f"{first_cause(error)}: {fault}.") from error
         terminal.say(f"error: {first_cause(error)}")
         terminal.say(f"log: {terminal.log_path()}")
         sys.exit(1)
@@ -123,6 +126,8 @@ def first_cause(error: BaseException) -> str:
         if below is None or below is error:
             break
         error = below
+    if isinstance(error, JobFailure):
+        return str(error)
     text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     return text if len(text) <= LONGEST_CAUSE else f"{text[:LONGEST_CAUSE]}..."
 
@@ -194,7 +199,7 @@ def profile_of(config: ProfileConfig) -> Profile:
         UserError: no such profile, or a value of `set` that is malformed or that the profile refuses.
     """
     overrides = dict(map(_override, config.set))
-    if isinstance(config, JobConfig) and config.store:
+    if isinstance(config, JobConfig) and config.store is not None:
         overrides["store"] = config.store
     return load_profile(config.profile, **overrides)
 
@@ -206,8 +211,8 @@ def _override(word: str) -> tuple[str, Any]:
         raise UserError(f"--set {word!r} is not of the form key=value, such as align.beta=2.")
     try:
         return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {word!r}: {value!r} is not valid YAML.") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UserError(f"--set {shown(word)}: {shown(value)} is not valid YAML.") from None
 
 
 def settings(config: JobConfig) -> tuple[Profile, Any]:

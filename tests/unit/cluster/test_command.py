@@ -143,6 +143,17 @@ def test_unexpected_error_is_reported_by_its_first_cause_in_one_line(error, sent
     assert len(lines) == 2
 
 
+def test_full_disk_anywhere_ends_with_status_2_and_the_way_out(capfd):
+    def fail(config):
+        raise RuntimeError("a worker failed") from OSError(28, "No space left on device", "/data/out")
+
+    with pytest.raises(SystemExit) as ended:
+        main(CountConfig, [], run=fail)
+    assert ended.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "'/data/out'" in line and line.endswith("continues from what was stored.")
+
+
 def test_help_names_every_option_and_its_description(capfd):
     with pytest.raises(SystemExit) as ended:
         main(CountConfig, ["--help"], run=count)
@@ -153,6 +164,11 @@ def test_help_names_every_option_and_its_description(capfd):
         assert " ".join(field.description.split()[:2]) in " ".join(out.split())
     assert "(default: 3)" in out
     assert "(default: None)" not in out
+
+
+def test_empty_store_option_is_refused_and_does_not_mean_the_default():
+    with pytest.raises(UserError, match="store = ''"):
+        settings(CountConfig(store=""))
 
 
 def test_store_option_takes_precedence_over_the_profile(tmp_path):
