@@ -11,10 +11,13 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from cluster.errors import UserError, exit_on_user_error
 from cluster.process.signals import handled
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Verbs = Mapping[str, tuple[str, str]]  # verb -> (its package, what it does)
 
@@ -53,11 +56,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def verb_groups() -> dict[str, Verbs]:
     """Title -> verbs, Kallos's own first. Raises UserError when a plugin cannot be imported."""
+    from importlib.metadata import entry_points  # slow to import, and not needed for the product's verbs
+
     plugins = sorted(entry_points(group=PLUGINS), key=lambda point: point.name)
     return {"verbs": VERBS, **{f"{point.name} verbs": _load(point) for point in plugins}}
 
 
-def _load(plugin: EntryPoint) -> Verbs:
+def _load(plugin: "EntryPoint") -> Verbs:
     try:
         return plugin.load()
     except Exception as error:  # loading runs another package's code

@@ -330,7 +330,7 @@ def test_wrong_verb_ends_with_status_2(words, message, capsys):
 @pytest.mark.parametrize("words", [["--help"], ["studio"]])
 def test_plugin_that_cannot_be_imported_is_one_clear_sentence(words, monkeypatch, capsys):
     broken = EntryPoint(name="extra", value="no_such_package.verbs:VERBS", group=cli.PLUGINS)
-    monkeypatch.setattr(cli, "entry_points", lambda group: [broken])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [broken])
     with pytest.raises(SystemExit) as ended:
         cli.main(words)
     assert ended.value.code == 2
