@@ -88,7 +88,7 @@ class HeadAsGet(HttpMiddleware):
         get = {**scope, "method": "GET"}
 
         async def send_without_body(message: Message) -> None:
-            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         await self.app(get, receive, send_without_body)
         scope["route"] = get.get("route")  # for the metrics
