@@ -51,7 +51,7 @@ def write_special_files(folder: Path) -> dict[str, str]:
         "fifo.jpg": "is a FIFO",
         "broken.jpg": "is a broken link",
         "loop.jpg": "levels of symbolic links",
-        "device.jpg": "is a device",
+        "device.jpg": "^it is a device",
         "linked": "link to a folder is not followed",
         "cycle.jpg": "link to a folder is not followed",
         "socket.jpg": "is a socket",

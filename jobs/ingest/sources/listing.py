@@ -143,7 +143,7 @@ def _size_of(entry: os.DirEntry) -> tuple[int, str]:
             return 0, "a link to a folder is not followed: give that folder as another --source"
         require_regular(status)
     except OSError as error:
-        broken = "it is a broken link: " if entry.is_symlink() else ""
+        broken = "it is a broken link: " if error.errno and entry.is_symlink() else ""
         return 0, f"{broken}{error.strerror or error}"
     return status.st_size, ""
 
