@@ -9,6 +9,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from actors.encoder import EncodeImages
+from cluster import terminal
 from cluster.compat.errors import sentence_of
 from cluster.errors import JobFailure, UserError
 from cluster.profile import EncoderModel, Stage
@@ -81,6 +82,8 @@ def plain_errors() -> Iterator[None]:
         if found is None:
             raise
         traceback.print_exc()
+        if isinstance(found, UserError) and (log := terminal.log_path()):
+            terminal.say(f"log: {log}")
         raise found from None
 
 

@@ -86,4 +86,4 @@ def first_cause(error: BaseException) -> str:
 
 def _on_one_line(text: str) -> str:
     line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= LONGEST_CAUSE else f"{line[:LONGEST_CAUSE]}..."
+    return line if len(line) <= LONGEST_CAUSE else f"{line[:LONGEST_CAUSE]} [...]"
