@@ -15,6 +15,7 @@ same command continues from it.
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLConfig
@@ -35,7 +36,8 @@ HELD_OUT_SEED_OFFSET = 1_000_003
 def check_init(folder: str, text_width: int) -> None:
     """Raise UserError when the folder holds no judge, or one of another width."""
     check_checkpoint(folder)
-    width = Qwen2_5_VLConfig.from_pretrained(folder).text_config.hidden_size
+    config: Any = Qwen2_5_VLConfig.from_pretrained(folder)
+    width = config.text_config.hidden_size
     if width != text_width:
         raise UserError(f"The judge in {folder!r} has the width {width}: give --text-width {width}.")
 
