@@ -8,8 +8,10 @@ import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import yaml
@@ -334,6 +336,26 @@ def test_the_command_line_ends_with_status_2_and_one_sentence(arguments, message
     assert ended.returncode == 2
     assert message in ended.stderr and "Traceback" not in ended.stderr
     assert ended.stdout == "" and os.listdir(tmp_path) == []
+
+
+# ---- processes
+
+
+def test_server_on_loopback_listens_nowhere_else_and_keeps_its_sockets_to_its_user(server):
+    (process,) = (child for child in psutil.Process().children() if "serve_app" in child.cmdline())
+    family = [process, *process.children(recursive=True)]
+    listening = {
+        (program.name(), connection.laddr.ip)
+        for program in family
+        for connection in program.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(listening) > 5
+    assert {ip for _, ip in listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
+    haproxy = next(program for program in family if program.name() == "haproxy")
+    config = Path(haproxy.cmdline()[3])
+    assert config.parents[1].stat().st_mode & 0o777 == 0o700
+    assert (config.parent / "admin").stat().st_mode & 0o777 == 0o600
 
 
 # ---- Serve YAML
