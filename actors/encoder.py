@@ -43,7 +43,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 HUB_WEIGHTS = (WEIGHTS_NAME, "open_clip_model.bin", "open_clip_pytorch_model.bin")
 TEXT_BATCH = 256
-MAX_REASON = 300  # letters of a library's message in ours
+MAX_REASON = 300  # characters of a library's message in an error
 
 
 class ImageTower(nn.Module):
@@ -106,7 +106,7 @@ class Encoder:
             network = open_clip.create_model(name, pretrained=weights, device=device, require_pretrained=True)
             tokenizer, config = open_clip.get_tokenizer(name), open_clip.get_model_config(name) or {}
             encoder = cls(network, tokenizer, config, precision=precision, device=device)
-            encoder._check()
+            encoder.check()
         except Exception as error:  # libraries raise almost anything for a broken file of a model
             raise UserError(
                 f"encoder model '{model}' cannot be loaded: {_reason(error)}: restore its files, or name "
@@ -114,7 +114,7 @@ class Encoder:
             ) from error
         return encoder
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises ValueError for weights that are not finite, or that give useless vectors."""
         for name, weight in self.model.state_dict().items():
             if weight.is_floating_point() and not weight.isfinite().all():
@@ -124,7 +124,7 @@ class Encoder:
         grey = self.pixels(Image.new("RGB", (64, 48), "grey"))
         vectors = np.concatenate([self.encode_texts(["a picture"]), self.encode_images(grey[None])])
         if vectors.shape != (2, self.dim) or not usable(vectors).all():
-            raise ValueError("a text and an image do not give two vectors of finite length above 0")
+            raise ValueError("it does not turn a text and an image into vectors of length 1")
 
     @cached_property
     def dim(self) -> int:
@@ -158,7 +158,7 @@ class Encoder:
         return self.tokenizer(list(texts))
 
     def num_words_read(self, text: str) -> int:
-        """Number of words, separated by blanks, at the start of the text that `tokenize` does not cut off."""
+        """Number of words, separated by blanks, at the start of the text that `tokenize` keeps completely."""
         words = text.split()
         return bisect_right(
             range(1, len(words) + 1),
@@ -174,10 +174,8 @@ class Encoder:
         # Unlike a call of `inner`, this does not change settings that another thread may be using.
         backend = inner.backend_tokenizer
         encoding = backend.encode(self.tokenizer.clean_fn(text))
-        parts = (encoding, *encoding.overflowing)
-        return sum(part.special_tokens_mask.count(0) for part in parts) + backend.num_special_tokens_to_add(
-            False
-        )
+        num_text = sum(part.special_tokens_mask.count(0) for part in (encoding, *encoding.overflowing))
+        return num_text + backend.num_special_tokens_to_add(False)
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels in [0, 255], uint8 or float [B, 3, H, W] -> L2-normalised float32 [B, dim], with grad."""
@@ -218,9 +216,9 @@ def usable(vectors: np.ndarray) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    """One line; libraries report faults of a model over many lines."""
+    """The message on one short line: libraries report faults of a model over many lines."""
     if isinstance(error, pickle.UnpicklingError):  # its text advises to load code from the file
-        return "its weights are damaged, or are no plain tensors"
+        return "its weights are damaged, or are not plain tensors"
     text = " ".join(str(error).split())
     text = text if " " in text else f"{type(error).__name__} {text}"
     return (text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}...").rstrip(".")
@@ -264,8 +262,8 @@ def load_registered(
     """
     if os.path.isabs(record.checkpoint) and not os.path.isdir(record.checkpoint):
         raise UserError(
-            f"Encoder {record.encoder} should be in the folder {record.checkpoint}, which does not exist: "
-            "put it there; a store that is moved or copied needs the folders beside it."
+            f"The folder {record.checkpoint} of encoder {record.encoder} does not exist: put it back; a moved "
+            "or copied store needs the folders beside it."
         )
     encoder = Encoder.load(record.checkpoint, precision=precision, num_threads=num_threads, num_gpus=num_gpus)
     if encoder.fingerprint != record.encoder:
@@ -318,7 +316,7 @@ def open_clip_name(model: str) -> tuple[str, str | None]:
     name, _, weights = model.partition("/")
     if name not in open_clip.list_models() or not weights:
         raise UserError(
-            f"encoder model {shown(model)} is no folder here; give an open_clip folder, 'hf-hub:owner/name' "
+            f"encoder model {shown(model)} is not a folder; give an open_clip folder, 'hf-hub:owner/name' "
             "or 'architecture/pretrained-tag' such as 'ViT-L-14/datacomp_xl_s13b_b90k'."
         )
     return name, weights
@@ -413,7 +411,7 @@ def vector_array(vectors: Iterable[np.ndarray] | np.ndarray, dim: int) -> pa.Fix
 
 
 class EncodeImages:
-    """Ray Data actor on Arrow batches: `pixels` (raw uint8 [3, H, W]) -> `vector` [dim], null without one."""
+    """Ray Data actor on Arrow batches: `pixels` (raw uint8 [3, H, W]) -> `vector` [dim], null for none."""
 
     def __init__(
         self, *, model: str, precision: str = "fp32", num_threads: int | None = None, num_gpus: float = 0.0

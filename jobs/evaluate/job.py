@@ -47,7 +47,6 @@ def run(config: EvaluateConfig) -> dict:
 
     Raises UserError for anything missing or malformed.
     """
-    command.output_folder(config.out)
     clock = Stopwatch()
     found = evaluate(config, clock)
     document = summary.document(found, config)
@@ -78,6 +77,7 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
     language_models.check_models(config, profile)
     with clock.stage("gather", "reading queries, captions and votes"):
         inputs = read_inputs(config, store, list(records.values()))
+    command.output_folder(config.out)
     with clock.stage("encode", f"searching {len(inputs.queries)} queries with {len(records)} encoders"):
         encoders = {
             name: EncoderSystem(store, record, profile.encoder, where=config.where)

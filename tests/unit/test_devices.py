@@ -116,7 +116,8 @@ def test_encoder_runs_on_cuda_only_where_gpus_are_reserved(monkeypatch, tiny_enc
     devices = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("open_clip.create_model", lambda name, device, **_options: devices.append(device))
-    monkeypatch.setattr(encoder_module.Encoder, "__init__", lambda *_args, **_options: None)
+    for name in ("__init__", "check"):
+        monkeypatch.setattr(encoder_module.Encoder, name, lambda *_args, **_options: None)
     for num_gpus in (0, 0.1, 1):
         Encoder.load(tiny_encoder_folder, num_gpus=num_gpus)
     assert devices == ["cpu", "cuda", "cuda"]

@@ -207,13 +207,13 @@ def test_measuring_rewrites_only_the_figures_of_the_card(tmp_path, monkeypatch):
 
     monkeypatch.setattr(job, "measure", measure)
     folder = str(tmp_path)
-    with pytest.raises(UserError, match="resolved_config"):
-        job.run(Config(measure=folder))
-    job.command.save_config(Config(num_steps=1, batch_size=2), folder)
     with pytest.raises(UserError, match="no card"):
         job.run(Config(measure=folder))
     card = tmp_path / "README.md"
     card.write_text("# A\n\n## Figures\nold\n\n## Limits\nnone\n")
+    with pytest.raises(UserError, match="resolved_config"):
+        job.run(Config(measure=folder))
+    job.command.save_config(Config(num_steps=1, batch_size=2), folder)
     report = job.run(Config(measure=folder, num_eval_queries=4, seed=7))
     text = figures_text(evaluation, num_queries=4, seed=7)
     assert report == {"measured": folder, "evaluation": evaluation}
