@@ -262,8 +262,8 @@ def load_registered(
     """
     if os.path.isabs(record.checkpoint) and not os.path.isdir(record.checkpoint):
         raise UserError(
-            f"The folder {record.checkpoint} of encoder {record.encoder} does not exist: put it back; a moved "
-            "or copied store needs the folders beside it."
+            f"The folder {record.checkpoint} of encoder {record.encoder} does not exist: put it back; a "
+            "moved or copied store needs the folders beside it."
         )
     encoder = Encoder.load(record.checkpoint, precision=precision, num_threads=num_threads, num_gpus=num_gpus)
     if encoder.fingerprint != record.encoder:

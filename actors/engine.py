@@ -2,7 +2,7 @@
 
 `Engine.generate(requests)` returns one reply per request, in order. A fault of one request (a prompt too
 long, a broken image, an answer choice that is not one token) is a value in its reply. `generate_or_exit`
-also finds the request on which an engine raises, or its process dies, and gives it an error.
+also finds a request on which the engine raises or its process dies, and gives it an error.
 The engine is vLLM's offline `LLM` in this process. To add another one (ray.data.llm, a remote endpoint),
 write a class with the same method and list it in `ENGINES`.
 """
@@ -226,7 +226,7 @@ def halved(
     requests: Sequence[Request],
     faults: tuple[type[Exception], ...],
 ) -> list[Reply]:
-    """Ask, and halve what raises one of `faults` until the request that causes it stands alone."""
+    """Ask all together; if that raises one of `faults`, ask each half, down to single requests."""
     if not requests:
         return []
     try:
@@ -241,7 +241,7 @@ def halved(
 def generate_or_exit(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
     """One reply for each request, in order; a request on which the engine raises or dies gets an error.
 
-    Where the engine raises on all requests, it may have broken. Then a Ray actor ends its process: Ray
+    If the engine raises on all requests, it may be broken. Then a Ray actor ends its process: Ray
     starts another one, on a healthy node if need be, and gives it the same batch. `actors.in_flight` keeps
     the record that bounds the restarts. Outside an actor the engine's exception is raised.
 
@@ -263,7 +263,7 @@ def generate_or_exit(engine: Engine, requests: Sequence[Request]) -> list[Reply]
     return [replies[index] for index in range(len(requests))]
 
 
-# The engines of this process whose last call gave an answer, and the requests of the call that gave none.
+# Engines of this process whose last call gave an answer; of the others, the request that got none.
 _healthy: "WeakSet[Engine]" = WeakSet()
 _failed: "WeakKeyDictionary[Engine, list[str]]" = WeakKeyDictionary()
 
@@ -349,9 +349,9 @@ def make_engine(settings: LanguageModel) -> Engine:
 
 
 def check_model(settings: LanguageModel, *, on_hub: bool = True) -> None:
-    """Refuse within seconds what would fail while the engine loads.
+    """Refuse, within seconds, settings with which the engine could not load.
 
-    on_hub: whether a model of the hub must be in this machine's cache, or within reach.
+    on_hub: whether to check that a model of the hub is in this machine's cache, or can be downloaded.
     Raises UserError for an unknown engine argument, a damaged file of a model folder, or a model that is not
     on the hub.
     """
@@ -359,8 +359,8 @@ def check_model(settings: LanguageModel, *, on_hub: bool = True) -> None:
     for name in settings.engine_args if known else ():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "vLLM's EngineArgs lists those that there are."
-            raise UserError(f"{name!r} is no argument of the engine of {settings.model!r}: {hint}")
+            hint = f"did you mean {close[0]!r}?" if close else "vLLM's EngineArgs lists all arguments."
+            raise UserError(f"The engine of {settings.model!r} has no argument {name!r}: {hint}")
     path = model_path(settings.model)
     if Path(path).is_dir():
         check_files(path)
@@ -370,8 +370,9 @@ def check_model(settings: LanguageModel, *, on_hub: bool = True) -> None:
 
 def check_files(folder: str) -> None:
     """Raise UserError for a damaged file in a model folder."""
-    for fault in filter(None, map(_damage, sorted(Path(folder).iterdir()))):
-        raise UserError(f"The model {folder!r} is damaged: {fault}: train or copy it again.")
+    for path in sorted(Path(folder).iterdir()):
+        if fault := _damage(path):
+            raise UserError(f"The model {folder!r} is damaged: {fault}: train or copy it again.")
 
 
 def _damage(path: Path) -> str:
@@ -403,7 +404,7 @@ def _require_on_hub(settings: LanguageModel) -> None:
             f"The hub has no model {name!r}, or it is private: correct the name, or set HF_TOKEN."
         ) from None
     except HfHubHTTPError:
-        return  # the hub answers, and the engine may fare better
+        return  # the hub can be reached, and the engine may succeed
     except Exception as error:
         raise UserError(
             f"The model {name!r} is not in the cache of this machine, and the hub cannot be reached "

@@ -3,7 +3,7 @@
 Ray restarts a dead actor and gives it the same batch again, which would kill it again if one request is the
 reason. So a process writes down the requests that its engine is answering, in a file of its own. A file that
 outlives its process is the record of a death: the next process asks those requests in smaller parts, and
-refuses a request that died alone.
+refuses a request that was alone in flight at a death.
 
 The files lie in the folder of Ray's session on the node. An actor that restarts on another node misses them
 and asks the whole batch again.
@@ -11,6 +11,7 @@ and asks the whole batch again.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -29,13 +30,13 @@ from PIL import Image
 from cluster.compat import ray_core
 from cluster.errors import JobFailure
 
-# A part of a suspicious batch is this fraction of it: a batch of 256 costs three restarts.
+# Requests in flight at a death are asked again in this many parts: a batch of 256 costs three restarts.
 SPLIT = 16
-# After so many deaths in a row without a single answer, the engine itself is broken.
+# After this many deaths in a row without a single answer, the engine itself is taken to be broken.
 MAX_FRUITLESS = 4
-# A death of long ago says nothing: the model or the machine may have changed since.
+# Older deaths are ignored: the model or the machine may have changed since.
 MAX_AGE_S = 3600.0
-UNKNOWN_CAUSE = "a crash in native code, or killed for memory"
+UNKNOWN_CAUSE = "a crash in native code, or a lack of memory"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class InFlight:
     """The record of this process, and the deaths of earlier ones."""
 
     def __init__(self, folder: Path | None, max_fruitless: float = MAX_FRUITLESS) -> None:
-        """`folder`: of all processes of the job on this node; None records nothing."""
+        """`folder`: shared by all processes of the job on this node; None records nothing."""
         self.file = folder / f"{os.getpid()}.json" if folder else None
         self.num_answered = 0
         self.max_fruitless = max_fruitless
@@ -72,15 +73,16 @@ class InFlight:
             by_size.setdefault(self._smallest.get(key, math.inf), []).append(position)
         parts = []
         for size, positions in sorted(by_size.items(), reverse=True):
-            # In the order of their hashes, so that neighbours that all kill do not come one after the other.
-            suspicious = sorted(positions, key=lambda position: keys[position])
-            length = max(1, int(size) // SPLIT) if size < math.inf else len(positions)
-            ordered = suspicious if size < math.inf else positions
-            parts += [ordered[start : start + length] for start in range(0, len(ordered), length)]
+            length = len(positions)
+            if size < math.inf:
+                length = max(1, int(size) // SPLIT)
+                # Ordered by hash, so that neighbours that all kill the engine do not follow each other.
+                positions.sort(key=lambda position: keys[position])
+            parts += [positions[start : start + length] for start in range(0, len(positions), length)]
         return parts
 
     def is_culprit(self, key: str) -> bool:
-        """Whether the request died alone; twice in all, since anything may end a process once."""
+        """Whether the request was alone at a death, and in two deaths in all: one may have another reason."""
         return self._smallest.get(key) == 1 and self._num_deaths[key] > 1
 
     def cause_of(self, key: str) -> str:
@@ -90,17 +92,10 @@ class InFlight:
 
     def check(self) -> None:
         """Raise JobFailure when the last processes died without a single answer."""
-        fruitless = []
-        for death in reversed(self.deaths):
-            if death.num_answered:
-                break
-            fruitless.append(death)
+        fruitless = list(itertools.takewhile(lambda death: not death.num_answered, reversed(self.deaths)))
         if len(fruitless) >= self.max_fruitless and not self.num_answered:
-            causes = [death.cause for death in reversed(fruitless) if death.cause]
-            raise JobFailure(
-                f"The engine died {len(fruitless)} times in a row without an answer: "
-                f"{causes[0] if causes else UNKNOWN_CAUSE}."
-            )
+            cause = next((death.cause for death in reversed(fruitless) if death.cause), UNKNOWN_CAUSE)
+            raise JobFailure(f"The engine died {len(fruitless)} times in a row without an answer: {cause}.")
 
     def begin(self, keys: Sequence[str], cause: str = "") -> None:
         """Write down the requests that are in flight from now on."""
@@ -117,7 +112,7 @@ class InFlight:
 
 
 def key_of(messages: Any, images: Sequence[Image.Image], *others: object) -> str:
-    """16 hex characters that tell requests apart; of each image they depend on a few pixels only."""
+    """16 hex characters that identify a request; of each image they depend on a few pixels only."""
     digest = hashlib.sha256(repr((messages, others)).encode("utf-8", "surrogatepass"))
     for image in images:
         digest.update(repr(image.size).encode())
@@ -155,12 +150,12 @@ def of_process() -> InFlight:
     context = ray.get_runtime_context()
     folder = ray_core.session_folder() / f"kallos-in-flight-{context.get_job_id()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Serve restarts a replica as long as it is deployed, whatever its clients ask.
+    # Serve restarts a replica for as long as it is deployed: no number of deaths may disable it.
     return InFlight(folder, math.inf if _in_replica() else MAX_FRUITLESS)
 
 
 def _in_replica() -> bool:
-    """Whether this process is a replica of Serve, which is imported nowhere else: that takes a second."""
+    """Whether this process is a replica of Serve. Others do not import it: that takes a second."""
     serve = sys.modules.get("ray.serve")
     if serve is None:
         return False

@@ -87,7 +87,7 @@ class Retriever:
         A row has `image_id`, `score` (cosine, in [-1, 1]), the `columns` and, `with_vectors`, `vector`
         (float32 [D]). Equal scores are ordered by image_id. `where` is SQL on the table's columns, applied
         before the search; `exact` bypasses the ANN index. `version` searches an earlier version of the table:
-        rows of images that were deleted since have `deleted`, True. They keep their rank; do not show them.
+        rows of images deleted since then have `deleted`, True. They keep their rank, and must not be shown.
 
         Raises:
             Gone: the version does not exist, or was cleaned up.

@@ -14,8 +14,8 @@ from cluster.compat.errors import sentence_of
 from cluster.errors import JobFailure, UserError
 from cluster.profile import EncoderModel, Stage
 
-# Ray Data's own default restarts a broken actor forever. For an engine it is right: `actors.in_flight` finds
-# the request that kills it, and ends the job if there is none.
+# Ray Data's own default restarts a broken actor forever. That is right only for engines: `actors.in_flight`
+# finds the request that kills an engine, and ends the job if there is none.
 MAX_RESTARTS = 10
 ENGINE_RESTARTS = -1
 # Blocks small enough that the encoders start while the first file is still being read.

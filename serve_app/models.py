@@ -37,7 +37,7 @@ BLANK_SYMBOLS = "\u115f\u1160\u2800\u3164\uffa0"
 
 
 def has_visible_character(text: str) -> bool:
-    """Whether a person would see anything: not only blanks, control and format characters, or lone marks."""
+    """Whether a person would see anything: blanks, control and format characters and marks do not count."""
     return any(_is_visible(char) for char in text)
 
 
@@ -253,7 +253,7 @@ class WordsRead(BaseModel):
     """How much of a text the encoder read: it cuts off what exceeds its context."""
 
     given: int = Field(description="number of words in the text, separated by blanks")
-    read: int = Field(description="number of words that were read to their end, from the start of the text")
+    read: int = Field(description="number of words, from the start of the text, that were read completely")
 
 
 class SearchResult(BaseModel):

@@ -178,7 +178,7 @@ def unreadable() -> dict[str, tuple[bytes, str]]:
         "text.jpg": (b"<html>404 not found</html>", "not an image"),
         "bomb.png": (bomb(), "pixels"),
         "strip.png": (encoded(Image.new("RGB", (3000, 2)), "PNG"), "strip"),
-        "elevation.tif": (grey_tiff(np.full((48, 48), 4810, np.int32)), "do not tell what is white"),
+        "elevation.tif": (grey_tiff(np.full((48, 48), 4810, np.int32)), "have no clear white"),
         "broken.png": (encoded(gradient(), "PNG")[:200], "cannot be decoded"),
     }
 

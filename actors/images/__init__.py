@@ -92,16 +92,15 @@ def _least_side_px(needed_px: int) -> int:
 def read_stored(row: Mapping[str, Any], *, shorter_px: int = 0, longer_px: int = 0) -> Image.Image:
     """An image of the store, with at least these side lengths if the file has them; `row`: columns `STORED`.
 
-    Returns the preview if it is large enough or as large as the file, else the file. One that cannot be read
-    is replaced by the other, as in the index: a file may be gone or have changed. Raises UnusableImage when
+    Returns the preview if it is large enough or as large as the file, else the file. If one of them cannot be
+    read, the other is used, as in the index: a file may be gone or have changed. Raises UnusableImage when
     neither can be read.
     """
     preview, reason = None, ""
     try:
         preview = decode(row["preview"])
-        if min(preview.size) >= shorter_px and max(preview.size) >= longer_px:
-            return preview
-        if max(preview.size) >= max(row["width_px"], row["height_px"]):
+        is_large = min(preview.size) >= shorter_px and max(preview.size) >= longer_px
+        if is_large or max(preview.size) >= max(row["width_px"], row["height_px"]):
             return preview
     except UnusableImage as error:
         reason = str(error)
@@ -158,13 +157,12 @@ def preview_jpeg(image: Image.Image, longer_side_px: int = 256) -> bytes:
     """A JPEG without metadata, its longer side at most `longer_side_px`; never enlarged."""
     preview = image
     if max(image.size) > longer_side_px:
-        # Rounded up, so that the preview of an image that is nearly a strip is none.
+        # Rounded up: otherwise the preview of an image that is nearly a strip could be refused as a strip.
         width, height = (-(-side * longer_side_px // max(image.size)) for side in image.size)
         preview = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = BytesIO()
-    preview.save(
-        buffer, "JPEG", quality=PREVIEW_QUALITY, comment=b""
-    )  # otherwise Pillow keeps the file's comment
+    # Without `comment`, Pillow keeps that of the file.
+    preview.save(buffer, "JPEG", quality=PREVIEW_QUALITY, comment=b"")
     return buffer.getvalue()
 
 

@@ -13,7 +13,7 @@ from actors.images.files import MAX_UNPACKED_BYTES, UnusableImage
 # Modes that are converted before anything else.
 SIMPLER = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "YCbCr": "RGB", "HSV": "RGB"}
 DESCRIBED = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}  # the colour space in a profile -> the mode
-SAME = 2  # of 255: a profile that changes no colour by more is sRGB
+SAME = 2  # of 255: a profile that changes no colour by more than this counts as sRGB
 WHITE_IS_ZERO, SIGNED = 0, 2  # values of a TIFF's tags
 
 
@@ -73,7 +73,7 @@ def _conversion(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(conversion: ImageCms.ImageCmsTransform) -> bool:
-    """Whether all colours of a grid remain the same. Most profiles are sRGB: they cost no time."""
+    """Whether all colours of a grid stay the same: most profiles are sRGB, which needs no conversion."""
     colours = np.indices((16, 16, 16), np.uint8).reshape(3, 64, 64).transpose(1, 2, 0) * np.uint8(17)
     converted = np.asarray(conversion.apply(Image.fromarray(colours)))
     return bool(np.abs(colours.astype(int) - converted).max() <= SAME)
@@ -83,7 +83,7 @@ def _grey(image: Image.Image) -> Image.Image:
     """Grey values of more than 8 bits -> L, or LA where one value is transparent."""
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if image.mode == "I" and tags and not _is_signed(tags):
-        values = values.view(np.uint32)  # Pillow reads them as if they had a sign
+        values = values.view(np.uint32)  # Pillow reads unsigned values as signed
     grey = Image.fromarray(_scaled(values, _whites(image.mode, tags)))
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
         grey = ImageChops.invert(grey)
@@ -95,7 +95,7 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _whites(mode: str, tags: Mapping[int, Any]) -> list[int]:
-    """The values that may be white. Floats have no fixed one, and few integers of 32 bits use all of them."""
+    """The values that may mean white: floats have no fixed one, and few 32-bit images use the whole range."""
     if mode == "F":
         return [1, 255, 65535]
     if not tags:  # PNG and JPEG 2000; Pillow scales the grey values of a PPM to 16 bits
@@ -109,10 +109,10 @@ def _is_signed(tags: Mapping[int, Any]) -> bool:
 
 
 def _scaled(values: np.ndarray, whites: list[int]) -> np.ndarray:
-    """Grey values -> uint8 between black, 0, and the first white that fits them.
+    """Grey values -> uint8, scaled from 0 (black) to the first of `whites` that fits them.
 
-    Floats may be up to twice as bright, as in photographs of high dynamic range; what is no number becomes
-    black. Raises UnusableImage if no white fits: the image would be all but black, or white.
+    Floats may be up to twice as bright as white, as in high dynamic range photographs; NaN becomes black.
+    Raises UnusableImage if no white fits: the image would be nearly black, or white.
     """
     headroom = 2 if values.dtype.kind == "f" else 1
     known = values[np.isfinite(values)] if headroom > 1 else values
@@ -120,7 +120,7 @@ def _scaled(values: np.ndarray, whites: list[int]) -> np.ndarray:
     white = next((white for white in whites if lowest <= highest <= white * headroom), None)
     if white is None or lowest < -white / 10 or (white != whites[0] and highest < white / 4):
         raise UnusableImage(
-            f"its grey values, {lowest:g} to {highest:g}, do not tell what is white: save it with 8 bits"
+            f"its grey values, {lowest:g} to {highest:g}, have no clear white: save it with 8 bits"
         )
     grey = np.nan_to_num(values.astype(np.float32), copy=False, nan=0, posinf=white, neginf=0)
     grey *= 255 / white

@@ -1,7 +1,7 @@
 """Opens image files in memory: which formats, which sizes, which way up.
 
-Metadata that does not change the pixels must not cost the picture: what Pillow would stumble over is removed
-from the bytes first.
+Broken metadata must not make an image unusable if its pixels can be read: metadata at which Pillow would fail
+is removed from the bytes first.
 """
 
 import re
@@ -32,7 +32,7 @@ MAX_PIXELS = 100_000_000
 # A strip of 1 x 60,000 px is a small file, but huge once its shorter side is scaled to the encoder's size.
 MAX_ASPECT = 50
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# The texts of a PNG that may hold its orientation, and the most bytes that one of them or a profile may have.
+# Text chunks of a PNG that may hold its orientation, and the size limit of an unpacked one or of a profile.
 ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 MAX_UNPACKED_BYTES = 1 << 23
 # An `infe` box that declares an item of EXIF: version, flags, item's number, protection, type.
@@ -62,9 +62,9 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     Raises UnusableImage for a size that is not allowed, and whatever Pillow raises.
     """
     _load_plugins()
-    # Pillow refuses twice its own limit before it allocates: that must never be below ours.
+    # Pillow raises at twice its own limit, before it allocates: that must never be below ours.
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
-    if size := _jxl_size(data):  # its plugin decodes when it opens
+    if size := _jxl_size(data):  # its plugin decodes in `Image.open`, so the size is checked before
         check_size(size, max_pixels)
     forms = [form for form in FORMATS if form in Image.OPEN]
     image = Image.open(BytesIO(_without_extras(data)), formats=forms)
@@ -79,7 +79,7 @@ def open_image(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def _transparent(png: ImageFile.ImageFile, depth: int) -> int | bytes | tuple[int, ...]:
-    """The grey or colour that is transparent, on the scale that Pillow decodes to; a palette's as it is."""
+    """The grey or colour that is transparent, scaled as Pillow scales the pixels; a palette's stays as is."""
     key, top = png.info["transparency"], (1 << min(depth, 8)) - 1
 
     def scaled(value: int) -> int:
@@ -95,7 +95,7 @@ def _load_plugins() -> None:
     """Register every format: one without its plugin would raise KeyError."""
     Image.init()
     pillow.ignore_resolution()
-    PngImagePlugin.MAX_TEXT_CHUNK = MAX_UNPACKED_BYTES  # its own would refuse a large colour profile
+    PngImagePlugin.MAX_TEXT_CHUNK = MAX_UNPACKED_BYTES  # its default refuses a large colour profile
     pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
     if _JXL:
         import_module("pillow_jxl")
@@ -114,7 +114,7 @@ def check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 def _jp2_profile(data: bytes) -> bytes | None:
     """The colour profile in the box `colr` of a JPEG 2000 file, which Pillow does not read."""
-    name = data.find(b"colr\2")  # behind the box's length, before two bytes and the profile
+    name = data.find(b"colr\2")  # length (4 bytes), name (4), method 2 (1), two bytes, profile
     end = name - 4 + int.from_bytes(data[name - 4 : name])
     return data[name + 7 : end] if name > 4 else None
 
@@ -143,13 +143,13 @@ def _jxl_size(data: bytes) -> tuple[int, int] | None:
 
 
 def turn(image: ImageFile.ImageFile) -> Image.Transpose | None:
-    """What makes a decoded image upright. A broken tag of EXIF costs that tag only."""
-    # The decoders of these turn the image themselves; a JPEG inside a JPEG XL file stays as it is.
+    """The transposition that makes a decoded image upright, None for none. Broken other tags are ignored."""
+    # The decoders of these turn the image themselves, except for a JPEG inside a JPEG XL file.
     if image.format in ("TIFF", "HEIF") or (image.format == "JXL" and not getattr(image, "jpeg", False)):
         return None
     try:
         return TURNS.get(_orientation(image.info.get("exif") or b"") or image.getexif()[ORIENTATION])
-    except Exception:  # there is none, or Pillow cannot read what there is
+    except Exception:  # there is no orientation, or Pillow cannot read it
         return None
 
 
@@ -168,7 +168,7 @@ def _orientation(exif: bytes) -> int | None:
 
 
 def _without_extras(data: bytes) -> bytes:
-    """The file without metadata over which Pillow would refuse it."""
+    """The file without the metadata for which Pillow would refuse it."""
     if data.startswith(PNG_SIGNATURE):
         return PNG_SIGNATURE + b"".join(_needed_chunks(data))
     if data[4:8] == b"ftyp":  # AVIF and HEIF have an orientation of their own
@@ -179,25 +179,23 @@ def _without_extras(data: bytes) -> bytes:
 def _needed_chunks(png: bytes) -> Iterator[bytes]:
     """The chunks of a PNG that its pixels, colours and orientation need.
 
-    Any other, and one whose checksum is wrong, is left out if the format calls it ancillary (a small first
-    letter): texts may be large or unpack to gigabytes. So is the animation; its first frame remains.
+    Other ancillary chunks (lower-case first letter), and those with a wrong checksum, are left out: texts may
+    be large or unpack to gigabytes. Of an animation the first frame remains.
     """
     start, colour_type = len(PNG_SIGNATURE), png[25:26]
     while start < len(png):
         end = start + 12 + int.from_bytes(png[start : start + 4])
-        kind, checksum = png[start + 4 : start + 8], png[end - 4 : end]
-        if kind[:1].islower():
-            content = png[start + 8 : end - 4]
-            whole = int.from_bytes(checksum) == zlib.crc32(kind + content)
-            needed = whole and _is_needed(kind, content, colour_type)
-        else:
-            needed = True
-        if needed:
+        kind = png[start + 4 : start + 8]
+        if not kind[:1].islower() or _is_needed(png[start + 4 : end], colour_type):
             yield png[start:end]
         start = len(png) if kind == b"IEND" else end
 
 
-def _is_needed(kind: bytes, content: bytes, colour_type: bytes) -> bool:
+def _is_needed(chunk: bytes, colour_type: bytes) -> bool:
+    """Whether an ancillary chunk (type, content, checksum) is intact and needed."""
+    kind, content, checksum = chunk[:4], chunk[4:-4], chunk[-4:]
+    if zlib.crc32(kind + content) != int.from_bytes(checksum):
+        return False
     if kind == b"tRNS":
         return len(content) >= {b"\0": 2, b"\2": 6}.get(colour_type, 1)
     _, _, value = content.partition(b"\0")
@@ -210,7 +208,7 @@ def _is_needed(kind: bytes, content: bytes, colour_type: bytes) -> bool:
 
 
 def _unpacks(value: bytes) -> bool:
-    """Whether Pillow can unpack the value: the method, which is 0 for zlib, and the packed bytes."""
+    """Whether Pillow can unpack the value: one byte for the method (0: zlib), then the packed bytes."""
     unpacker = zlib.decompressobj()
     try:
         unpacker.decompress(value[1:], MAX_UNPACKED_BYTES)

@@ -55,39 +55,42 @@ def run(config: SearchConfig) -> None:
 
 @contextmanager
 def explained(address: str) -> Iterator[None]:
-    """Raise a UserError for what can go wrong between the client and the server at the address."""
+    """Turn every failure between the client and the server into a UserError."""
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, UnicodeError) as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(".: ")
         raise UserError(
-            f"There is no server at {address} ({reason}): start one with `kallos serve`, or give --server."
+            f"There is no server at {address} ({_reason(error)}): start one with `kallos serve`, or give "
+            "--server."
         ) from None
     except httpx.TimeoutException:
         raise UserError(f"{address} does not answer in time: try again, or give another --server.") from None
     except httpx.RequestError as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(".: ")
         raise UserError(
-            f"{address} did not answer as a web server does ({reason}): try again, or give another --server."
+            f"{address} sent no valid HTTP response ({_reason(error)}): try again, or give another --server."
         ) from None
     except ClientError as error:
         wait = f"; try again in {error.retry_after_s:g} s" if error.retry_after_s else ""
         raise UserError(f"{address} refused the search: {error}{wait}") from None
 
 
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(".: ")
+
+
 def client_of(address: str, key: str) -> Client:
-    """The client of the server. Raises UserError for an address, or a proxy, that is malformed."""
+    """A client of the server. Raises UserError for a malformed address or proxy."""
     try:
         return Client(address, key)
-    except (httpx.InvalidURL, ValueError, ImportError) as error:  # the last: a proxy that is not supported
+    except (httpx.InvalidURL, ValueError, ImportError) as error:  # ImportError: an unsupported kind of proxy
         raise UserError(
-            f"No client for {address[:MAX_SHOWN]} can be made ({error}): correct --server, or the proxy in "
-            "the environment."
+            f"No connection to {address[:MAX_SHOWN]} is possible ({error}): correct --server, or the proxy "
+            "in the environment."
         ) from None
 
 
 def key_of(config: SearchConfig) -> str:
-    """The API key, "" for none. Raises UserError, without the key, if no header can carry it."""
+    """The API key, "" for none. Raises UserError, which does not show the key, if a header cannot hold it."""
     key = (config.key or os.environ.get("KALLOS_KEY", "")).strip()
     if not re.fullmatch(r"[\x21-\x7e]*", key):
         raise UserError("The API key has characters other than printable ASCII: correct --key or KALLOS_KEY.")
@@ -97,11 +100,11 @@ def key_of(config: SearchConfig) -> str:
 def search_fields(config: SearchConfig) -> SearchFields:
     """The options that were given, as fields of a search, with the content of an image file.
 
-    Raises UserError for a file that cannot be read, and for words that are not text.
+    Raises UserError for a file that cannot be read, and for words that are not valid UTF-8.
     """
     if not all(map(is_unicode, (config.query, *config.negatives, config.system or ""))):
         raise UserError(
-            "The search has bytes that are not UTF-8: correct them, or use a terminal with UTF-8."
+            "The search contains bytes that are not UTF-8: correct them, or use a UTF-8 terminal."
         )
     given = {name: getattr(config, name) for name in ("image", "negatives", "system", "k")}
     if config.image is not None and not is_reference(config.image):
@@ -127,7 +130,7 @@ def address_of(serve: Serve) -> str:
 
 
 class _Console(Console):
-    """A console that reports a closed pipe as `print` does; rich would end the process with status 1."""
+    """A console that raises BrokenPipeError for a closed pipe, like `print`; rich exits with status 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -155,7 +158,7 @@ def show(response: SearchResponse, client: Client, address: str) -> None:
 
 
 def _drawn(picture: Any, client: Client, image_id: str) -> Any:
-    """The preview as a picture, None if it cannot be had: the image may have been deleted meanwhile."""
+    """The preview as a picture, None if it cannot be fetched or decoded: the image may just be deleted."""
     try:
         image = Image.open(io.BytesIO(client.preview(image_id)))
         image.load()

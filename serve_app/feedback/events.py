@@ -5,10 +5,10 @@ skipped ones above it (skip-above: Joachims 2002). `prefer` compares two images 
 is a vote, which `kallos feedback` counts. Rows of `feedback` are the events, keyed by their id. The resulting
 rows of `preferences` have the source "human" and a run_id per event: two people who agree are both counted.
 
-A person has one vote on a question, and the last one counts: for two images and a query one preference, for a
-query and two encoders one blind comparison. An answer was given to one person, so all events on it count as
-events of the client that sent the first. Clients choose their names themselves, so the number of names with
-one key or from one address is limited as well.
+A person has one vote on each question, and the last one counts. A question is either two images for a query,
+or two encoders in a blind comparison for a query. An answer was given to one person, so all events on it
+count as events of the client that sent the first. Clients choose their own names, so the number of names per
+key or address is limited too.
 
 Preferences are written before the event that completes them. After a crash in between, sending the same event
 again completes it, and the keys of both tables prevent duplicates.
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 EVENTS_PER_MINUTE = 120
 EVENTS_PER_DAY = 2000
-CLIENTS_PER_GROUP = 10  # names of one key or address in a day; together they get the limits of this many
+CLIENTS_PER_GROUP = 10  # names per key or address and day; together they may send this many times the events
 MAX_BATCH_SIZE = 64
 MAX_FRAGMENTS = 32  # every write adds a file, and each file slows the next write
 MIN_SECONDS = {"click": 0.3, "prefer": 1.0, "blind": 1.0}  # from answer to event: no person is faster
@@ -137,7 +137,7 @@ def _check_choice(event: FeedbackRequest, answer: SignedAnswer, other: SignedAns
 def event_row(
     event: FeedbackRequest, pseudonym: str, answer: SignedAnswer, other: SignedAnswer | None
 ) -> dict[str, Any]:
-    """The row of `feedback` for an event; its column `answer` is a digest of the search_ids, in any order."""
+    """The row of `feedback` for an event; its column `answer` is a digest of the sorted search_ids."""
     verdicts = {name: getattr(event, name) or "" for name in CRITERIA}
     chosen = (event.image_id or "", event.over or "")
     search_ids = (event.search_id, event.other_search_id)
@@ -237,7 +237,7 @@ def _write_rows(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Feedbac
         if last and is_same_choice(row, last):
             event_ids.append(last["event_id"])
             continue
-        if last:  # the id says what it replaces, so that a choice can be made, changed and made again
+        if last:  # its id depends on the replaced event: a choice can be made, changed and made again
             row["event_id"] = hashlib.sha256(f"{row['event_id']} {last['event_id']}".encode()).hexdigest()
         new_events[row["event_id"]] = row
         preferences[row["event_id"]] = preference_rows(row, clicked_before(row, events))
@@ -262,7 +262,7 @@ def _write_rows(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Feedbac
 def _earlier_events(store: Store, rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Stored events on the queries of the rows, including the rows themselves if they are stored.
 
-    Searches by an image have no query in common: of these, events on the same answers or by the same clients.
+    Image searches all have an empty query: of these, only events on the same answers or by the same clients.
     """
     if not store.exists("feedback"):
         return []
@@ -273,10 +273,10 @@ def _earlier_events(store: Store, rows: Iterable[Mapping[str, Any]]) -> list[dic
 
 
 def _drop_replaced(store: Store, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Delete preferences on which the same person has decided again since, on the queries of the rows.
+    """Delete preferences that a later choice of the same person has replaced, for the queries of the rows.
 
-    This comes after the events are written: of two replicas that store opposite choices at once, the later
-    one sees both.
+    This runs after the events are written: if two replicas store opposite choices at once, the later one
+    sees both.
     """
     events = {_run_id(event): event for event in _earlier_events(store, rows) if event["kind"] != "blind"}
     if not events or not store.exists("preferences"):
@@ -293,7 +293,7 @@ def _drop_replaced(store: Store, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _is_row(pair: Mapping[str, str]) -> str:
-    """SQL condition: the row with this key."""
+    """SQL condition that selects the row with this key."""
     return "(" + " AND ".join(f"{name} = {literal(value)}" for name, value in pair.items()) + ")"
 
 

@@ -1,4 +1,4 @@
-"""Limits on the events of a client, of its API key or address, and on the clients of one key or address."""
+"""Limits of feedback: events per client, events per API key or address, clients per API key or address."""
 
 import math
 import time
@@ -11,11 +11,11 @@ from serve_app.errors import ApiError
 
 
 class Limits:
-    """Counts the events of one replica. A group is the clients of one key or address."""
+    """Counts events at one replica. A group is all clients of one key or address."""
 
     def __init__(self, per_minute: int, per_day: int, num_clients: int) -> None:
-        """`per_minute` and `per_day`: events of a client. `num_clients`: clients of a group in a day, which
-        together may send as many times the events of one.
+        """`per_minute`, `per_day`: events of one client. `num_clients`: clients of a group in a day; together
+        they may send `num_clients` times the events of one.
         """
         storage = MemoryStorage()
         minute, self._day = MovingWindowRateLimiter(storage), FixedWindowRateLimiter(storage)
@@ -26,7 +26,7 @@ class Limits:
         ]
 
     def count(self, client: str, group: str) -> None:
-        """Count an event. Raises ApiError 429 over a limit; a refused event counts for none."""
+        """Count an event. Raises ApiError 429 over a limit; a refused event is not counted."""
         counters = [
             (limiter, per(amount * times), name, what)
             for limiter, per, amount, what in self._events
@@ -48,5 +48,5 @@ class Limits:
 
 
 def too_many(code: str, message: str, wait_s: int) -> ApiError:
-    """The refusal of an event that may be repeated after `wait_s` seconds."""
+    """The refusal of an event that may be sent again after `wait_s` seconds."""
     return ApiError(429, code, message, headers={"Retry-After": str(wait_s)})

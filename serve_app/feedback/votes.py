@@ -11,7 +11,7 @@ def order(event: Mapping[str, Any]) -> tuple:
 
 
 def voter(row: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> str:
-    """The client whose vote this is: the first that sent an event on this answer."""
+    """The client for which the event counts: the first that sent an event on this answer."""
     same_answer = [event for event in events if event["answer"] == row["answer"]]
     return min(same_answer, key=order, default=row)["client"]
 
@@ -21,8 +21,8 @@ def answers_question_of(row: Mapping[str, Any], event: Mapping[str, Any]) -> boo
     if event["client"] != row["client"]:
         return False
     if row["kind"] == "prefer":
-        words = same_words(event["query"]) == same_words(row["query"])
-        return words and {row["image_id"], row["over"]} in _compared(event)
+        same_query = same_words(event["query"]) == same_words(row["query"])
+        return same_query and {row["image_id"], row["over"]} in _compared(event)
     if event["kind"] != row["kind"]:
         return False
     if row["kind"] == "click":

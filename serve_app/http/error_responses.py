@@ -81,7 +81,7 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
-    """Report a refusal, or the methods of a path to a request with OPTIONS."""
+    """Report a refusal; answer OPTIONS with the methods of the path."""
     assert isinstance(error, HTTPException)
     headers = dict(error.headers) if error.headers else None
     if isinstance(error, ApiError):

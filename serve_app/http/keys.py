@@ -42,7 +42,7 @@ def read_keys(path: str) -> dict[str, str]:
     try:
         lines = read_text_file(path).split("\n")
     except UserError as error:
-        raise UserError(f"The keys file cannot be read, correct serve.keys_file: {error}") from None
+        raise UserError(f"The keys file cannot be used, correct serve.keys_file: {error}") from None
     keys: dict[str, str] = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
         if not line or line.startswith("#"):

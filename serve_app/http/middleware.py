@@ -30,7 +30,7 @@ PUBLIC_FOLDER = "/page/"
 BODY_TIMEOUT_S = 30.0
 WRONG_KEYS_PER_MINUTE = 60  # from one address, to one replica
 NUM_ADDRESS_GROUPS = 16_384
-_SALT = secrets.token_bytes(16)  # nobody can choose an address in the group of another
+_SALT = secrets.token_bytes(16)  # so that nobody can choose an address that falls into another client's group
 IMAGE_PATH = "/v1/search"
 JSON_BYTES = 256 * 1024
 IMAGE_START = re.compile(rb'"data"\s*+:\s*+"')
@@ -115,9 +115,9 @@ class HostCheck(HttpMiddleware):
 class KeyCheck(HttpMiddleware):
     """Requires `Authorization: Bearer <key>`; puts the name of the key into `request.state.key_name`.
 
-    An address from which too many requests came without a valid key gets no further key checked. Behind a
-    proxy whose `X-Forwarded-For` is not trusted, all clients have the address of this machine: there, valid
-    keys stay valid, or anyone could lock out everybody.
+    After too many requests without a valid key, an address is blocked: its keys are no longer checked. Behind
+    a proxy whose `X-Forwarded-For` is not trusted, all clients have the address of this machine. From there,
+    valid keys are still accepted: otherwise one client could lock out all others.
     """
 
     def __init__(self, app: ASGIApp, keyring: Keyring, wrong_per_minute: int = WRONG_KEYS_PER_MINUTE) -> None:
@@ -179,12 +179,12 @@ class RateLimit(HttpMiddleware):
 class BodyLimit(HttpMiddleware):
     """Refuses large bodies, and those that have not arrived after `timeout_s` seconds.
 
-    Parsing and validation block all other requests, and only their strings may be long without taking long.
-    So only uploaded images, and only in a search, may take more than `JSON_BYTES`.
+    Parsing and validating a body blocks all other requests, and is fast for a large body only if it consists
+    of long strings. So only the uploaded images of a search may take more than `JSON_BYTES`.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> None:
-        """`max_bytes`: limit of a body with its images."""
+        """`max_bytes`: limit of the body of a search, with its images."""
         super().__init__(app)
         self.max_bytes = max_bytes
         self.timeout_s = timeout_s
@@ -216,7 +216,7 @@ class BodyLimit(HttpMiddleware):
             if complete or len(body) > next_check:
                 if len(body) - _image_bytes(body) > JSON_BYTES:
                     raise ApiError(*_too_large(JSON_BYTES, " besides `image.data`"))
-                next_check = 2 * len(body)  # the checks together take no longer than two of the whole body
+                next_check = 2 * len(body)  # all checks together take no longer than two of the whole body
             return message
 
         await self.app(scope, receive_limited, send)
@@ -285,10 +285,10 @@ def _too_many(
 
 
 def rate_limit_group(scope: Scope) -> str:
-    """The API key of a request, or without one a group of addresses: requests of one group share a limit.
+    """The name under which a request counts for a limit: its API key, or without one a group of addresses.
 
-    Few addresses share a group; without groups, each address would take memory for good. An IPv6 address
-    counts as its /64 network, because one client can use any address of its network.
+    Addresses are hashed into a fixed number of groups, because the limiter keeps every name for good. An IPv6
+    address counts as its /64 network, because one client can use any address of its network.
     """
     if name := scope.get("state", {}).get("key_name"):
         return f"key {name}"

@@ -125,7 +125,7 @@ export class Column {
   }
 }
 
-// What of the search was too long to be read, "" if nothing was.
+// Says that the query or a negative was too long to be read completely, "" if none was.
 function shortenedText({ query_words: query, negatives_words: negatives }) {
   if (query.read < query.given) return `The query is too long: the encoder read ${query.read} of its ${query.given} words.`;
   return negatives.some(({ given, read }) => read < given) ? "A negative is too long: the encoder read only its start." : "";

@@ -45,7 +45,7 @@ async def fetch(url: str, *, max_bytes: int) -> bytes:
         ):
             return await _body(response, max_bytes)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        # httpx raises the last two for headers that the other server chose, such as a malformed Location.
+        # httpx raises InvalidURL and ValueError for a malformed header of the server, such as Location.
         message = f"The URL could not be fetched ({type(error).__name__})."
         raise ApiError(422, "url_failed", message, FIELD) from None
 

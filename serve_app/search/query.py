@@ -1,7 +1,6 @@
 """Turns a search request into a query vector in an encoder's space."""
 
 import asyncio
-from collections.abc import Sequence
 from time import perf_counter
 
 import numpy as np
@@ -39,15 +38,9 @@ async def vector(request: BaseSearchRequest, system: System, config: Serve, time
     return (point / max(float(np.linalg.norm(point)), 1e-12)).astype(np.float32)
 
 
-async def words_read(texts: Sequence[str], system: System) -> list[WordsRead]:
-    """How many words of each text the encoder reads."""
-
-    def count() -> list[WordsRead]:
-        return [
-            WordsRead(given=len(text.split()), read=system.encoder.num_words_read(text)) for text in texts
-        ]
-
-    return await asyncio.to_thread(count)
+def words_read(text: str, system: System) -> WordsRead:
+    """How many words of the text the encoder reads."""
+    return WordsRead(given=len(text.split()), read=system.encoder.num_words_read(text))
 
 
 async def _image_vector(image: ImageInput, system: System, config: Serve) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The search service: answers a search from one of several systems. No HTTP, Ray or model code."""
 
+import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,7 +173,7 @@ class Service:
                 search=paging.digest(request),
                 num_candidates=num_candidates,
             ).encode()
-        # Deleted images leave after the pages are cut, so that no other image moves to another page.
+        # Deleted images are dropped after the page is cut, so that no other image moves to another page.
         page = [row for row in rows[: request.k] if not row.get("deleted")]
         return await self._answer(request, name, system, page, timer, next_page)
 
@@ -208,7 +209,10 @@ class Service:
         words = "" if request.image or request.negatives or request.tastes else request.query
         image_ids = [row["image_id"] for row in rows]
         search_id = self._signed_ids.issue(words, name, system.fingerprint, image_ids, time())
-        query_words, *negatives_words = await query.words_read([request.query, *request.negatives], system)
+        texts = (request.query, *request.negatives)
+        query_words, *negatives_words = await asyncio.to_thread(
+            lambda: [query.words_read(text, system) for text in texts]
+        )
         return SearchAnswer(
             search_id=search_id,
             query=request.query,
@@ -240,12 +244,14 @@ class Service:
         try:
             image = decode(self.preview(image_id))
         except UnusableImage as error:
-            raise ApiError(422, "unreadable_image", f"The preview {error}.", "image_id") from None
+            raise ApiError(
+                422, "unreadable_image", f"The preview cannot be read: {error}.", "image_id"
+            ) from None
         try:
             values = similarity_map(chosen.encoder, image, chosen.encoder.encode_texts([text])[0])
         except UserError as error:
             raise ApiError(422, "no_parts", f"There is no heat map: {error}") from None
-        words = WordsRead(given=len(text.split()), read=chosen.encoder.num_words_read(text))
+        words = query.words_read(text, chosen)
         return Heatmap(encoder=chosen.fingerprint, query_words=words, values=np.round(values, 4).tolist())
 
     async def feedback(self, event: FeedbackRequest, client: str, group: str) -> FeedbackResponse:

@@ -244,20 +244,20 @@ def test_hub_model_without_a_connection_is_refused_at_once_and_loaded_from_the_c
 
 def test_registered_encoder_whose_folder_is_gone_names_the_folder(tmp_path):
     record = EncoderRecord(encoder="0" * 16, checkpoint=str(tmp_path / "gone"), dim=32)
-    with pytest.raises(UserError, match=rf"Encoder 0{{16}} should be in the folder {tmp_path}/gone"):
+    with pytest.raises(UserError, match=rf"The folder {tmp_path}/gone of encoder 0{{16}} does not exist"):
         load_registered(record)
 
 
 @pytest.mark.parametrize(
     ("model", "precision", "words"),
     [
-        ("no/such/folder", "fp32", "no folder here"),
-        ("ViT-B-32", "fp32", "no folder here"),
+        ("no/such/folder", "fp32", "is not a folder"),
+        ("ViT-B-32", "fp32", "is not a folder"),
         ("tests", "fp32", "open_clip_config.json"),
         ("ViT-B-32/openai", "int4", "fp32, bf16"),
-        ("x" * 5000, "fp32", "no folder here"),
-        ("~/no/such/folder", "fp32", "no folder here"),
-        ("tests/file", "fp32", "no folder here"),
+        ("x" * 5000, "fp32", "is not a folder"),
+        ("~/no/such/folder", "fp32", "is not a folder"),
+        ("tests/file", "fp32", "is not a folder"),
     ],
 )
 def test_mistakes_are_explained(model, precision, words, tmp_path, monkeypatch):

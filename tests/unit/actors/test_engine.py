@@ -187,9 +187,7 @@ def test_shard_of_weights_that_is_missing_is_named(judge_folder):
     ("name", "words"), [("max_model_length", "did you mean 'max_model_len'"), ("zzz", "EngineArgs")]
 )
 def test_unknown_engine_argument_is_refused_before_the_engine_loads(name, words):
-    with pytest.raises(
-        UserError, match=f"'{name}' is no argument of the engine of '.*mini/judge': .*{words}"
-    ):
+    with pytest.raises(UserError, match=f"The engine of '.*mini/judge' has no argument '{name}': .*{words}"):
         checked(MINI.judge.model, engine_args={name: 1})
 
 

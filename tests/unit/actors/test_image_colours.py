@@ -142,7 +142,7 @@ def test_grey_values_of_any_depth_are_scaled(value, odd, kind, expected):
     ],
 )
 def test_grey_values_without_a_clear_white_are_refused(value, odd, kind):
-    with pytest.raises(UnusableImage, match="do not tell what is white"):
+    with pytest.raises(UnusableImage, match="have no clear white"):
         images.decode(grey_tiff(greys(value, odd, kind)))
 
 

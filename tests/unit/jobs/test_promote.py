@@ -90,7 +90,7 @@ def test_the_demo_applies_the_same_checks(filled):
 @pytest.mark.parametrize("changes", [{}, {"dry_run": True}])
 def test_an_encoder_that_cannot_be_loaded_is_refused(filled, monkeypatch, changes):
     monkeypatch.setattr(job, "load_registered", load_registered)
-    assert "encoder model 'none' is no folder here" in refusal(filled, **changes)
+    assert "encoder model 'none' is not a folder" in refusal(filled, **changes)
 
 
 def test_a_checkpoint_that_now_holds_another_encoder_is_refused(filled, monkeypatch, tiny_encoder_folder):

@@ -308,11 +308,11 @@ def answer(content: bytes, status="200 OK", **headers) -> bytes:
 
 NOT_KALLOS = {
     "a page": (answer(b"<html>"), r"The response \(application/json\) is not that of a Kallos server"),
-    "half of the body": (answer(b"{", Content_Length=900), "did not answer as a web server does"),
+    "half of the body": (answer(b"{", Content_Length=900), "sent no valid HTTP response"),
     "broken JSON": (answer(b'{"results": ['), "is not that of a Kallos server"),
-    "broken compression": (answer(b"hello", Content_Encoding="gzip"), "did not answer as a web server does"),
-    "another protocol": (b"-ERR unknown command\r\n", "did not answer as a web server does"),
-    "nothing": (b"", "did not answer as a web server does"),
+    "broken compression": (answer(b"hello", Content_Encoding="gzip"), "sent no valid HTTP response"),
+    "another protocol": (b"-ERR unknown command\r\n", "sent no valid HTTP response"),
+    "nothing": (b"", "sent no valid HTTP response"),
     "a redirect": (answer(b"", "301 Moved", Location="https://other/"), "The server redirects to https://other/"),
     "an error of a proxy": (answer(b"oops", "503 Busy", Retry_After=12), "Busy.*; try again in 12 s"),
     "an error of another form": (answer(b'{"error": "x"}', "400 Bad"), "The server returned Bad"),
@@ -341,7 +341,7 @@ def test_server_that_is_not_kallos_is_named_in_one_sentence(name):
 @pytest.mark.parametrize(
     ("options", "variables", "message"),
     [
-        ({"server": "http://[::1"}, {}, "No client for .* can be made"),
+        ({"server": "http://[::1"}, {}, "No connection to .* is possible"),
         ({"server": "localhost:8000"}, {}, "There is no server at localhost:8000"),
         ({"server": "http://xn--ls8h.la"}, {}, "There is no server at"),
         ({"server": "http://" + "a" * 100_000}, {}, "^.{200,400}$"),
