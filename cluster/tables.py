@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -32,11 +32,21 @@ from cluster.schemas import (
     schema_difference,
     unkeyed,
 )
-from cluster.sql import literal, one_condition
+from cluster.sql import in_list, literal, one_condition
 from cluster.store.addresses import located, remembered, store_address
 
-__all__ = ["SCHEMAS", "EncoderRecord", "Store", "embeddings_schema", "embeddings_table", "first_rows", "now"]
+__all__ = [
+    "SCHEMAS",
+    "EncoderRecord",
+    "Snapshot",
+    "Store",
+    "embeddings_schema",
+    "embeddings_table",
+    "first_rows",
+    "now",
+]
 
+IDS_PER_READ = 500
 IMAGE_ID = re.compile("[0-9a-f]{64}")
 # SQL conditions for the rows that refer to an image, besides `images` and the tables of embeddings.
 REFERENCES = {
@@ -244,6 +254,13 @@ class Store:
             rows = query.to_arrow()
         return rows.cast(unkeyed(rows.schema))
 
+    def rows_of(self, name: str, columns: Sequence[str], image_ids: Iterable[str]) -> Iterator[dict]:
+        """The table's rows of those images, a few hundred per read."""
+        ids = sorted(image_ids)
+        for start in range(0, len(ids), IDS_PER_READ):
+            chosen = in_list("image_id", ids[start : start + IDS_PER_READ])
+            yield from self.read(name, columns, chosen).to_pylist()
+
     def merge(self, name: str, rows: pa.Table, on: Sequence[str]) -> int:
         """Insert the rows whose key `on` is not in the table yet; returns the number inserted.
 
@@ -408,6 +425,26 @@ class Store:
                 f"{self} has no alias {alias!r}; its aliases are {', '.join(sorted(aliases)) or 'none'}."
             )
         return aliases[alias]
+
+
+class Snapshot(Store):
+    """A store to read, in which each table stays as it was when it was first opened.
+
+    What others add or delete meanwhile is not seen, also by copies in other processes.
+    """
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self._versions: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_versions": self._versions}
+
+    def _find(self, name: str) -> Any | None:
+        table = super()._find(name)
+        if table is not None:
+            table.checkout(self._versions.setdefault(name, table.version))
+        return table
 
 
 def first_rows(rows: pa.Table, on: Sequence[str]) -> pa.Table:

@@ -5,12 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from actors.vectors import vector_matrix
-from cluster import sql
 from cluster.errors import UserError
 from cluster.tables import EncoderRecord, Store, embeddings_table
 
 BLOCK_ROWS = 8192
-IDS_PER_READ = 500
 
 
 def common_gallery(store: Store, records: Sequence[EncoderRecord], where: str | None) -> set[str]:
@@ -45,15 +43,7 @@ def scan_vectors(store: Store, table: str, where: str | None) -> Iterator[tuple[
             yield batch["image_id"].to_pylist(), vector_matrix(batch["vector"])
 
 
-def rows_of(store: Store, table: str, columns: Sequence[str], image_ids: Iterable[str]) -> Iterator[dict]:
-    """The table's rows of those images, a few hundred per read."""
-    ids = sorted(image_ids)
-    for start in range(0, len(ids), IDS_PER_READ):
-        chosen = sql.in_list("image_id", ids[start : start + IDS_PER_READ])
-        yield from store.read(table, columns, chosen).to_pylist()
-
-
 def vectors_of(store: Store, table: str, image_ids: Iterable[str]) -> dict[str, np.ndarray]:
     """image_id -> vector float32 [D] of those images."""
-    found = rows_of(store, table, ["image_id", "vector"], image_ids)
+    found = store.rows_of(table, ["image_id", "vector"], image_ids)
     return {row["image_id"]: np.asarray(row["vector"], np.float32) for row in found}

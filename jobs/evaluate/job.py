@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cluster import command, terminal
-from cluster.tables import now
+from cluster.tables import Snapshot, now
 from jobs.evaluate import language_models, output_files, summary, teacher
 from jobs.evaluate.config import CHALLENGERS, SYSTEMS, EvaluateConfig, PageOptions
 from jobs.evaluate.figures import winrate
@@ -71,7 +71,8 @@ def write_page(
 
 def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
     """Query the encoders, the judge and the teacher. Raises UserError for anything missing or malformed."""
-    profile, store = command.settings(config)
+    profile, stored = command.settings(config)
+    store = Snapshot(stored.uri)  # images may be added and deleted meanwhile
     aliases = {"baseline": config.baseline, "aligned": config.aligned, "text": config.text}
     records = {name: store.encoder(alias) for name, alias in aliases.items() if alias}
     language_models.check_models(config, profile)

@@ -18,7 +18,7 @@ from cluster import command
 from cluster.tables import EncoderRecord, embeddings_table
 from jobs.evaluate.config import EvaluateConfig
 from jobs.evaluate.figures.per_query import QueryValues, values_of
-from jobs.evaluate.gallery import rows_of, vectors_of
+from jobs.evaluate.gallery import vectors_of
 from jobs.evaluate.inputs import EvaluationInputs, read_inputs
 from jobs.evaluate.systems import SearchSystem, diversity
 
@@ -116,7 +116,7 @@ class WeightsEvaluator:
     def _gallery_pixels(self) -> np.ndarray:
         """uint8 [N, 3, H, W], the previews in the encoder's input size, decoded once."""
         if self._pixels is None:
-            rows = rows_of(self.store, "images", ["image_id", "preview"], self.gallery.image_ids)
+            rows = self.store.rows_of("images", ["image_id", "preview"], self.gallery.image_ids)
             found = {row["image_id"]: pixels(decode(row["preview"]), self.encoder.fit) for row in rows}
             self._pixels = np.stack([found[image_id] for image_id in self.gallery.image_ids])
         return self._pixels

@@ -17,7 +17,6 @@ from cluster.tables import Store
 from jobs.evaluate.config import SYSTEMS, TOP_K, EvaluateConfig, PageOptions
 from jobs.evaluate.figures import winrate
 from jobs.evaluate.figures.registry import METRICS, SYSTEM_TITLES
-from jobs.evaluate.gallery import rows_of
 from jobs.evaluate.inputs import draw
 from jobs.evaluate.output_files import EvaluationTables
 
@@ -68,7 +67,7 @@ def sheets(
     shown = {row["image_id"] for query in (*drawn, *losses) for of in rows[query].values() for row in of}
     images = {
         row["image_id"]: (thumbnail(row["preview"], options.thumb_px), row["caption"])
-        for row in rows_of(store, "images", ["image_id", "preview", "caption"], shown)
+        for row in store.rows_of("images", ["image_id", "preview", "caption"], shown)
     }
     judged = _judged(found)
     made = {

@@ -9,10 +9,11 @@ import pytest
 
 from actors.retriever import Retriever
 from cluster.errors import UserError
-from cluster.tables import SCHEMAS, Store, embeddings_schema, embeddings_table, now
+from cluster.tables import SCHEMAS, Snapshot, Store, embeddings_schema, embeddings_table, now
 from jobs.delete import job as delete
 from jobs.delete.__main__ import main
 from jobs.delete.config import DeleteConfig
+from jobs.evaluate.gallery import embedded_ids, scan_vectors, vectors_of
 
 FIRST, SECOND = "1" * 16, "2" * 16
 IDS = [f"{index:064x}" for index in range(6)]
@@ -99,10 +100,36 @@ def test_a_fresh_store_stays_fresh_when_pickled(store):
     assert not pickle.loads(pickle.dumps(store)).fresh
 
 
+def test_an_evaluation_sees_the_images_of_its_start_also_in_other_processes(filled):
+    snapshot = Snapshot(filled.uri)
+    table = embeddings_table(FIRST)
+    assert embedded_ids(snapshot, FIRST) == set(IDS) and snapshot.count("images") == 6
+    filled.delete_image(IDS[1])
+    filled.merge("images", rows_of("images", [about(0) | {"image_id": "e" * 64}]), on=["image_id"])
+    for store in (snapshot, pickle.loads(pickle.dumps(snapshot))):
+        assert set(vectors_of(store, table, IDS)) == set(IDS)
+        assert [ids for ids, _ in scan_vectors(store, table, None)] == [IDS]
+        assert Retriever(store, FIRST).search(np.eye(6, dtype=np.float32)[1:2], 1)[0][0]["image_id"] == IDS[1]
+        assert sorted(store.read("images", ["image_id"])["image_id"].to_pylist()) == IDS
+    assert filled.count(table) == 5
+
+
 def test_the_verb_reports_removed_rows_and_unknown_ids(filled, capfd):
-    main(["--store", filled.uri, "--image-ids", IDS[0], IDS[0], "f" * 64, "nonsense"])
+    main(["--store", filled.uri, "--image-ids", IDS[0], IDS[0], "f" * 64])
     report = json.loads(capfd.readouterr().out)
-    assert report == {"num_images": 1, "num_rows": 4, "unknown": ["f" * 64, "nonsense"]}
+    assert report == {"num_images": 1, "num_rows": 4, "unknown": ["f" * 64]}
+
+
+@pytest.mark.parametrize("malformed", ["nonsense", "", "A" * 64, f"{IDS[1]}\n", "f" * 63])
+def test_the_verb_deletes_nothing_if_an_id_is_malformed(filled, malformed):
+    with pytest.raises(UserError, match="is no image id: give the 64 characters"):
+        delete.run(DeleteConfig(store=filled.uri, image_ids=(IDS[0], malformed)))
+    assert filled.count("images") == 6
+
+
+def test_the_verb_fails_if_the_store_has_none_of_the_images(filled):
+    with pytest.raises(UserError, match=r"has none of the 2 images, such as f{64}: check the ids"):
+        delete.run(DeleteConfig(store=filled.uri, image_ids=("f" * 64, "e" * 64)))
 
 
 def test_the_verb_refuses_a_store_without_images(store):
