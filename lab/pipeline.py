@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.encoder import Encoder
 from cluster import terminal
-from cluster.command import ProfileConfig
+from cluster.command import ProfileConfig, profile_of
 from jobs.align import job as align
 from jobs.align.config import AlignConfig
+from jobs.evaluate import language_models
+from jobs.evaluate.config import EvaluateConfig
 from jobs.index import job as index
 from jobs.index.config import IndexConfig
 from jobs.ingest import job as ingest
@@ -39,6 +42,13 @@ class StepRunner:
         self.seconds[name] = round(time.monotonic() - started, 1)
         terminal.say(f"{name} done in {self.seconds[name]:.0f} s")
         return report
+
+
+def check_models(config: ProfileConfig) -> None:
+    """Load the encoder and check the language models, before a studio is drawn. Raises UserError."""
+    profile = profile_of(config)
+    Encoder.load(profile.encoder.model, precision=profile.encoder.precision)
+    language_models.check_models(EvaluateConfig(), profile)
 
 
 def split_filter(name: str) -> str:

@@ -25,7 +25,7 @@ from jobs.promote import job as promotion
 from jobs.promote.config import PromoteConfig
 from lab.demo.config import DemoConfig
 from lab.evaluation_files import read_config, read_tables
-from lab.pipeline import StepRunner, StudioPipeline
+from lab.pipeline import StepRunner, StudioPipeline, check_models
 from lab.studio.truth import load_scenes
 from lab.suite import people
 from serve_app.config import ServeConfig
@@ -129,6 +129,8 @@ def run(config: DemoConfig) -> dict:
     """
     if config.serve:
         check_port(config)
+    output_folder(config.out)
+    check_models(config)
     folder = prepare_folder(config)
     config = config.model_copy(update={"store": config.store or str(folder / "store")})
     pipeline = StudioPipeline(

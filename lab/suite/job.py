@@ -20,7 +20,7 @@ from jobs.evaluate import job as evaluate
 from jobs.evaluate import output_files
 from jobs.evaluate.config import PROTOCOLS, EvaluateConfig, MeasureOptions, PageOptions
 from lab.evaluation_files import read_config, read_document
-from lab.pipeline import StepRunner, StudioPipeline
+from lab.pipeline import StepRunner, StudioPipeline, check_models
 from lab.suite import page, styles, summary, variants
 from lab.suite.config import SuiteConfig
 from lab.suite.sweep import ALPHAS, sweep, training_curve
@@ -37,6 +37,8 @@ def run(config: SuiteConfig) -> dict:
     Raises UserError if the targets are invalid or a step fails.
     """
     targets, profile, folder = load_targets(config.targets), command.profile_of(config), Path(config.out)
+    command.output_folder(folder)
+    check_models(config)
     command.save_config(config, folder)
     seeds = [config.seed + index for index in range(config.num_seeds)]
     resumed = any((folder / f"seed{seed}" / WORLD).is_file() for seed in seeds)

@@ -104,6 +104,21 @@ def test_demo_refuses_a_taken_port_before_it_draws(tmp_path):
     assert not (tmp_path / "demo").exists()
 
 
+@pytest.mark.parametrize("model", ["encoder", "rephraser", "judge"])
+def test_demo_refuses_a_missing_model_before_it_draws(model, tmp_path):
+    out, change = tmp_path / "out", f"{model}.model={tmp_path}/none"
+    with pytest.raises(UserError, match=f"model.* '{tmp_path}/none' (is not a folder|does not exist)"):
+        demo.run(DemoConfig(out=str(out), serve=False, set=(change,)))
+    assert not any(out.iterdir())
+
+
+def test_suite_refuses_a_missing_model_before_it_draws(tmp_path):
+    out, change = tmp_path / "out", f"judge.model={tmp_path}/none"
+    with pytest.raises(UserError, match=f"the model folder '{tmp_path}/none' does not exist"):
+        suite.run(SuiteConfig(out=str(out), set=(change,)))
+    assert not any(out.iterdir())
+
+
 def test_checkpoints_to_start_from_or_to_measure_must_exist(tmp_path):
     out, missing = str(tmp_path / "out"), str(tmp_path / "none")
     with pytest.raises(UserError, match="holds no checkpoint"):
