@@ -9,7 +9,6 @@ from PIL import Image
 from cluster.command import output_folder, validated
 from cluster.errors import UserError
 from cluster.profile import ROOT
-from jobs.evaluate import job as evaluate
 from jobs.evaluate.config import EvaluateConfig
 from lab.bench.align import job as bench_align
 from lab.bench.ingest import job as bench_ingest
@@ -76,12 +75,11 @@ def test_output_folder_is_made_and_must_be_writable(tmp_path):
     [
         lambda out: demo.run(DemoConfig(out=out, serve=False)),
         lambda out: suite.run(SuiteConfig(out=out)),
-        lambda out: evaluate.run(EvaluateConfig(out=out)),
         lambda out: encoder.run(encoder.PretrainEncoderConfig(out=out)),
         lambda out: judge.run(judge.PretrainJudgeConfig(out=out)),
         lambda out: judge.run(judge.PretrainJudgeConfig(out=f"{out}-2", work=out)),
     ],
-    ids=["demo", "suite", "evaluate", "encoder", "judge", "work of judge"],
+    ids=["demo", "suite", "encoder", "judge", "work of judge"],
 )
 def test_output_that_is_a_file_is_refused_first(run, tmp_path):
     (tmp_path / "out").touch()
