@@ -21,6 +21,8 @@ from time import perf_counter
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cluster.compat.errors import lance_reason, storage_fault
+from cluster.errors import UserError
 from serve_app.http.error_responses import error_response
 from serve_app.http.middleware import HttpMiddleware
 from serve_app.metrics import Metrics
@@ -69,7 +71,9 @@ def configure() -> None:
 
 
 class RequestLog(HttpMiddleware):
-    """Gives each request an id, counts it, logs it, and answers unexpected exceptions with a 500.
+    """Gives each request an id, counts it, logs it, and answers exceptions.
+
+    A fault of the store is answered with 503, any other exception with 500.
 
     Routes add fields to the log line through the dict `request.state.log`. Its field `queries`, what people
     typed, is written only with `log_queries`.
@@ -103,13 +107,17 @@ class RequestLog(HttpMiddleware):
         self.metrics.in_flight(1)
         try:
             await self.app(scope, receive, send_with_id)
-        except Exception:
+        except Exception as error:
             path = scope["path"][:MAX_PATH_CHARS]
             access.exception("error", extra={"method": scope["method"], "path": path})
             if status != CLIENT_CLOSED:
                 raise  # the response has begun: the server can only break the connection
-            message = "The server failed; the error is in its log."
-            await error_response(500, "internal_error", message)(scope, receive, send_with_id)
+            response = error_response(500, "internal_error", "The server failed; the error is in its log.")
+            # A UserError here is about the store too: those about the request have become an ApiError.
+            if isinstance(error, UserError) or lance_reason(error) or storage_fault(error):
+                message = "The store cannot be read or written now; the reason is in the server's log."
+                response = error_response(503, "not_ready", message)
+            await response(scope, receive, send_with_id)
         finally:
             self.metrics.in_flight(-1)
             self.metrics.request(_route(scope), status)

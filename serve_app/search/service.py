@@ -280,7 +280,12 @@ class Service:
         return rows[0]["preview"]
 
     def delete(self, image_id: str) -> int:
-        """Remove the image from all tables; returns the number of rows. Raises KeyError if there are none."""
+        """Remove the image from all tables; returns the number of rows.
+
+        Raises KeyError if there are none, ApiError if the store does not respond.
+        """
+        if reason := self.unready_reason():  # a store whose folder is gone would seem to have no such image
+            raise ApiError(503, "not_ready", reason)
         return self._store.delete_image(image_id)
 
 

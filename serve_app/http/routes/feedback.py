@@ -13,7 +13,7 @@ def add(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/feedback",
-        responses=refusals(400, 401, 408, 413, 415, 422, 429),
+        responses=refusals(400, 401, 408, 413, 415, 422, 429, 503),
         dependencies=[Depends(require_json)],
         summary="Report which image or which answer is better",
     )

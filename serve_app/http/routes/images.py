@@ -30,7 +30,7 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         responses={
             200: {"content": {"image/jpeg": {}}},
             304: {"description": "Not modified"},
-            **refusals(401, 404, 429),
+            **refusals(401, 404, 429, 503),
         },
         summary="The preview of an image: a small JPEG",
     )
@@ -40,7 +40,7 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
 
     @app.get(
         "/v1/images/{image_id}/why",
-        responses=refusals(401, 404, 422, 429),
+        responses=refusals(401, 404, 422, 429, 503),
         summary="A heat map: how similar each part of an image is to a query",
     )
     async def why(
@@ -56,7 +56,7 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
 
     @app.delete(
         "/v1/images/{image_id}",
-        responses=refusals(401, 403, 404, 429),
+        responses=refusals(401, 403, 404, 429, 503),
         summary="Remove an image from every table and every index, at once",
     )
     async def delete(image_id: ImageId) -> Deleted:

@@ -7,7 +7,9 @@ report ends with the number that was sent.
 import itertools
 import json
 import os
+import shutil
 import time
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pytest
 import schemathesis
 from fake_service import FakeService, fake_app, http_server
+from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -136,15 +139,19 @@ def filled(folder: str) -> Store:
     return store
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """The address of the real app, in this process."""
-    store = filled(str(tmp_path_factory.mktemp("real") / "store"))
+def service_api(store: Store) -> FastAPI:
+    """The real app over the store."""
     profile = load_profile("mini", store=store.uri)
     systems = Systems(store, ("live", "baseline"), opener(profile, store, Metrics()))
     config = Serve(allow_delete=True)
     service = Service(store, systems, config, Metrics(), signed_ids=SignedIds(b"secret"))
-    with http_server(make_api(service, config)) as address:
+    return make_api(service, config)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The address of the real app, in this process."""
+    with http_server(service_api(filled(str(tmp_path_factory.mktemp("real") / "store")))) as address:
         yield address
 
 
@@ -228,3 +235,47 @@ def test_any_json_value_in_any_field_is_answered_or_refused(path, address, answe
 
     with client:
         check()
+
+
+# ---- a store that fails while the server runs
+
+
+def moved(store: Path) -> None:
+    store.rename(store.with_name("moved"))
+
+
+def emptied(store: Path) -> None:
+    for table in store.glob("*.lance"):
+        shutil.rmtree(table)
+
+
+def truncated(store: Path) -> None:
+    for file in store.glob("*.lance/**/data/*"):
+        os.truncate(file, 0)
+
+
+REQUESTS = {
+    "search": ("POST", "/v1/search", {"query": "green"}),
+    "filtered": ("POST", "/v1/search", {"query": "green", "filters": {"min_width_px": 9}}),
+    "diverse": ("POST", "/v1/search", {"query": "green", "diversity": {}}),
+    "by image": ("POST", "/v1/search", {"image": {"image_id": f"{1:064x}"}}),
+    "preview": ("GET", f"/v1/images/{1:064x}/preview", None),
+    "heat map": ("GET", f"/v1/images/{1:064x}/why?query=green", None),
+    "delete": ("DELETE", f"/v1/images/{1:064x}", None),
+}
+
+
+@pytest.mark.parametrize("fail", [moved, emptied, truncated])
+def test_requests_to_a_store_that_fails_are_answered_with_503(fail, tmp_path):
+    folder = tmp_path / "store"
+    app = service_api(filled(str(folder)))
+    with http_server(app) as address:
+        found = httpx.post(f"{address}/v1/search", json={"query": "red", "k": 4}).raise_for_status().json()
+        ids = [row["image_id"] for row in found["results"]]
+        event = {"kind": "click", "search_id": found["search_id"], "results": ids, "image_id": ids[0]}
+        time.sleep(1.1)
+        fail(folder)
+        for method, path, body in (*REQUESTS.values(), ("POST", "/v1/feedback", event)):
+            answer = httpx.request(method, f"{address}{path}", json=body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready"), path
+            assert str(folder) not in answer.text, path
