@@ -3,6 +3,8 @@
 `kallos index` does this for one encoder, `kallos ingest` for the other encoders in use.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import ray.data
 from pyarrow import compute as pc
 
 from actors.encoder import Encoder
+from actors.images import STORED, UnusableImage, read_stored
 from actors.stages import embed, streaming_context
 from actors.stored_pixels import COLUMNS, prepare_stored
 from actors.vectors import VectorTable
@@ -35,6 +38,15 @@ def without_vector(store: Store, fingerprint: str, images: pa.Table) -> pa.Table
         return images
     present = store.read(name, columns=["image_id"])["image_id"].combine_chunks()
     return images.filter(pc.invert(pc.is_in(images["image_id"], value_set=present)))
+
+
+def first_readable(store: Store, image_ids: Iterable[str]) -> str | None:
+    """The first of these images that `kallos index` could embed; None if all are gone or unreadable."""
+    for row in store.rows_of("images", STORED, image_ids):
+        with suppress(UnusableImage):
+            read_stored(row)
+            return row["image_id"]
+    return None
 
 
 def add_vectors(

@@ -4,8 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from actors.missing_vectors import first_readable
 from actors.vectors import vector_matrix
+from cluster import terminal
 from cluster.errors import UserError
+from cluster.sql import in_list
 from cluster.tables import EncoderRecord, Store, embeddings_table
 
 BLOCK_ROWS = 8192
@@ -27,6 +30,20 @@ def common_gallery(store: Store, records: Sequence[EncoderRecord], where: str | 
                 f"or run `kallos index --encoder {record.encoder}`"
             )
     return galleries[0]
+
+
+def comparable_images(store: Store, records: Sequence[EncoderRecord], where: str | None) -> str | None:
+    """The filter `where`, without unreadable images, which not every encoder has embedded."""
+    galleries = [embedded_ids(store, record.encoder, where) for record in records]
+    lacking = set.union(*galleries) - set.intersection(*galleries)
+    if not lacking or first_readable(store, lacking):
+        return where  # `common_gallery` then names the encoder that lacks images
+    terminal.say(
+        f"evaluate: {len(lacking)} images are left out, such as {min(lacking)}: they are gone or cannot be "
+        "read, and not every encoder has embedded them"
+    )
+    kept = f"NOT ({in_list('image_id', sorted(lacking))})"
+    return f"({where}) AND {kept}" if where else kept
 
 
 def embedded_ids(store: Store, fingerprint: str, where: str | None = None) -> set[str]:

@@ -19,6 +19,7 @@ from cluster.tables import Snapshot, now
 from jobs.evaluate import language_models, output_files, summary, teacher
 from jobs.evaluate.config import CHALLENGERS, SYSTEMS, EvaluateConfig, PageOptions
 from jobs.evaluate.figures import winrate
+from jobs.evaluate.gallery import comparable_images
 from jobs.evaluate.inputs import EvaluationInputs, read_inputs
 from jobs.evaluate.output_files import EvaluationTables
 from jobs.evaluate.page import render
@@ -77,6 +78,8 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
     records = {name: store.encoder(alias) for name, alias in aliases.items() if alias}
     language_models.check_models(config, profile)
     with clock.stage("gather", "reading queries, captions and votes"):
+        where = comparable_images(store, list(records.values()), config.where)
+        config = config.model_copy(update={"where": where})
         inputs = read_inputs(config, store, list(records.values()))
     command.output_folder(config.out)
     with clock.stage("encode", f"searching {len(inputs.queries)} queries with {len(records)} encoders"):

@@ -14,7 +14,7 @@ from jobs.evaluate import inputs, language_models, output_files, summary
 from jobs.evaluate.config import PROTOCOLS, TOP_K, EvaluateConfig
 from jobs.evaluate.figures import per_query, protocols, winrate
 from jobs.evaluate.figures.registry import METRICS
-from jobs.evaluate.gallery import common_gallery
+from jobs.evaluate.gallery import common_gallery, comparable_images
 from jobs.evaluate.job import run
 from jobs.evaluate.page import render
 from jobs.evaluate.systems import EncoderSystem
@@ -190,12 +190,29 @@ def test_different_galleries_are_refused_with_both_sizes(tmp_path):
     second = encoder_tables(store, "2" * 16, [0, 1], np.eye(3, dtype=np.float32)[:2])
     with pytest.raises(UserError, match=r"3 and 2 images.*kallos index --encoder 2222222222222222"):
         common_gallery(store, [first, second], None)
+    store.merge("images", pa.Table.from_pylist([image_row(2)], SCHEMAS["images"]), on=["image_id"])
+    assert comparable_images(store, [first, second], None) is None
     where = f"image_id < '{IDS[2]}'"
     assert common_gallery(store, [first, second], where) == set(ids(0, 1))
     with pytest.raises(UserError, match=r"filter 'nothing = 1' cannot be used .*nothing"):
         common_gallery(store, [first, second], "nothing = 1")
     with pytest.raises(UserError, match="has no images with --where"):
         common_gallery(store, [first, second], "caption = 'absent'")
+
+
+def test_unreadable_and_deleted_images_that_one_encoder_lacks_are_left_out(tmp_path, capsys):
+    store = Store(str(tmp_path))
+    first = encoder_tables(store, "1" * 16, [0, 1, 2, 3], np.eye(4, dtype=np.float32))
+    second = encoder_tables(store, "2" * 16, [0, 1], np.eye(4, dtype=np.float32)[:2])
+    rows = pa.Table.from_pylist([image_row(number) for number in range(3)], SCHEMAS["images"])
+    store.merge("images", rows, on=["image_id"])
+    store.open("images").update(values={"preview": b"no image", "uri": "/none"})
+    where = comparable_images(store, [first, second], None)
+    assert common_gallery(store, [first, second], where) == set(ids(0, 1))
+    where = comparable_images(store, [first, second], f"image_id != '{IDS[0]}'")
+    assert common_gallery(store, [first, second], where) == set(ids(1))
+    assert store.count("images", where) == 1
+    assert "2 images are left out, such as" in capsys.readouterr().err
 
 
 def test_caption_ranks_and_similarities_read_from_the_table(tmp_path):
