@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 
 from actors.encoder import EncodeImages
 from cluster import terminal
-from cluster.compat.errors import sentence_of
+from cluster.compat.errors import causes, sentence_of
 from cluster.errors import JobFailure, UserError
 from cluster.profile import EncoderModel, Stage
 
@@ -89,9 +89,8 @@ def plain_errors() -> Iterator[None]:
 
 def find_plain_error(error: BaseException | None) -> UserError | JobFailure | None:
     """The UserError or JobFailure among the causes of a Ray error, or None."""
-    while error is not None:
+    for cause in causes(error):
         for kind in (UserError, JobFailure):
-            if sentence := sentence_of(error, kind):
+            if sentence := sentence_of(cause, kind):
                 return kind(sentence)
-        error = getattr(error, "cause", None) or error.__cause__
     return None

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cluster import terminal
-from cluster.compat.errors import storage_fault
+from cluster.compat.errors import causes, storage_fault
 from cluster.errors import JobFailure, UserError, exit_on_user_error, explain, shown
 from cluster.process import signals
 from cluster.profile import Profile, Settings, load_profile
@@ -120,12 +120,7 @@ def _unexpected_errors_in_log() -> Iterator[None]:
 
 def first_cause(error: BaseException) -> str:
     """One line for the error at the start of a chain: Ray and others raise their own errors around it."""
-    while True:
-        below = getattr(error, "cause", None)  # an error in a worker of Ray
-        below = below if isinstance(below, BaseException) else error.__cause__
-        if below is None or below is error:
-            break
-        error = below
+    *_, error = causes(error)
     if isinstance(error, JobFailure):
         return str(error)
     text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
@@ -241,7 +236,7 @@ def merged(group: Section, config: BaseModel, **others: Any) -> Section:
 
 
 def output_folder(folder: str | Path) -> Path:
-    """The folder, made if absent. A verb calls this before its work, which would otherwise end with an error.
+    """The folder, made if absent. A verb calls this before its work, so that no work is lost.
 
     Raises:
         UserError: no files can be written into it.

@@ -27,7 +27,7 @@ class JobFailure(RuntimeError):
 def exit_on_user_error() -> Iterator[None]:
     """End the process with status 2 and the sentence on stderr.
 
-    If the reader of stdout, such as `head`, has ended, the process ends quietly with 141, as for SIGPIPE.
+    If the reader of stdout, such as `head`, closes the pipe, the process exits quietly with 141 (SIGPIPE).
     """
     try:
         try:
@@ -39,21 +39,21 @@ def exit_on_user_error() -> Iterator[None]:
         print(f"error: {_shortened(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        _write_nowhere()
+        _discard_stdout()
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:  # stdout is a file on a full disk, for example
-        _write_nowhere()
+        _discard_stdout()
         print(f"error: {error}.", file=sys.stderr)
         sys.exit(1)
 
 
-def _write_nowhere() -> None:
-    """Let what stdout still has to write go nowhere: the interpreter would fail on it at the end."""
+def _discard_stdout() -> None:
+    """Discard what stdout still holds: the interpreter would fail to write it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _shortened(sentence: str) -> str:
-    """The sentence without its middle if a value in it is very long: the end has the way out."""
+    """The sentence, without its middle if it is very long: its end names the way out."""
     half = MAX_SENTENCE // 2
     return sentence if len(sentence) <= MAX_SENTENCE else f"{sentence[:half]}...{sentence[-half:]}"
 

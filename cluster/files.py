@@ -1,4 +1,4 @@
-"""Opens files that belong to others: they may be anything, and may change at any time."""
+"""Opens users' files, which may be of any kind and may change at any time."""
 
 import os
 import stat
@@ -19,10 +19,10 @@ KINDS = {
 
 
 def open_file(filesystem: fs.FileSystem, path: str) -> BinaryIO | pa.NativeFile:
-    """Open a file for reading. Raises OSError, and unless it is regular: opening a FIFO may never end."""
+    """Open a regular file. Raises OSError, also for any other kind of file: opening a FIFO may never end."""
     if not isinstance(filesystem, fs.LocalFileSystem):
         return filesystem.open_input_stream(path)
-    require_regular(os.stat(path))  # before it is opened: to open a device may have effects
+    require_regular(os.stat(path))  # before the open: opening a device may have side effects
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         require_regular(os.fstat(descriptor))

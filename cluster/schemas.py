@@ -175,7 +175,7 @@ def key_of(schema: pa.Schema) -> list[str]:
 
 
 def schema_difference(name: str, found: pa.Schema) -> str:
-    """How a table of that name differs from what it must have, for an error; "" if it does not.
+    """How the schema of a table differs from the one expected of this name, for an error; "" if it does not.
 
     Of a table of vectors, only the columns that every search needs are compared.
     """

@@ -30,7 +30,7 @@ MARGIN_CPUS = 1.0
 CONNECT_TIMEOUT_S = 5.0
 # Ray gives a node 30 s to start, and a busy machine may need longer.
 START_ATTEMPTS = 3
-# Ray starts a worker process for each logical CPU. The first figure is for machines with few real ones.
+# Ray starts a worker process for each of its CPUs. A machine with few real CPUs may still have 64.
 MOST_CPUS = max(64, 4 * (os.cpu_count() or 1))
 WATCH_S = 1.0
 # Parts of the repository that worker processes on other nodes do not need.
@@ -56,7 +56,7 @@ def connect(profile: Profile) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if log := terminal.log_path():  # named first: if Ray crashes, it ends the process at once
+    if log := terminal.log_path():  # before Ray starts: a crash of Ray ends the process at once
         terminal.say(f"Starting Ray; messages of libraries go to {log}")
     if ray_core.in_submitted_job():
         ray.init(address="auto", log_to_driver=profile.ray.log_to_driver)
@@ -204,7 +204,7 @@ def _start_once(config: profiles.Ray, serve_host: str) -> None:
 
 
 def _watch() -> None:
-    """End a verb whose Ray has died: calls of Ray would wait, or end the process without a word."""
+    """End a verb whose Ray has died: calls to Ray would hang, or end the process without a message."""
     seen = None
     while not _ended.wait(WATCH_S):
         dead = ray_start.dead_process() if ray.is_initialized() else None

@@ -18,7 +18,7 @@ def in_list(column: str, values: Iterable[str]) -> str:
 
 
 def one_condition(where: str | None) -> str | None:
-    """The user's filter. Raises UserError for a semicolon outside a text: LanceDB ignores what follows it."""
+    """The user's filter. Raises UserError for a semicolon outside quotes: LanceDB ignores what follows it."""
     if where and ";" in re.sub(r"'[^']*'", "", where):
         raise UserError(f"The filter {shown(where)} has a `;`: give a single condition.")
     return where

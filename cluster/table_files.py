@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ DELIMITERS = ",;\t|"
 MAX_NAMES = 20
 
 Reader = Callable[[Any], Any]
-"""Turns a cell into the value of a column. Raises ValueError with what is wrong with it."""
+"""Turns a cell into the value of a column. Raises ValueError, which says what is wrong with the cell."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TableFile:
 def read_table(
     path: str, columns: Mapping[str, Reader], optional: Mapping[str, Reader] | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of a table, with these columns alone; an optional column that the file lacks is left out.
+    """The rows of a table, with only these columns; an optional column that the file lacks is left out.
 
     Raises:
         UserError: the file is missing, broken, of another type, lacks any of `columns`, or a cell is refused.
@@ -89,16 +89,10 @@ def text(cell: Any) -> str:
         return ""
     if isinstance(cell, list | tuple | dict):
         raise ValueError(f"is a {'list' if isinstance(cell, list | tuple) else 'struct'}, not a text")
-    words = (
-        str(cell).lower()
-        if isinstance(cell, bool)
-        else decode(cell)
-        if isinstance(cell, bytes)
-        else str(cell)
-    )
+    words = decode(cell) if isinstance(cell, bytes) else str(cell)
     if not is_unicode(words):
         raise ValueError(NOT_UNICODE)
-    return words
+    return words.lower() if isinstance(cell, bool) else words
 
 
 def number(cell: Any) -> float | None:
@@ -140,7 +134,9 @@ def _open_table(path: str, wanted: Sequence[str]) -> TableFile:
         raise UserError(f"cannot read {shown(path)} as a table: its name must end in {', '.join(READERS)}")
     with open_user_file(path) as file:
         try:
-            return READERS[ending](file, wanted)
+            table = READERS[ending](file, wanted)
+            require_once(table.names, wanted)
+            return table
         except (OSError, ValueError, pa.ArrowException) as error:
             reason = one_line(str(error))
             raise UserError(f"{shown(path)} is not a readable {ending} table: {reason}") from None
@@ -164,10 +160,28 @@ def read_parquet(file: Any, wanted: Sequence[str]) -> TableFile:
     """The rows of an open Parquet file. Raises OSError, ValueError or ArrowException for a broken one."""
     table = parquet.ParquetFile(file)
     names = table.schema_arrow.names
-    require_once(names, wanted)
     batches = table.iter_batches(columns=[name for name in wanted if name in names])
-    rows = (row for batch in batches for row in python_rows(batch))
+    rows = (row for batch in batches for row in _parquet_rows(batch, wanted))
     return TableFile(names, [TableRow(f"row {i}", *row) for i, row in enumerate(rows)])
+
+
+def _parquet_rows(batch: pa.RecordBatch, wanted: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    numbered = batch.rename_columns([str(index) for index in range(batch.num_columns)])  # two may share a name
+    for row, error in python_rows(numbered):
+        values, twice = _by_name(zip(batch.schema.names, row.values(), strict=False), wanted)
+        yield values, error or twice
+
+
+def _by_name(cells: Iterable[tuple[str, Any]], wanted: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The cells of a row by column, and what is wrong if two of the same name contradict each other."""
+    values: dict[str, Any] = {}
+    error = ""
+    for name, cell in cells:
+        if values.get(name) in (None, ""):
+            values[name] = cell
+        elif name in wanted and cell not in (None, "", values[name]):
+            error = f"has the column {shown(name)} more than once, with different values"
+    return values, error
 
 
 def python_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, Any], str]]:
@@ -186,49 +200,55 @@ def python_rows(batch: pa.RecordBatch | pa.Table) -> Iterator[tuple[dict[str, An
 
 
 def read_csv(file: Any, wanted: Sequence[str]) -> TableFile:
-    """The rows of an open CSV file, delimited by whichever of `DELIMITERS` its header has most of.
+    """The rows of an open CSV file, delimited by the most frequent of `DELIMITERS` in its header.
 
-    Raises ValueError when there is no header, or when a quotation mark that is never closed takes many rows.
+    A quotation mark that is never closed costs its line. Raises ValueError when there is no usable header.
     """
     csv.field_size_limit(sys.maxsize)
     content = decode(file.read())
     first = next(filter(str.strip, io.StringIO(content, newline=None)), "")
-    if NO_TEXT.search(first):
-        raise ValueError("its header is not text in UTF-8 or UTF-16")
     delimiter = max(DELIMITERS, key=first.count)
-    found = csv.reader(
-        io.StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
-    )
     names: list[str] = []
     rows = []
-    for place, fields, error in _records(found):
-        if not names:
-            names = [name.strip() for name in fields]
-            require_once(names, wanted)
-        else:
+    for place, fields, error in _records(content, delimiter):
+        if names:
             if not error and len(fields) != len(names):
-                error = f"has {len(fields)} fields, and the header {len(names)}"
-            rows.append(TableRow(place, dict(zip(names, fields, strict=False)), error))
+                error = f"has {len(fields)} fields, but the header has {len(names)}"
+            values, twice = _by_name(zip(names, fields, strict=False), wanted)
+            rows.append(TableRow(place, values, error or twice))
+        elif error:
+            raise ValueError(f"{place} {error}")
+        else:
+            names = [name.strip() for name in fields]
+            if NO_TEXT.search(first) and not set(names).intersection(wanted):
+                raise ValueError("its header is not text in UTF-8 or UTF-16")
     if not names:
         raise ValueError("it is empty")
-    return TableFile(names, rows)
+    return TableFile([NO_TEXT.sub("\ufffd", name) for name in names], rows)
 
 
-def _records(reader: Any) -> Iterator[tuple[str, list[str], str]]:
-    """(place, fields, error) of each record of a CSV that is not blank."""
+def _records(content: str, delimiter: str) -> Iterator[tuple[str, list[str], str]]:
+    """(place, fields, error) of each record of a CSV that is not blank; of a broken one, its first line's."""
+    lines = io.StringIO(content, newline="").readlines()
+
+    def read(start: int, end: int, strict: bool) -> Any:
+        chosen = map(lines.__getitem__, range(start, end))
+        return csv.reader(chosen, delimiter=delimiter, skipinitialspace=True, strict=strict)
+
+    start, reader = 0, read(0, len(lines), strict=True)
     while True:
-        line = reader.line_num + 1
-        fields, error = [], ""
+        line, error = start + reader.line_num, ""
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as failure:
-            if line == 1 or reader.line_num > line:
-                raise ValueError(f"line {line}: {failure}") from None
             error = f"is not CSV: {failure}"
+            fields = next(read(line, line + 1, strict=False), [])
+            if start + reader.line_num > line + 1:  # a quotation mark without its end took more lines
+                start, reader = line + 1, read(line + 1, len(lines), strict=True)
         if fields or error:
-            yield f"line {line}", fields, error
+            yield f"line {line + 1}", fields, error
 
 
 def read_jsonl(file: Any, wanted: Sequence[str]) -> TableFile:
@@ -238,7 +258,7 @@ def read_jsonl(file: Any, wanted: Sequence[str]) -> TableFile:
     for number, line in enumerate(decode(file.read()).split("\n"), start=1):
         if not line.strip():
             continue
-        values, error = _json_object(line)
+        values, error = _json_object(line, wanted)
         names |= dict.fromkeys(values)
         kept = {name: values[name] for name in wanted if name in values}
         rows.append(TableRow(f"line {number}", kept, error))
@@ -247,25 +267,25 @@ def read_jsonl(file: Any, wanted: Sequence[str]) -> TableFile:
     return TableFile(list(names), rows)
 
 
-def _json_object(line: str) -> tuple[dict[str, Any], str]:
+def _json_object(line: str, wanted: Sequence[str]) -> tuple[dict[str, Any], str]:
+    errors = []  # of each object within the line; the outermost is the last
+
+    def by_name(cells: list[tuple[str, Any]]) -> dict[str, Any]:
+        values, error = _by_name(cells, wanted)
+        errors.append(error)
+        return values
+
     try:
-        value = json.loads(line, object_pairs_hook=_unique)
+        value = json.loads(line, object_pairs_hook=by_name)
     except RecursionError:
         return {}, "is nested too deep"
     except ValueError as error:
         return {}, f"is not JSON: {error}"
-    return (value, "") if isinstance(value, dict) else ({}, "is not a JSON object")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        require_once([name for name, _ in pairs], list(values))
-    return values
+    return (value, errors[-1]) if isinstance(value, dict) else ({}, "is not a JSON object")
 
 
 def require_once(names: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raises ValueError when any of the wanted columns is there twice."""
+    """Raises ValueError when any of the wanted columns occurs more than once."""
     if twice := [name for name in wanted if list(names).count(name) > 1]:
         raise ValueError(f"it has the column {shown(twice[0])} more than once")
 

@@ -1,4 +1,4 @@
-"""Texts that users hand over: opening the file, decoding it, and making one line of it."""
+"""Users' texts: opening and decoding their files, and putting a text on one line."""
 
 import codecs
 import re
@@ -25,7 +25,7 @@ NOT_UNICODE = "is not Unicode text (a byte that is not UTF-8, or half of a surro
 
 
 def decode(data: bytes) -> str:
-    """UTF-8 unless a byte-order mark, or the zero bytes of the first letters, say UTF-16 or UTF-32.
+    """The text: UTF-8 unless a byte-order mark, or zero bytes among the first letters, show another encoding.
 
     Never raises: bytes that do not fit become lone surrogates, which `is_unicode` finds.
     """

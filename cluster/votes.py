@@ -1,4 +1,4 @@
-"""What a person voted on: rows of `feedback` as votes, however the question was put.
+"""Rows of `feedback` as votes: which question a person answered, and how.
 
 A person has one vote on a question, and the last one counts. The person is the column `client`.
 """
@@ -28,7 +28,7 @@ class Comparison(NamedTuple):
 
 
 def same_words(query: str) -> str:
-    """The query without the differences in case and spaces that no encoder sees; `SAME_WORDS_SQL` in SQL."""
+    """The query in lower case with single spaces, as encoders read it; in SQL it is `SAME_WORDS_SQL`."""
     return " ".join(query.lower().split())
 
 

@@ -94,15 +94,18 @@ def storage_fault(error: BaseException) -> str | None:
 
     Reads the error and its causes, because Ray and Arrow raise errors of their own around them.
     """
-    text = "\n".join(str(cause) for cause in _chain(error))
+    text = "\n".join(map(str, causes(error)))
     faults = DISK_FAULTS | (STORE_FAULTS if re.search("lance|object store", text) else {})
     return next((fault for pattern, fault in faults.items() if re.search(pattern, text)), None)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, then each error that it wraps, as those of Ray and other libraries do."""
     while error is not None:
         yield error
-        error = getattr(error, "cause", None) or error.__cause__
+        below = getattr(error, "cause", None)  # an error in a worker of Ray
+        below = below if isinstance(below, BaseException) else error.__cause__
+        error = None if below is error else below
 
 
 def lance_reason(error: BaseException) -> str:
@@ -113,7 +116,7 @@ def lance_reason(error: BaseException) -> str:
 
 
 def sentence_of(error: BaseException, kind: type[Exception]) -> str | None:
-    """Ray: the sentence of an error of our class `kind` behind an error of Ray, None if there is none.
+    """Ray: the sentence of an error of our class `kind` inside an error of Ray, None if there is none.
 
     Ray keeps what the constructor of an actor raises only as a part of its own text, with the traceback.
     """

@@ -4,5 +4,5 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 
 def ignore_resolution() -> None:
-    """Pillow computes the resolution of a JPEG from EXIF, and refuses the picture if it has the type BYTE."""
+    """Keep Pillow from reading a JPEG's resolution from EXIF: it refuses the image if that is a BYTE."""
     JpegImageFile._read_dpi_from_exif = lambda self: None

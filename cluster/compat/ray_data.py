@@ -38,8 +38,8 @@ def read_lance(
 class FileReader(Datasource):
     """Reads files in tasks, each of about equally many files.
 
-    Ray's own readers end the job at the first file that cannot be opened, and they change paths: without its
-    white space, or with `%20` and `C:` taken for parts of a URI, a path may be another file's.
+    Ray's own readers end the job at the first file that cannot be opened. They also strip the white space of
+    paths, and take `%20` and `C:` for parts of a URI, so they may read another file.
     """
 
     rows_per_file: int | None = None
@@ -68,7 +68,7 @@ class FileReader(Datasource):
         ]
 
     def part(self, files: Sequence[tuple[str, int]]) -> "FileReader":
-        """A reader of some of the files: a task carries no others."""
+        """A reader of only these files, so that a task does not carry the whole list."""
         reader = copy.copy(self)
         reader.files = files
         return reader

@@ -12,7 +12,7 @@ def on_this_machine_alone() -> Iterator[None]:
     """Let `ray.init` use the loopback interface, and leave SIGTERM to Kallos.
 
     Ray listens on all interfaces, except on macOS and Windows, and replaces 127.0.0.1 as `_node_ip_address`.
-    It handles SIGTERM by a stack trace in C++, and by handlers that end the process with status 1.
+    On SIGTERM it prints a C++ stack trace, and its own handlers end the process with status 1.
     """
     from ray._private import ray_constants, utils
 
@@ -32,7 +32,7 @@ def on_this_machine_alone() -> Iterator[None]:
 
 
 def dead_process() -> str | None:
-    """Name of a process of the Ray started here without which it cannot work, if one has ended."""
+    """Name of an ended process without which the Ray started here cannot work, None if they all live."""
     import ray
 
     node = cast(Any, ray)._private.worker._global_node

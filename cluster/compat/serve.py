@@ -22,9 +22,9 @@ def replica_title(app: str, deployment: str) -> str:
 
 
 def listen_as_ray_does() -> None:
-    """Let a replica, whose constructor calls this, listen for other replicas on loopback if Ray does.
+    """Let this replica listen for other replicas on loopback if Ray does. Called in a replica's constructor.
 
-    Ray itself binds to loopback on a node of 127.0.0.1, but Serve's gRPC server to all interfaces.
+    Ray itself binds to loopback on a node of 127.0.0.1, but Serve's gRPC server binds to all interfaces.
     """
     if get_node_ip_address() != "127.0.0.1":
         return

@@ -1,8 +1,8 @@
-"""tarfile: what it would leave out without a word, or read without a limit, becomes an error.
+"""tarfile, with an error where it would silently leave out members, or read without a limit.
 
-By itself it takes an invalid header in the middle for the end, ends at the first of several archives in one
-file, accepts a file cut off between two members, and reads a header of any size that it declares. The type of
-the headers, a documented parameter, is where each header passes; the errors' names are undocumented.
+On its own, tarfile takes an invalid header in the middle for the end, stops after the first of several
+archives in one file, accepts a file that is cut off between two members, and reads a header of any declared
+size. Its documented parameter `tarinfo` sees every header; the names of the header errors are undocumented.
 """
 
 import tarfile
@@ -26,7 +26,7 @@ def members(
 ) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     """Each member of a tar, plain or compressed, with its first `num_bytes(member)` bytes; -1: all.
 
-    Members that are no files have none. Raises DamagedTar, after the members that could be read.
+    Members that are not files have none. Raises DamagedTar, after the members that could be read.
     """
     try:
         with _decompressed(open_stream) as stream, _open(stream) as tar:
@@ -48,7 +48,7 @@ def _open(stream: Any) -> tarfile.TarFile:
 
 
 class _Ending:
-    """A stream that ends once: tarfile seeks by reading on, for years if a header declares an exabyte."""
+    """A stream that raises after its end: tarfile would read on for years if a header declares an exabyte."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.ended = stream, False

@@ -14,7 +14,7 @@ LONGEST_CAUSE = 400
 
 
 def argument_names() -> set[str]:
-    """The arguments that `vllm.LLM` takes, read in vLLM's source: to import it takes 20 s.
+    """The arguments that `vllm.LLM` takes, read from its source, because importing it takes 20 s.
 
     It takes those of its constructor, and passes all others to `EngineArgs`, which has a field for each.
     """
@@ -46,9 +46,10 @@ def abort_all(llm: Any) -> None:
 
 @contextmanager
 def removed_rendezvous() -> Iterator[None]:
-    """Remove the file through which the one process of an engine that loads here meets itself.
+    """Remove the rendezvous file of an engine once it has loaded.
 
-    vLLM names it `/tmp/vllm_dist_<random>`, and leaves it behind in a process that is killed, as actors are.
+    vLLM makes `/tmp/vllm_dist_<random>` even for one process, and leaves it behind if the process is killed,
+    as actors are.
     """
     uniproc_executor: Any = importlib.import_module("vllm.v1.executor.uniproc_executor")
     make = uniproc_executor.get_file_store_init_method

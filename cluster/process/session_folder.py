@@ -47,7 +47,7 @@ def make() -> Path:
         new = Path(tempfile.mkdtemp(prefix=".kallos-", dir=parent))
         folder = parent / f"{PREFIX}{new.name[-8:]}"
         _locked[folder] = _lock(new)
-        new.rename(folder)  # it gets the name that `remove_abandoned` looks for when it is locked
+        new.rename(folder)  # only a locked folder has the name that `remove_abandoned` looks for
         # A session of its own: Ctrl-C must not end it.
         _reapers[folder] = subprocess.Popen(
             ["/bin/sh", REAPER, folder], stdin=subprocess.PIPE, start_new_session=True
@@ -68,7 +68,7 @@ def make() -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Kill what still runs in a folder that `make` returned, and remove it; nothing the second time."""
+    """Kill what still runs in a folder that `make` returned, and remove it. Does nothing the second time."""
     if reaper := _reapers.pop(folder, None):
         cast(IO[bytes], reaper.stdin).close()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -107,7 +107,7 @@ def _lock(folder: Path) -> int:
 
 @contextlib.contextmanager
 def for_temporary_files(folder: Path) -> Iterator[None]:
-    """Let processes that are started meanwhile put their temporary files into `folder`."""
+    """Make processes that are started inside put their temporary files into `folder`."""
     before = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = str(folder)
     try:

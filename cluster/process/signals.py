@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one ends the work in order, a second one, or a slow end, at once.
+"""Ctrl-C and SIGTERM: the first one ends the work in order; after a second one, or 30 s, it ends at once.
 
 The status is 130 or 143, as a shell reports it. Nothing prints a traceback.
 """
@@ -26,7 +26,7 @@ class _Received:
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first signal, and exit with its status. Nested calls do nothing more."""
+    """Raise KeyboardInterrupt at the first signal, and exit with its status. Nested calls do nothing."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(SIGNALS[1]) is _first:
         yield
         return
@@ -39,7 +39,7 @@ def handled() -> Iterator[None]:
     finally:
         for signum, handler in zip(SIGNALS, before, strict=True):
             signal.signal(signum, handler)
-        atexit.register(_end_at_once_from_now_on)  # the interpreter calls it first when it ends
+        atexit.register(_end_at_once_from_now_on)  # registered last, so it runs first at exit
 
 
 def call_once(function: Callable[[], object]) -> None:

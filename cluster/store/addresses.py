@@ -2,7 +2,7 @@
 
 A folder below the store's parent is remembered relative to the store, so both can be moved or copied
 together. A shipped model is remembered relative to the repository, any other folder by its absolute path, and
-a name that is no local folder, such as that of a hub, as it is.
+a name that is not a local folder, such as a hub name, unchanged.
 """
 
 import os
@@ -29,8 +29,8 @@ def store_address(uri: str) -> str:
         if scheme[1] not in REMOTE or not urlsplit(uri).netloc:
             kinds = ", ".join(f"{name}://" for name in REMOTE)
             raise UserError(
-                f"The store {uri!r} is neither a local folder nor an address such as s3://bucket/store: the "
-                f"kinds are {kinds}."
+                f"The store {uri!r} is neither a local folder nor an object store: give a folder, or "
+                f"an address such as s3://bucket/store that begins with {kinds}."
             )
         return uri.rstrip("/")
     if not uri.strip() or "\0" in uri:

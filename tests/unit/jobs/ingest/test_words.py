@@ -164,7 +164,7 @@ def test_a_row_with_missing_fields_rejects_its_image(tmp_path):
     location = folder_of(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "metadata.csv").write_text("file_name,caption,tags\na.jpg,a boat\nb.jpg,x,y\n,,\n")
     metadata = read(location)
-    assert metadata.text_of(f"{tmp_path}/a.jpg").error.endswith("line 2: has 2 fields, and the header 3")
+    assert metadata.text_of(f"{tmp_path}/a.jpg").error.endswith("line 2: has 2 fields, but the header has 3")
     assert metadata.text_of(f"{tmp_path}/b.jpg") == ImageText("x", "", ("y",))
     assert (metadata.rejects, metadata.report["metadata"]["num_rows"]) == ([], 2)
 
