@@ -4,4 +4,7 @@
 
 Writes report.json and report.html (one self-contained page) into the output folder. docs/evaluation.md
 explains the metrics and the tables that the options name.
+
+Everything is read as it was when the evaluation began, so images may be added and deleted meanwhile. Votes on
+an image that was deleted before are left out and counted.
 """
