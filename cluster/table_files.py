@@ -166,7 +166,8 @@ def read_parquet(file: Any, wanted: Sequence[str]) -> TableFile:
 
 
 def _parquet_rows(batch: pa.RecordBatch, wanted: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
-    numbered = batch.rename_columns([str(index) for index in range(batch.num_columns)])  # two may share a name
+    # Two columns may have the same name, of which `to_pylist` keeps one.
+    numbered = batch.rename_columns([str(index) for index in range(batch.num_columns)])
     for row, error in python_rows(numbered):
         values, twice = _by_name(zip(batch.schema.names, row.values(), strict=False), wanted)
         yield values, error or twice

@@ -133,7 +133,7 @@ PARQUET = {
         ("image.csv", b"\x89PNG\r\n\0\0\0", "its header is not text"),
         ("votes.csv", b"query,n\na,1\nb\n", "line 3 has 1 fields, but the header has 2"),
         ("votes.csv", b"query\na boat, at sea\n", "line 2 has 2 fields, but the header has 1"),
-        ("votes.csv", b'query,n\n"a,1\nb,2\n', "line 2: unexpected end of data"),
+        ("votes.csv", b'query,n\n"a,1\nb,2\n', "line 2 is not CSV: unexpected end of data"),
         ("votes.csv", b"query,query\na,b\n", "has the column 'query' more than once"),
         ("votes.jsonl", b'{"query": 1}\n{"query": "x"\n', "line 2 is not JSON"),
         (

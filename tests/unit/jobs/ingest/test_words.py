@@ -156,8 +156,66 @@ def test_broken_rows_are_rejects_of_their_images_or_of_themselves(tmp_path):
     metadata = read(location)
     assert metadata.text_of(f"{tmp_path}/a.jpg") == ImageText("7", "")
     assert "line 2: its caption" in metadata.text_of(f"{tmp_path}/b.jpg").error
-    assert [place.rpartition(", ")[2] for place, _ in metadata.rejects] == ["line 3", "line 4", "line 5"]
-    assert "nested too deep" in metadata.rejects[0][1] and "more than once" in metadata.rejects[1][1]
+    assert "more than once, with different" in metadata.text_of(f"{tmp_path}/c.jpg").error
+    assert [place.rpartition(", ")[2] for place, _ in metadata.rejects] == ["line 3", "line 5"]
+    assert "nested too deep" in metadata.rejects[0][1]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_column_that_is_there_twice_costs_the_rows_in_which_it_contradicts_itself(tmp_path, form):
+    location = folder_of(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    columns = ["file_name", "caption", "id", "caption", "id"]
+    rows = [
+        ["a.jpg", "a boat", "1", "a cat", "2"],
+        ["b.jpg", "same", "1", "same", "2"],
+        ["c.jpg", "", "1", "x", "2"],
+    ]
+    path = tmp_path / f"metadata.{form}"
+    if form == "csv":
+        path.write_text("\n".join(",".join(row) for row in [columns, *rows]))
+    elif form == "jsonl":
+        cells = (zip(map(json.dumps, columns), map(json.dumps, row), strict=True) for row in rows)
+        path.write_text("\n".join("{" + ",".join(map(":".join, row)) + "}" for row in cells))
+    else:
+        parquet.write_table(
+            pa.Table.from_arrays([pa.array(cells) for cells in zip(*rows, strict=True)], columns), path
+        )
+    metadata = read(location)
+    texts = [metadata.text_of(f"{tmp_path}/{name}.jpg") for name in "abc"]
+    assert "has the column 'caption' more than once, with different values" in texts[0].error
+    assert texts[1:] == [ImageText("same"), ImageText("x")] and not metadata.rejects
+
+
+def test_a_quotation_mark_that_is_never_closed_costs_its_row_alone(tmp_path):
+    location = folder_of(tmp_path, *(f"{name}.jpg" for name in "abcdef"))
+    rows = [
+        'a.jpg,"open',
+        'b.jpg,"two\nlines"',
+        'c.jpg,"he said "hi" twice"',
+        'd.jpg,5" disk',
+        'e.jpg,"open',
+        "f.jpg,x",
+    ]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,caption", *rows]))
+    metadata = read(location)
+    texts = {name: metadata.text_of(f"{tmp_path}/{name}.jpg") for name in "abcdef"}
+    assert {name: text.caption for name, text in texts.items() if not text.error} == {
+        "b": "two lines",
+        "d": '5" disk',
+        "f": "x",
+    }
+    lines = [
+        (name, text.error.partition("metadata.csv, ")[2].partition(" is not CSV")[0])
+        for name, text in texts.items()
+        if text.error
+    ]
+    assert lines == [("a", "line 2:"), ("c", "line 5:"), ("e", "line 7:")] and not metadata.rejects
+
+
+def test_the_name_of_another_column_may_be_in_any_encoding(tmp_path):
+    location = folder_of(tmp_path, "a.jpg")
+    (tmp_path / "metadata.csv").write_bytes(b"file_name,caption,gr\xf6\xdfe\na.jpg,a boat,1\n")
+    assert read(location).text_of(f"{tmp_path}/a.jpg") == ImageText("a boat")
 
 
 def test_a_row_with_missing_fields_rejects_its_image(tmp_path):
@@ -240,8 +298,7 @@ def test_absolute_names_and_uris_are_matched(tmp_path):
     [
         ("metadata.csv", "name,caption\na,b\n", "no column 'file_name' or 'file'; it has name, caption"),
         ("metadata.csv", "", "it is empty"),
-        ("metadata.csv", 'file_name,caption\na,"b\nc,d\n', "line 2: unexpected end of data"),
-        ("metadata.csv", "file_name,caption,caption\na,b,c\n", "'caption' more than once"),
+        ("metadata.csv", '"file_name,caption\na,b\n', "line 1 is not CSV: unexpected end of data"),
         ("metadata.jsonl", "{not json", "cannot be read"),
         ("metadata.parquet", "not parquet", "cannot be read"),
     ],
