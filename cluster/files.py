@@ -32,6 +32,12 @@ def open_file(filesystem: fs.FileSystem, path: str) -> BinaryIO | pa.NativeFile:
     return os.fdopen(descriptor, "rb")
 
 
+def open_seekable(filesystem: fs.FileSystem, path: str) -> Any:
+    """Open a file to read it at any position, as Parquet needs. Raises OSError as `open_file` does."""
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    return open_file(filesystem, path) if local else filesystem.open_input_file(path)
+
+
 def require_regular(status: os.stat_result) -> None:
     """Raise OSError unless this is the status of a regular file."""
     kind = stat.S_IFMT(status.st_mode)

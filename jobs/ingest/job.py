@@ -63,7 +63,7 @@ def run(config: IngestConfig) -> dict:
 
 
 def _files(source: Source, not_images: Counter[str]) -> dict:
-    """What became of the source's files, for the report; the ignored by their ending or what hides them."""
+    """What became of the source's files, for the report; ignored ones by ending or by what hides them."""
     ignored = source.ignored + not_images
     shown = dict(ignored.most_common(MAX_ENDINGS))
     if others := ignored.total() - sum(shown.values()):

@@ -23,7 +23,7 @@ NEW, KNOWN, REJECTED, IGNORED = "new", "known", "rejected", "ignored"
 class SourceRow:
     """One image of a source: the file's bytes, or the reason why they could not be read.
 
-    ignored: it is no image, and counted only.
+    ignored: it is not an image, and only counted.
     """
 
     uri: str

@@ -91,7 +91,7 @@ class Writer:
         self.counts["num_duplicates"] += rows.num_rows - max(vectors, images)
 
     def _reject(self, rows: list[dict]) -> None:
-        """Record rejects; one with the address and the reason of another is a duplicate."""
+        """Record rejects; one with the same address and reason as another is a duplicate."""
         new = {(row["uri"], row["error"]) for row in rows} - self._rejected
         self._rejected |= new
         self.counts["num_inputs"] += len(rows)
@@ -104,7 +104,7 @@ class Writer:
 
 
 def _without_vector_rejected(rows: pa.Table) -> pa.Table:
-    """The rows with new images for which the encoder computed no usable vector as rejects."""
+    """The rows, in which new images without a usable vector have become rejects."""
     broken = pc.and_(pc.equal(rows["status"], pa.scalar(NEW)), rows["vector"].is_null())
     if not pc.any(broken).as_py():
         return rows

@@ -13,7 +13,7 @@ from pyarrow import fs
 
 from cluster import terminal
 from cluster.errors import UserError, shown
-from cluster.files import open_file
+from cluster.files import open_seekable
 from cluster.schemas import SCHEMAS
 from cluster.table_files import READERS, TableFile, TableRow, listed, text
 from cluster.text_files import one_line, open_user_file
@@ -25,7 +25,7 @@ from jobs.ingest.sources.listing import METADATA_NAMES, Location, extension, pri
 
 KEY_COLUMNS = ("file_name", "file")
 NUM_NAMED = 5  # of the rows and images without a counterpart
-MAX_NAME = 200  # letters of a name in the report
+MAX_NAME = 200  # characters of a name in the report
 WORDS = [SCHEMAS["images"].field(name) for name in ("caption", "detailed_caption", "tags")]
 TEXT_SCHEMA = pa.schema([*WORDS, pa.field("error", pa.string())])
 
@@ -75,7 +75,8 @@ def folder_metadata(
 
     Args:
         tables: the paths of the metadata tables below the source.
-        images: the paths of the images. worded: those of them that have words of their own beside them.
+        images: the paths of the images.
+        worded: the images that have text or JSON files of their own.
 
     Raises UserError for a broken table, and one without a column of file names.
     """
@@ -144,7 +145,7 @@ def _tables(
     for folder, names in sorted(names_in.items()):
         first, *others = sorted(names, key=METADATA_NAMES.index)
         if others:
-            terminal.say(f"ingest: {folder}/{first} is read, and not {', '.join(others)} beside it")
+            terminal.say(f"ingest: {folder}/{first} is read, {', '.join(others)} beside it is ignored")
         yield location, f"{folder}/{first}", folder
 
 
@@ -181,10 +182,8 @@ def read_table(filesystem: fs.FileSystem, path: str, columns: TextColumns) -> Ta
         raise UserError(
             f"metadata table {shown(path)} has an unknown format; use one of {', '.join(READERS)}."
         )
-    is_local = isinstance(filesystem, fs.LocalFileSystem)
     try:
-        # Parquet is not read from its beginning, which a stream would be.
-        with open_file(filesystem, path) if is_local else filesystem.open_input_file(path) as file:
+        with open_seekable(filesystem, path) as file:
             return READERS[ending](file, (*KEY_COLUMNS, *columns.names()))
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(

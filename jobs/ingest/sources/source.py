@@ -1,4 +1,4 @@
-"""What every kind of source is turned into: a Ray dataset, with a function that turns its batches into rows.
+"""The common form of all sources: a Ray dataset, and a function that turns its batches into rows.
 
 Everything that can be checked without reading images is checked before any work starts.
 """
@@ -43,7 +43,7 @@ class Source:
     report: dict[str, Any] = field(default_factory=dict)
 
 
-# What the readers of files yield: one row per image, or per file that is none (`ignored`).
+# What the readers of files yield: one row per image, or per other file (`ignored`).
 ROW_SCHEMA = pa.schema(
     {
         "path": pa.string(),
@@ -66,7 +66,7 @@ def file_row(
     error: str = "",
     ignored: bool = False,
 ) -> dict[str, Any]:
-    """A row of `ROW_SCHEMA`; without bytes if there is an error, also one of the words."""
+    """A row of `ROW_SCHEMA`; without bytes if the file or its words have an error."""
     text = text or ImageText()
     error = error or text.error
     return {
@@ -97,6 +97,12 @@ def blocks(rows: Iterable[dict[str, Any]]) -> Iterator[pa.Table]:
 def text_of(row: Mapping[str, Any]) -> ImageText:
     """The words of a row of `ROW_SCHEMA`."""
     return ImageText(row["caption"], row["detailed_caption"], tuple(row["tags"]))
+
+
+def source_rows(batch: pa.Table) -> Iterator[SourceRow]:
+    """Rows of `ROW_SCHEMA` as rows of a source."""
+    for row in batch.to_pylist():
+        yield SourceRow(row["uri"], row["bytes"], text_of(row), row["error"], ignored=row["ignored"])
 
 
 def label_of(config: IngestConfig, location: Location) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 import ray.data
-from pyarrow import fs, parquet
+from pyarrow import parquet
 
 from actors.images import UnusableImage, read_uri
 from cluster.compat.ray_data import FileReader, read_lance
 from cluster.errors import UserError, shown
-from cluster.files import open_file
+from cluster.files import open_seekable
 from cluster.profile import Stage
 from cluster.table_files import listed, python_rows, require_once, text
 from cluster.text_files import one_line
@@ -28,12 +28,12 @@ from jobs.ingest.sources.source import (
     label_of,
     read_resources,
     required,
+    source_rows,
     text_columns,
-    text_of,
 )
 
 BATCH_ROWS = 64
-PATH = "path"  # names the file in a Hugging Face image {bytes, path}; a column of many lists of files
+PATH = "path"  # the file's name in a Hugging Face image {bytes, path}, or a column of a list of files
 ROW_ID = "_rowid"  # Lance's number of a row
 
 
@@ -48,13 +48,9 @@ class ParquetRows(FileReader):
         """The rows of one file; one row with the reason for each row group that cannot be read."""
         home = self.location.uri(path)
         try:
-            with open_table(self.filesystem, path) as stream:
+            with open_seekable(self.filesystem, path) as stream:
                 yield from self._row_groups(parquet.ParquetFile(stream), home)
-        except (
-            OSError,
-            ValueError,
-            pa.ArrowException,
-        ) as error:  # also: it is no longer the file that was checked
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: the file has changed since
             yield from blocks([file_row("", home, error=f"cannot be opened: {one_line(str(error))}")])
 
     def _row_groups(self, file: parquet.ParquetFile, home: str) -> Iterator[pa.Table]:
@@ -69,15 +65,9 @@ class ParquetRows(FileReader):
                     yield from blocks(file_row("", row.uri, row.data, row.text, row.error) for row in rows)
                     done += batch.num_rows
             except (OSError, pa.ArrowException) as error:
-                reason = f"the rows from {done} on of this group are damaged: {one_line(str(error))}"
+                reason = f"the rows of this group are damaged from {done} on: {one_line(str(error))}"
                 yield from blocks([file_row("", f"{home}#{done}", error=reason)])
             first += file.metadata.row_group(group).num_rows
-
-
-def open_table(filesystem: fs.FileSystem, path: str) -> Any:
-    """A file opened for reading at any place, as Parquet is read. Raises OSError."""
-    local = isinstance(filesystem, fs.LocalFileSystem)
-    return open_file(filesystem, path) if local else filesystem.open_input_file(path)
 
 
 def open_parquet(
@@ -88,7 +78,7 @@ def open_parquet(
     good, rejects, num_rows, failure = [], [], 0, None
     for path, size in found:
         try:
-            with open_table(location.filesystem, path) as stream:
+            with open_seekable(location.filesystem, path) as stream:
                 footer = parquet.ParquetFile(stream)
                 table_columns(footer.schema_arrow, config, location.uri(path))
                 num_rows += footer.metadata.num_rows
@@ -107,14 +97,8 @@ def open_parquet(
         return ray.data.read_datasource(reader, override_num_blocks=len(good), **read_resources(decode))
 
     return Source(
-        "parquet", label_of(config, location), num_rows + len(rejects), dataset, parquet_rows, rejects
+        "parquet", label_of(config, location), num_rows + len(rejects), dataset, source_rows, rejects
     )
-
-
-def parquet_rows(batch: pa.Table) -> Iterator[SourceRow]:
-    """Rows of `ParquetRows`."""
-    for row in batch.to_pylist():
-        yield SourceRow(row["uri"], row["bytes"], text_of(row), row["error"])
 
 
 def open_lance(
@@ -194,7 +178,7 @@ def table_rows(
 ) -> Iterator[SourceRow]:
     """Rows of the table at the address `home`; a row without bytes is read from its address.
 
-    numbers: of the rows in the table. A row without an address is known by its number.
+    numbers: the rows' numbers in the table; they name the rows without an address.
     """
     for number, (row, error) in zip(numbers, python_rows(batch), strict=True):
         yield _table_row(row, error, f"{home}#{number}", home, config)
@@ -207,13 +191,9 @@ def _table_row(row: dict[str, Any], error: str, place: str, home: str, config: I
     try:
         address, path = text(row.get(config.uri_column)), text(struct.get(PATH))
         data = None if struct["bytes"] is None else bytes(struct["bytes"])
-    except (TypeError, ValueError) as failure:  # a list of bytes with null in it, an address that is no text
-        address, path, data, error = (
-            "",
-            "",
-            None,
-            error or f"its bytes or its address cannot be read: {failure}",
-        )
+    except (TypeError, ValueError) as failure:  # a list of bytes with null in it, an address that is not text
+        address, path, data = "", "", None
+        error = error or f"its bytes or its address cannot be read: {failure}"
     if error or data is not None:
         return SourceRow(address or place, data or b"", words, error)
     if address := address or path or (row[PATH] if isinstance(row.get(PATH), str) else ""):

@@ -11,7 +11,8 @@ from jobs.ingest.config import IngestConfig
 from jobs.ingest.prepare import SourceRow
 from jobs.ingest.sources import listing
 from jobs.ingest.sources.opening import open_source as open_checked
-from jobs.ingest.sources.tables import ParquetRows, lance_rows, parquet_rows, table_columns, table_rows
+from jobs.ingest.sources.source import source_rows
+from jobs.ingest.sources.tables import ParquetRows, lance_rows, table_columns, table_rows
 
 DECODE = Stage(batch_size=4)
 PHOTO = encoded(gradient())
@@ -27,7 +28,7 @@ def rows_of(path, **options) -> list[SourceRow]:
     location = listing.locate(str(path))
     files = listing.parquet_of(listing.list_files(location, False).files)
     reader = ParquetRows(location, files, IngestConfig(source=str(path), **options))
-    return [row for block in reader.read_all() for row in parquet_rows(block)]
+    return [row for block in reader.read_all() for row in source_rows(block)]
 
 
 def rows_in(tmp_path, columns: dict, **options) -> list[SourceRow]:
