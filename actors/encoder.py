@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from actors.images import Fit, pixels
 from cluster.compat import hub
-from cluster.errors import UserError, shown
+from cluster.errors import UserError, brief, shown
 from cluster.profile import repo_path
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 HUB_WEIGHTS = (WEIGHTS_NAME, "open_clip_model.bin", "open_clip_pytorch_model.bin")
 TEXT_BATCH = 256
-MAX_REASON = 300  # characters of a library's message in an error
 
 
 class ImageTower(nn.Module):
@@ -219,9 +218,8 @@ def _reason(error: Exception) -> str:
     """The message on one short line: libraries report faults of a model over many lines."""
     if isinstance(error, pickle.UnpicklingError):  # its text advises to load code from the file
         return "its weights are damaged, or are not plain tensors"
-    text = " ".join(str(error).split())
-    text = text if " " in text else f"{type(error).__name__} {text}"
-    return (text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}...").rstrip(".")
+    text = str(error)
+    return brief(text if " " in text else f"{type(error).__name__} {text}")
 
 
 def _require_on_hub(model: str, name: str, weights: str | None) -> None:

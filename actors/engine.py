@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 
 from actors import in_flight
 from cluster.compat import vllm_engine
-from cluster.compat.vllm_engine import first_cause
+from cluster.compat.errors import first_cause
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, repo_path
 

@@ -18,12 +18,11 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cluster import terminal
-from cluster.compat.errors import causes, storage_fault
-from cluster.errors import JobFailure, UserError, exit_on_user_error, explain, shown
+from cluster.compat.errors import first_cause, storage_fault
+from cluster.errors import UserError, exit_on_user_error, explain, shown
 from cluster.process import signals
 from cluster.profile import Profile, Settings, load_profile
 
-LONGEST_CAUSE = 400
 Config = TypeVar("Config", bound=BaseModel)
 Section = TypeVar("Section", bound=Settings)
 
@@ -116,15 +115,6 @@ def _unexpected_errors_in_log() -> Iterator[None]:
         terminal.say(f"error: {first_cause(error)}")
         terminal.say(f"log: {terminal.log_path()}")
         sys.exit(1)
-
-
-def first_cause(error: BaseException) -> str:
-    """One line for the error at the start of a chain: Ray and others raise their own errors around it."""
-    *_, error = causes(error)
-    if isinstance(error, JobFailure):
-        return str(error)
-    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return text if len(text) <= LONGEST_CAUSE else f"{text[:LONGEST_CAUSE]}..."
 
 
 def job_of(config_type: type[BaseModel]) -> Callable[[Any], Mapping[str, Any]]:

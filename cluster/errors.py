@@ -64,6 +64,12 @@ def shown(value: object, limit: int = 200) -> str:
     return text if len(text) <= limit + 20 else f"{text[:limit]}... ({len(text):,} characters)"
 
 
+def brief(text: str, limit: int = 400) -> str:
+    """The text on one line, cut after `limit` characters, without a full stop: libraries write many lines."""
+    line = " ".join(text.split()).rstrip(".")
+    return line if len(line) <= limit else f"{line[:limit]}..."
+
+
 def explain(error: "ValidationError", model: "type[BaseModel]") -> str:
     """One sentence for the errors of a model: each field with its value and what is allowed.
 

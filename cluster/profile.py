@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from cluster.errors import UserError, explain, shown
+from cluster.errors import UserError, brief, explain, shown
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = Path(__file__).resolve().parent / "profiles"
@@ -349,8 +349,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"Profile {path} cannot be read as YAML: {reason}.") from None
+        raise UserError(f"Profile {path} cannot be read as YAML: {brief(str(error))}.") from None
     if not isinstance(values, dict):
         raise UserError(f"Profile {path} must be a mapping of settings, not {type(values).__name__}.")
     return values

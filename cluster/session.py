@@ -19,7 +19,7 @@ from cluster import profile as profiles
 from cluster import terminal
 from cluster.compat import ray_core, ray_start
 from cluster.compat.errors import is_start_timeout
-from cluster.errors import UserError
+from cluster.errors import UserError, brief
 from cluster.process import session_folder
 from cluster.process.signals import end_process
 from cluster.profile import Profile, Stage
@@ -157,10 +157,9 @@ def _start(profile: Profile) -> None:
         except Exception as error:
             end()
             if not attempts_left or not is_start_timeout(error):
-                reason = " ".join(str(error).split())
                 raise UserError(
                     f"Ray cannot start here with ray.num_cpus {config.num_cpus} and ray.object_store_bytes "
-                    f"{config.object_store_bytes:,}: {reason[:300]}"
+                    f"{config.object_store_bytes:,}: {brief(str(error))}"
                 ) from error
 
 

@@ -3,6 +3,10 @@
 import re
 from collections.abc import Iterator
 
+from pydantic import ValidationError
+
+from cluster.errors import JobFailure, brief
+
 CONFLICT_WORDS = ("conflict", "concurrent", "contention", "please retry", "retryable")
 
 
@@ -108,11 +112,30 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = None if below is error else below
 
 
+def first_cause(error: BaseException) -> str:
+    """What went wrong first, on one line without a full stop.
+
+    Ray, vLLM and others raise errors of their own around it ("Engine core initialization failed. See root
+    cause above"), and pydantic writes its messages over several lines with an address at the end. The type of
+    a ValueError or OSError adds nothing to its text.
+    """
+    *_, error = causes(error)
+    if isinstance(error, JobFailure):
+        return str(error)
+    if isinstance(error, ValidationError):
+        faults = [(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
+        text = "; ".join(": ".join(filter(None, fault)) for fault in faults)
+        return brief(text.replace("Value error, ", ""))
+    text = str(error)
+    speaks = isinstance(error, ValueError | OSError) and not isinstance(error, UnicodeError)
+    return brief(text if text and speaks else f"{type(error).__name__}: {text}").removesuffix(":")
+
+
 def lance_reason(error: BaseException) -> str:
     """What an error of LanceDB says, in one line without places in its source code; "" for other errors."""
     text = re.sub(r",? ?/\S+\.rs:\d+(:\d+)?", "", " ".join(str(error).split()))
     reason = re.sub(r"^((lance error|External error|Invalid (user )?input)[:,] )+", "", text)
-    return reason[:300].rstrip(".") if reason != text else ""
+    return brief(reason) if reason != text else ""
 
 
 def sentence_of(error: BaseException, kind: type[Exception]) -> str | None:

@@ -8,10 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-LONGEST_CAUSE = 400
-
 
 def argument_names() -> set[str]:
     """The arguments that `vllm.LLM` takes, read from its source, because importing it takes 20 s.
@@ -66,25 +62,3 @@ def removed_rendezvous() -> Iterator[None]:
         uniproc_executor.get_file_store_init_method = make
         for address in made:
             Path(address.removeprefix("file://")).unlink(missing_ok=True)
-
-
-def first_cause(error: BaseException) -> str:
-    """vLLM and its libraries: what went wrong first, on one line, without a full stop.
-
-    They wrap an error in others ("Engine core initialization failed. See root cause above"), and pydantic
-    writes its messages over several lines with an address at the end.
-    """
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, ValidationError):
-        faults = [(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
-        text = "; ".join(": ".join(filter(None, fault)) for fault in faults)
-        return _on_one_line(text.replace("Value error, ", ""))
-    text = _on_one_line(str(error))
-    named = text and isinstance(error, ValueError | OSError) and not isinstance(error, UnicodeError)
-    return text if named else f"{type(error).__name__}{text and ': '}{text}"
-
-
-def _on_one_line(text: str) -> str:
-    line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= LONGEST_CAUSE else f"{line[:LONGEST_CAUSE]} [...]"

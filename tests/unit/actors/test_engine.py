@@ -21,7 +21,7 @@ from actors.engine import (
     model_path,
     normalised,
 )
-from cluster.compat.vllm_engine import first_cause
+from cluster.compat.errors import first_cause
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Stage, load_profile, repo_path
 
