@@ -10,7 +10,6 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from PIL import Image, ImageFile
 from pyarrow import fs
 
@@ -134,7 +133,7 @@ def read_uri(uri: str) -> bytes:
     try:
         filesystem, path = fs.FileSystem.from_uri(uri) if "://" in uri else (fs.LocalFileSystem(), uri)
         return read_file(filesystem, path)
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except Exception as error:  # a filesystem's client raises what it likes, such as errors of HTTP
         raise UnusableImage(f"cannot be opened: {error}") from error
 
 

@@ -7,37 +7,38 @@ A source is a folder (local or on any pyarrow filesystem, optionally with a meta
 WebDataset tars or a Lance table. The job writes the tables `images`, `embeddings_<encoder>` and `rejects`.
 Images that the tables already hold are skipped, so a killed run resumes when it is started again.
 
-Without `--kind`, images make a source a folder, unless they are few beside tars or Parquet files: at most ten
-for each of these, and smaller in all. One line says what was chosen and what is left out.
+Without `--kind`, a source with images is a folder, unless they are few beside its tars or Parquet files: at
+most ten for each of these, fewer bytes in total, and not all with words beside them. One line says what was
+chosen and what is left out.
 
 Captions and tags of a folder come from its metadata tables, else from text and JSON files beside the images:
-`a.txt`, `a.json` or `a.jpg.json` for `a.jpg`. In a tar, an image's words are those of its own name up to the
-last dot, then those of the name up to an earlier dot, as in `7.left.jpg` and `7.json`. A JSON object's
-caption replaces a text file's. Text is UTF-8, or UTF-16 with a byte-order mark. If words cannot be read,
-their image is rejected.
+`a.txt`, `a.json` or `a.jpg.json` for `a.jpg`. In a tar, an image also has the words of its name up to an
+earlier dot, as in `7.left.jpg` and `7.json`; the closer name takes precedence. A JSON object's caption
+replaces a text file's. Text is UTF-8, or UTF-16 with a byte-order mark. If words cannot be read, their image
+is rejected.
 
 A metadata table is `metadata.parquet`, `metadata.csv` or `metadata.jsonl` in any folder; its column
-`file_name` or `file` is relative to that folder. Names are matched as they are, else with `/` for `\\`, with
-composed letters, or without regard to case if that leaves one image. The report names the first rows without
-an image and images without words. A CSV is delimited by a comma, semicolon, tab or `|`, and its cells are
-text, also 007 and NA. A row that is not UTF-8, has missing fields, or contradicts another row rejects its
-image.
+`file_name` or `file` is relative to that folder. A name is matched as it is, else with `/` for `\\`, then
+with composed letters, then regardless of case, if exactly one image fits. The report names the first rows
+without an image and the first images without words. A CSV is delimited by a comma, semicolon, tab or `|`, and
+its cells are text, even 007 and NA. If a row is not UTF-8, has missing fields, or contradicts another row,
+its image is rejected.
 
-In every source a text is one caption and a list several: the first is the caption, the longest of the others
-the detailed caption, unless there is a `detailed_caption`. A dictionary gives its entry `caption`, `raw`,
-`text` or `en`, else its first text. Numbers and dates become text; a truth value or null is no caption.
+In every source, a text is one caption and a list is several: the first is the caption, the longest of the
+others the detailed caption, unless there is a `detailed_caption`. A dictionary gives its entry `caption`,
+`raw`, `text` or `en`, else its first text. Numbers and dates become text; true, false and null are ignored.
 Parquet files of one folder may differ in columns and types. A Hugging Face image `{bytes, path}` without
 bytes, and a row without bytes and `uri`, is read from its `path`.
 
 `rejects` has one row, with the reason, for each input that could not be ingested: also for pictures in other
 formats or without an image's extension, FIFOs and devices, broken links, links to folders (give the folder as
-another source), folders that cannot be entered, and words of a tar without an image. Files that are no
+another source), folders that cannot be entered, and words in a tar without an image. Files that are not
 pictures, hidden files and folders, and folders of thumbnails or deleted files (`@eaDir`, `$RECYCLE.BIN`) are
 ignored.
 
 In the report `num_inputs` is the sum of `num_images`, `num_known`, `num_duplicates` and `num_rejects`. Each
 of a folder's `num_files` is an input, one of the `num_word_files`, or one of the `num_ignored`, which
-`ignored` counts by their ending or by what hides them.
+`ignored` counts by ending, or by what hides them.
 
 The profile's encoder embeds the images. Then every other encoder that has both an alias and an index, such as
 `live` after a promotion, embeds the same images, so that every search finds them.

@@ -16,8 +16,8 @@ from jobs.ingest.config import IngestConfig
 from jobs.ingest.prepare import SourceRow
 from jobs.ingest.sources import listing
 from jobs.ingest.sources.image_text import ImageText, TextColumns
-from jobs.ingest.sources.listing import METADATA_NAMES, Location, extension, printable
-from jobs.ingest.sources.metadata import Metadata, folder_metadata
+from jobs.ingest.sources.listing import METADATA_NAMES, WORD_EXTENSIONS, Location, extension, printable, stem
+from jobs.ingest.sources.metadata import Metadata, folder_metadata, match_paths
 from jobs.ingest.sources.source import (
     ROW_SCHEMA,
     Source,
@@ -28,11 +28,11 @@ from jobs.ingest.sources.source import (
     text_columns,
     text_of,
 )
-from jobs.ingest.sources.words import MAX_WORD_BYTES, WORD_EXTENSIONS, read_words, stem
+from jobs.ingest.sources.words import MAX_WORD_BYTES, read_words
 
 
 class ImageFiles(FileReader):
-    """One row of `ROW_SCHEMA` per file: an image with the words beside it, or a file that may be none."""
+    """One row of `ROW_SCHEMA` per file: an image with the words beside it, or another file."""
 
     rows_per_file = 1
 
@@ -48,7 +48,7 @@ class ImageFiles(FileReader):
         self.location, self.words, self.columns = location, words, columns
 
     def part(self, files: Sequence[tuple[str, int]]) -> "ImageFiles":
-        """A reader of some of the files, with the words of these alone."""
+        """A reader of only these files, with only their words."""
         reader = cast(ImageFiles, super().part(files))
         reader.words = {path: self.words[path] for path, _ in files if path in self.words}
         return reader
@@ -107,11 +107,13 @@ def open_folder(
 
 def _words_beside(images: list[str], paths: list[str]) -> dict[str, list[str]]:
     """The text and JSON files of each image: `a.txt` or `a.jpg.txt` for `a.jpg`."""
+    words = [path for path in paths if extension(path) in WORD_EXTENSIONS]
+    stems = dict.fromkeys(map(stem, images))
+    names = match_paths([stem(path) for path in words], list(stems | dict.fromkeys(images)))
     words_of = defaultdict(list)
-    for path in paths:
-        if extension(path) in WORD_EXTENSIONS:
-            words_of[stem(path)].append(path)
-    found = {path: words_of.get(stem(path), []) + words_of.get(path, []) for path in images}
+    for path, name in zip(words, names, strict=True):
+        words_of[name].append(path)
+    found = {path: words_of[stem(path)] + (words_of[path] if path not in stems else []) for path in images}
     return {path: words for path, words in found.items() if words}
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-import pyarrow as pa
 from pyarrow import fs
 
 from actors.images.files import SUFFIXES
@@ -43,10 +42,12 @@ HEAD_BYTES = 512
 # Folders of thumbnails, deleted files and snapshots, in lower case: Synology, QNAP, Windows, macOS, Linux.
 HIDDEN_FOLDERS = frozenset((
     "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "$recycle.bin",
-    "system volume information", "__macosx", "lost+found",
+    "recycler", "recycled", "system volume information", "__macosx", "network trash folder",
+    "temporary items", "~snapshot", "lost+found",
 ))  # fmt: skip
 PARQUET_EXTENSIONS = frozenset(("parquet", "pq"))
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+WORD_EXTENSIONS = frozenset(("txt", "text", "caption", "json"))
 METADATA_NAMES = ("metadata.parquet", "metadata.csv", "metadata.jsonl")
 
 
@@ -72,7 +73,7 @@ def locate(source: str) -> Location:
         else:
             filesystem, path = fs.LocalFileSystem(), os.path.abspath(source)
         found = filesystem.get_file_info(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except Exception as error:  # a filesystem's client raises what it likes, such as errors of HTTP
         raise UserError(f"source {shown(source)} cannot be reached: {error}") from error
     if found.type == fs.FileType.NotFound:
         raise UserError(
@@ -117,9 +118,9 @@ def list_files(location: Location, include_hidden: bool = False) -> Listing:
 
 
 def _local_files(root: str) -> Iterator[tuple[str, int, str]]:
-    """(path, bytes, why it cannot be read or "") of all that is no folder, and of unreadable folders.
+    """(path, bytes, why it cannot be read or "") of all entries but folders, and of unreadable folders.
 
-    Neither Arrow, which fails at a name that is not UTF-8, nor `os.walk`, which fails in deep folders.
+    Arrow's own listing fails at a name that is not UTF-8, and `os.walk` fails in deep folders.
     """
     folders = [root]
     while folders:
@@ -173,14 +174,16 @@ def hidden_by(path: str) -> str:
 def kind_of(location: Location, files: list[tuple[str, int]], source: str) -> str:
     """`folder`, `parquet`, `webdataset` or `lance`. Raises UserError when the files are none of these.
 
-    Images are a folder, unless they are few beside a dataset: at most ten for each tar or Parquet file, and
-    smaller in all.
+    Files with images are a folder, unless the images are few beside a dataset: at most ten for each tar or
+    Parquet file, fewer bytes in total, and not all with words beside them.
     """
     if any(f"{location.path}/_versions/" in path for path, _ in files):
         return "lance"
     images, tars, tables = images_of(files), tars_of(files), parquet_of(files)
     dataset = tars or tables
     few = len(images) <= 10 * len(dataset) and _bytes(images) < _bytes(dataset)
+    worded = {stem(path) for path, _ in files if extension(path) in WORD_EXTENSIONS}
+    few = few and not all(stem(path) in worded for path, _ in images)
     if images and not few:
         return "folder"
     if dataset:
@@ -228,9 +231,9 @@ def problem(path: str, size: int) -> str:
 
 
 def picture_content(head: bytes) -> str:
-    """Why a file whose name is not an image's is rejected: it begins like a picture; "" if it does not."""
+    """Why a file without an image's extension is rejected: it begins like a picture; "" if it does not."""
     form = next((form for form, pattern in PICTURE_CONTENT if re.match(pattern, head, re.DOTALL)), "")
-    return f"it has the content of a picture ({form}), but no image's extension: rename it" if form else ""
+    return f"it has the content of a picture ({form}), but no image extension: rename it" if form else ""
 
 
 def ending(path: str) -> str:
@@ -242,6 +245,12 @@ def ending(path: str) -> str:
 def extension(path: str) -> str:
     """The last suffix in lower case without its dot: `jpg` for `a/b.JPG`."""
     return PurePosixPath(path).suffix.lower().removeprefix(".")
+
+
+def stem(name: str) -> str:
+    """The name without its last suffix: `a/b.c` for `a/b.c.jpg`."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + (file.rpartition(".")[0] or file)
 
 
 def printable(path: str) -> str:

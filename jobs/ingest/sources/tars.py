@@ -1,6 +1,8 @@
 """WebDataset tars."""
 
+import posixpath
 import tarfile
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,10 +16,9 @@ from cluster.compat.tar import DamagedTar, members
 from cluster.files import MAX_FILE_BYTES, open_file
 from cluster.profile import Stage
 from jobs.ingest.config import IngestConfig
-from jobs.ingest.prepare import SourceRow
 from jobs.ingest.sources import listing
 from jobs.ingest.sources.image_text import TextColumns
-from jobs.ingest.sources.listing import Location, extension, hidden_by, printable
+from jobs.ingest.sources.listing import WORD_EXTENSIONS, Location, extension, hidden_by, printable, stem
 from jobs.ingest.sources.source import (
     Source,
     blocks,
@@ -25,19 +26,19 @@ from jobs.ingest.sources.source import (
     label_of,
     read_resources,
     required,
+    source_rows,
     text_columns,
-    text_of,
 )
-from jobs.ingest.sources.words import MAX_WORD_BYTES, WORD_EXTENSIONS, read_words, stem, stems
+from jobs.ingest.sources.words import MAX_WORD_BYTES, read_words, stems
 
 MAX_TAR_WORD_BYTES = 1 << 29
 
 
 class TarImages(FileReader):
-    """One row of `ROW_SCHEMA` per image of a tar; also per link, per words without an image, per other file.
+    """One row of `ROW_SCHEMA` per image, link or other file of a tar, and per words without an image.
 
-    A tar is read twice, first its words, because a picture's words may come after it. A truncated tar yields
-    its complete members, and one more row with the error.
+    A tar is read twice, first its words, because the words of a picture may come after it. A truncated tar
+    yields its complete members, and one more row with the error.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class TarImages(FileReader):
         try:
             for member, data in members(open_stream, self._num_word_bytes):
                 if member.isreg() and not self._hidden(member):
-                    words.add(member.name, data)
+                    words.add(_key(member.name), data)
         except DamagedTar:
             pass  # reported below, in its place among the rows
         try:
@@ -82,7 +83,7 @@ class TarImages(FileReader):
         if extension(member.name) not in listing.PICTURE_EXTENSIONS:
             error = listing.picture_content(data)
             return make(error=error, ignored=not error)
-        text = read_words(words.of(member.name), self.columns)
+        text = read_words(words.of(_key(member.name)), self.columns)
         return make(data, text, listing.problem(member.name, member.size))
 
     def _hidden(self, member: tarfile.TarInfo) -> bool:
@@ -103,18 +104,19 @@ class TarImages(FileReader):
 class Words:
     """The text and JSON files of a tar, found by the name of an image.
 
-    WebDataset calls the members of a sample by the same name up to the first dot, and the rest the field:
-    `7.image.jpg`, `7.text.txt`. Names may have more dots (`IMG_2024.01.05_001.jpg`), so an image's words are
-    first those of its own name up to the last dot, then those of the name up to an earlier one, unless that
-    is the name of another image; and those of the same sample when it has one image and the field is one
-    that several samples have.
+    In a WebDataset the members of a sample have the same name up to the first dot, and the rest is the field:
+    `7.image.jpg`, `7.text.txt`. But names may have more dots (`IMG_2024.01.05_001.jpg`). So an image has the
+    words of its own name up to the last dot, and of its name up to an earlier dot, unless another image has
+    that name. If it is the only image of its sample, it also has the sample's words in fields that several
+    samples have.
     """
 
     def __init__(self) -> None:
-        self.words: dict[str, list[tuple[str, bytes | None]]] = defaultdict(list)  # by stem
+        self.words: dict[str, list[tuple[str, bytes | str]]] = defaultdict(list)  # by stem
         self.stems_of: dict[str, set[str]] = defaultdict(set)  # stems of words, by sample
         self.num_images: Counter[str] = Counter()  # by sample
         self.images: set[str] = set()  # stems
+        self.names: Counter[str] = Counter()  # of images
         self.fields: Counter[str] = Counter()
         self.used: set[str] = set()
         self.num_bytes = 0
@@ -124,17 +126,19 @@ class Words:
         sample, field = _split(name)
         if extension(name) in WORD_EXTENSIONS:
             self.num_bytes += len(data)
-            self.words[stem(name)].append((name, data if self.num_bytes <= MAX_TAR_WORD_BYTES else None))
+            full = self.num_bytes > MAX_TAR_WORD_BYTES
+            self.words[stem(name)].append((name, "its tar has too many words" if full else data))
             self.stems_of[sample].add(stem(name))
             self.fields[field] += 1
         elif extension(name) in listing.PICTURE_EXTENSIONS:
             self.num_images[sample] += 1
             self.images.add(stem(name))
+            self.names[name] += 1
 
-    def of(self, name: str) -> list[tuple[str, bytes | None]]:
+    def of(self, name: str) -> list[tuple[str, bytes | str]]:
         """(name, content) of an image's words, the closest last; None beyond `MAX_TAR_WORD_BYTES`."""
         own = stem(name)
-        near = [part for part in stems(name) if part in (name, own) or part not in self.images]
+        near = [part for part in stems(name) if part == own or part not in self.images]
         sample = _split(name)[0]
         found = [word for part in reversed(near) for word in self.words.get(part, ())]
         if self.num_images[sample] == 1:
@@ -143,11 +147,19 @@ class Words:
             )
             found = [word for word in others if self.fields[_split(word[0])[1]] > 1] + found
         self.used.update(word for word, _ in found)
+        if self.names[name] > 1:
+            twice = [word for word, count in Counter(word for word, _ in set(found)).items() if count > 1]
+            return [(word, "the tar has several files of its name") for word in twice] or found
         return found
 
     def unused(self) -> list[str]:
         """The names of the words that `of` has not returned."""
         return [name for files in self.words.values() for name, _ in files if name not in self.used]
+
+
+def _key(name: str) -> str:
+    """The member's name without `./`, and with composed letters: words may be written in another form."""
+    return unicodedata.normalize("NFC", posixpath.normpath(name))
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -167,10 +179,4 @@ def open_webdataset(
         reader = TarImages(location, tars, text_columns(config), config.include_hidden)
         return ray.data.read_datasource(reader, override_num_blocks=len(tars), **read_resources(decode))
 
-    return Source("webdataset", label_of(config, location), None, dataset, tar_rows)
-
-
-def tar_rows(batch: pa.Table) -> Iterator[SourceRow]:
-    """Rows of `TarImages`."""
-    for row in batch.to_pylist():
-        yield SourceRow(row["uri"], row["bytes"], text_of(row), row["error"], ignored=row["ignored"])
+    return Source("webdataset", label_of(config, location), None, dataset, source_rows)

@@ -9,22 +9,20 @@ from cluster.text_files import decode, is_unicode
 from jobs.ingest.sources.image_text import ImageText, TextColumns, read_text
 from jobs.ingest.sources.listing import extension, printable
 
-TEXT_EXTENSIONS = frozenset(("txt", "text", "caption"))
-WORD_EXTENSIONS = TEXT_EXTENSIONS | {"json"}
 MAX_WORD_BYTES = 1 << 24
 
 
-def read_words(files: Iterable[tuple[str, bytes | None]], columns: TextColumns) -> ImageText:
-    """The words of (name, content) of an image's text and JSON files; a later file replaces what it also has.
+def read_words(files: Iterable[tuple[str, bytes | str]], columns: TextColumns) -> ImageText:
+    """The words in (name, content) of an image's text and JSON files; a later file overrides an earlier one.
 
     A text file is the caption, unless a JSON object has one. A file that cannot be read gives an error, so
-    that the image is rejected: it would lose its words silently.
+    that the image is rejected instead of silently losing its words.
     """
     text, row = "", {}
     for name, data in files:
         try:
-            if data is None:
-                raise ValueError("its tar has too many words")
+            if isinstance(data, str):
+                raise ValueError(data)
             if extension(name) == "json":
                 row |= _json_object(data)
             else:
@@ -53,14 +51,8 @@ def _text(data: bytes) -> str:
     return text
 
 
-def stem(name: str) -> str:
-    """The name without its last suffix: `a/b.c` for `a/b.c.jpg`."""
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + (file.rpartition(".")[0] or file)
-
-
 def stems(name: str) -> Iterator[str]:
-    """The names whose words an image's may be, the closest first: `a.b.jpg`, `a.b`, `a`."""
+    """The names that an image's words may have, the closest first: `a.b.jpg`, `a.b`, `a`."""
     folder, slash, file = name.rpartition("/")
     while file:
         yield folder + slash + file

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pyarrow as pa
 import pytest
@@ -28,6 +29,7 @@ from actors.images import UnusableImage
 from cluster.errors import UserError
 from cluster.profile import Stage
 from jobs.ingest.config import IngestConfig
+from jobs.ingest.sources import listing
 from jobs.ingest.sources.listing import Location, hidden_by, list_files, locate
 from jobs.ingest.sources.opening import open_source as open_checked
 
@@ -157,6 +159,16 @@ def test_an_address_that_is_no_regular_file_is_not_opened(tmp_path):
             images.read_uri(address)
 
 
+def test_an_address_whose_filesystem_raises_anything_is_refused(monkeypatch):
+    from_uri = mock.Mock(side_effect=KeyError("no such host"))
+    for module in (images, listing):
+        monkeypatch.setattr(module, "fs", mock.Mock(FileSystem=mock.Mock(from_uri=from_uri)))
+    with pytest.raises(UnusableImage, match="cannot be opened: 'no such host'"):
+        images.read_uri("hf://datasets/a/b.jpg")
+    with pytest.raises(UserError, match="'hf://datasets/a' cannot be reached: 'no such host'"):
+        open_source("hf://datasets/a")
+
+
 def test_a_file_that_grows_beyond_the_limit_is_rejected(tmp_path, monkeypatch):
     names = write_photos(tmp_path, 2)
     monkeypatch.setattr("jobs.ingest.sources.listing.MAX_FILE_BYTES", 10)
@@ -270,7 +282,8 @@ def test_hidden_files_thumbnails_and_deleted_files_are_counted_and_read_on_reque
 @pytest.mark.parametrize(
     ("path", "hidden"),
     [("a/b.jpg", ""), ("./a.jpg", ""), ("../a.jpg", ""), ("a/.b.jpg", ".*"), ("._b.jpg", ".*"),
-     (".x/a.jpg", ".x/"), ("a/@EADIR/b.jpg", "@EADIR/"), ("trash/a.jpg", ""), ("thumbnails/a.jpg", "")],
+     (".x/a.jpg", ".x/"), ("a/@EADIR/b.jpg", "@EADIR/"), ("trash/a.jpg", ""), ("thumbnails/a.jpg", ""),
+     ("Recycled/a.jpg", "Recycled/"), ("Network Trash Folder/a.jpg", "Network Trash Folder/")],
 )  # fmt: skip
 def test_what_hides_a_file(path, hidden):
     assert hidden_by(path) == hidden
@@ -303,6 +316,18 @@ def test_text_and_json_files_beside_an_image_are_its_words(tmp_path):
     assert [row.text.tags for row in rows if row.text.tags] == [("split:train",), ("split:test",)]
 
 
+def test_words_beside_an_image_may_be_named_in_another_form(tmp_path):
+    names = ["a.JPG", "e\u0301.jpg", "B.jpg", "b.jpg", "c.jpg.jpg", "c.jpg"]
+    for seed, name in enumerate(names):
+        (tmp_path / name).write_bytes(photo(seed))
+    for name in ("A.txt", "\u00e9.txt", "b.txt", "c.jpg.txt", "c.txt"):
+        (tmp_path / name).write_text(f"words of {name}")
+    found = outcomes(tmp_path)
+    words = ["A.txt", "\u00e9.txt", "", "b.txt", "c.jpg.txt", "c.txt"]
+    assert [found[name] for name in names] == [word and f"words of {word}" for word in words]
+    assert len(found) == len(names)
+
+
 def test_the_metadata_table_replaces_the_words_beside_an_image(tmp_path):
     names = write_photos(tmp_path, 2)
     (tmp_path / "metadata.csv").write_text(f"file_name,caption\n{names[0]},from the table\n{names[1]},\n")
@@ -326,6 +351,15 @@ def test_the_kind_of_a_dataset_with_a_few_pictures_is_not_folder(tmp_path, capsy
     assert open_source(tmp_path).kind == "webdataset"
     assert "left out: 1 of folder, 1 of parquet" in capsys.readouterr().err
     write_photos(tmp_path, 21)
+    assert open_source(tmp_path).kind == "folder"
+
+
+def test_images_with_words_beside_them_are_a_folder_also_beside_large_tables(tmp_path):
+    for name in write_photos(tmp_path / "00000", 2):
+        (tmp_path / "00000" / name).with_suffix(".json").write_text('{"caption": "a boat"}')
+    parquet.write_table(
+        pa.table({"url": ["http://x"], "bytes": [os.urandom(99_999)]}), tmp_path / "00000.parquet"
+    )
     assert open_source(tmp_path).kind == "folder"
 
 
