@@ -8,6 +8,9 @@ Reads `preferences`, `images` and `embeddings_<parent>`. Writes an open_clip fol
 of the run is a hash of everything that determines its result, so the same command resumes a killed run, or
 finds it finished.
 
+Preferences and captions of images that were deleted or, in mode `both`, cannot be read are skipped, with a
+count on stderr.
+
 `encoders` has the address of a folder below the store's parent relative to the store. Move or copy them
 together, and every verb finds the encoder. An encoder elsewhere keeps its absolute path; if it has moved, run
 `kallos ingest` with its new folder as `encoder.model`.

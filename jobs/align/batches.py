@@ -5,7 +5,7 @@ step takes a fixed number of batches. The schedule does not depend on the number
 one batch each make the same step as one worker that accumulates the gradients of two.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,10 @@ class BatchSchedule:
     def num_batches(self) -> int:
         """Batches of an epoch, in the order of its steps."""
         return self.num_steps * self.batches_per_step
+
+    def of_corpus(self, corpus: Corpus) -> "BatchSchedule":
+        """The schedule of the queries and caption pairs of this corpus."""
+        return replace(self, num_queries=corpus.queries.num_rows, num_captions=corpus.captions.num_rows)
 
     def queries(self, epoch: int) -> np.ndarray:
         """Rows of `Corpus.queries`, int [num_batches, queries_per_batch]."""

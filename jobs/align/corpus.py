@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from actors.encoder import Encoder
+from actors.missing_vectors import first_readable
 from cluster import terminal
 from cluster.errors import UserError
 from cluster.profile import Align
@@ -19,6 +20,7 @@ from cluster.tables import Store, embeddings_table
 from jobs.align.batches import Corpus, flat, group_pairs, strings
 from jobs.align.guard import CaptionPairs
 
+TABLES = ("queries", "captions", "guard", "images")  # of a saved corpus
 EncodeTexts = Callable[[list[str]], np.ndarray]
 
 
@@ -121,29 +123,34 @@ def read_captions(store: Store, where: str | None = None) -> pa.Table:
     return pairs.sort_by([("image_id", "ascending"), ("caption", "ascending")])
 
 
-def find_rows(store: Store, table: str, image_ids: pa.Array) -> np.ndarray:
-    """Row offsets of the images in the table, int64 [N], in the order of `image_ids`.
-
-    Raises UserError when the table lacks an image.
-    """
-    present = store.open(table).to_lance().to_table(columns=["image_id"])["image_id"]
+def find_rows(table: Any, image_ids: pa.Array) -> np.ndarray:
+    """Row offsets of the images in a Lance dataset, int64 [N], in the order of `image_ids`; -1 if missing."""
+    present = table.to_table(columns=["image_id"])["image_id"]
     rows = pc.index_in(image_ids, present.combine_chunks())
-    if rows.null_count:
-        missing = image_ids.filter(rows.is_null())
-        verb = "ingest" if table == "images" else "index"
+    return np.nan_to_num(rows.to_numpy(zero_copy_only=False), nan=-1).astype(np.int64)
+
+
+def read_vectors(store: Store, encoder: Encoder, image_ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """The encoder's stored vectors of the images, float32 [N, dim], and which exist, bool [N].
+
+    A vector is missing if its image was deleted, or could not be read when the others were embedded.
+    Raises UserError when `kallos index` has not embedded an image that can be read.
+    """
+    name = embeddings_table(encoder.fingerprint)
+    table = store.open(name).to_lance()
+    rows = find_rows(table, image_ids)
+    found = rows >= 0
+    missing = [str(image_id) for image_id in image_ids.filter(pa.array(~found)).to_pylist()]
+    if readable := first_readable(store, missing):
         raise UserError(
-            f"{len(missing)} of {len(image_ids)} training images are missing from table {table} of "
-            f"{store.uri}, such as {missing[0].as_py()}: run `kallos {verb}` on them."
+            f"{len(missing)} of {len(rows)} training images are missing from table {name} of {store.uri}, "
+            f"such as {readable}: run `kallos index` on them."
         )
-    return rows.to_numpy().astype(np.int64)
-
-
-def read_vectors(store: Store, fingerprint: str, image_ids: pa.Array) -> np.ndarray:
-    """The encoder's stored vectors of the images, float32 [N, dim]. Raises UserError for a missing one."""
-    table = embeddings_table(fingerprint)
-    rows = find_rows(store, table, image_ids)
-    vectors = store.open(table).to_lance().take(rows.tolist(), columns=["vector"])["vector"]
-    return flat(vectors).reshape(len(image_ids), -1)
+    vectors = np.zeros((len(rows), encoder.dim), np.float32)
+    if found.any():
+        stored = table.take(rows[found].tolist(), columns=["vector"])["vector"]
+        vectors[found] = flat(stored).reshape(-1, encoder.dim)
+    return vectors, found
 
 
 def read_corpus(
@@ -153,12 +160,13 @@ def read_corpus(
     """Build the corpus of these weighted preferences and caption pairs, with the reference's scores.
 
     `encode` is the parent's text tower. A score is the cosine similarity of the query's vector and the
-    image's stored vector, divided by tau. Raises UserError when an image has no vector of the parent.
+    image's stored vector, divided by tau. Pairs without a stored vector are left out. Raises UserError when
+    that leaves none, and as `read_vectors` does.
     """
     queries = group_pairs(pairs, max_pairs_per_query=settings.max_pairs_per_query, seed=settings.seed)
     ids_of_pairs = _distinct_ids(pc.list_flatten(queries["winner"]), pc.list_flatten(queries["loser"]))
     image_ids = _distinct_ids(ids_of_pairs, captions.training["image_id"], captions.held_out["image_id"])
-    vectors = read_vectors(store, parent.fingerprint, ids_of_pairs)
+    vectors, found = read_vectors(store, parent, ids_of_pairs)
     query_vectors = encode(strings(queries["query"]))
     num_pairs = pc.list_value_length(queries["winner"]).to_numpy()
     of_query = pc.list_parent_indices(queries["winner"]).to_numpy()
@@ -173,22 +181,61 @@ def read_corpus(
         pa.table([pc.index_in(rows["image_id"], image_ids), rows["caption"]], ["image", "caption"])
         for rows in (captions.training, captions.held_out)
     )
-    return Corpus(pa.table(columns), training, held_out, image_ids)
+    lost = pc.is_in(image_ids, value_set=ids_of_pairs.filter(pa.array(~found)))
+    return without_images(Corpus(pa.table(columns), training, held_out, image_ids), lost.to_numpy(False))
 
 
-def saved_corpus(folder: Path, make: Callable[[], Corpus]) -> Corpus:
-    """Read the corpus from the folder; if it does not exist, make the corpus and write it there first."""
-    names = ("queries", "captions", "guard", "images")
+def without_images(corpus: Corpus, lost: np.ndarray) -> Corpus:
+    """The corpus without the pairs and captions of the images `lost`, bool [N] over `image_ids`.
+
+    `image_ids` stays as it is. Says how many are skipped. Raises UserError when no pair is left, or when no
+    caption is left of those to train on.
+    """
+    if not lost.any():
+        return corpus
+    queries = corpus.queries
+    good = ~(lost[flat(queries["winner"])] | lost[flat(queries["loser"])])
+    of_query = np.repeat(np.arange(queries.num_rows), pc.list_value_length(queries["winner"]).to_numpy())
+    num_pairs = np.bincount(of_query[good], minlength=queries.num_rows)
+    columns: dict[str, Any] = {"query": queries["query"]}
+    for name in queries.column_names[1:]:
+        columns[name] = _lists(flat(queries[name])[good], num_pairs)
+    kept = pa.table(columns).filter(pa.array(num_pairs > 0))
+    captions, guard = (
+        rows.filter(pa.array(~lost[rows["image"].to_numpy()])) for rows in (corpus.captions, corpus.guard)
+    )
+    num_captions = corpus.captions.num_rows + corpus.guard.num_rows - captions.num_rows - guard.num_rows
+    first = corpus.image_ids[int(lost.argmax())].as_py()
+    skipped = (
+        f"{int((~good).sum())} of {len(good)} preferences and {num_captions} captions are skipped: "
+        f"{int(lost.sum())} images were deleted or cannot be read, such as {first}"
+    )
+    if not good.any() or (corpus.captions.num_rows and not captions.num_rows):
+        raise UserError(f"Nothing is left to train on: {skipped}. Restore their files, or label others.")
+    if num_captions or not good.all():
+        terminal.say(f"align: {skipped}; `kallos delete --image-ids` removes unreadable ones")
+    return Corpus(kept, captions, guard, corpus.image_ids)
+
+
+def save_corpus(corpus: Corpus, folder: Path) -> Corpus:
+    """Write the corpus into the folder, unless one is there already, and return it."""
+    if folder.exists():
+        return corpus
+    images = pa.table({"image_id": corpus.image_ids})
+    tables = (corpus.queries, corpus.captions, corpus.guard, images)
+    draft = folder.with_name(folder.name + ".draft")  # renamed when complete
+    draft.mkdir(parents=True, exist_ok=True)
+    for name, table in zip(TABLES, tables, strict=True):
+        parquet.write_table(table, draft / f"{name}.parquet")
+    draft.rename(folder)
+    return corpus
+
+
+def saved_corpus(folder: Path) -> Corpus | None:
+    """The corpus that `save_corpus` wrote into the folder, None if it does not exist."""
     if not folder.exists():
-        corpus = make()
-        images = pa.table({"image_id": corpus.image_ids})
-        tables = (corpus.queries, corpus.captions, corpus.guard, images)
-        draft = folder.with_name(folder.name + ".draft")  # renamed when complete
-        draft.mkdir(parents=True, exist_ok=True)
-        for name, table in zip(names, tables, strict=True):
-            parquet.write_table(table, draft / f"{name}.parquet")
-        draft.rename(folder)
-    queries, captions, guard, images = (parquet.read_table(folder / f"{name}.parquet") for name in names)
+        return None
+    queries, captions, guard, images = (parquet.read_table(folder / f"{name}.parquet") for name in TABLES)
     return Corpus(queries, captions, guard, images["image_id"].combine_chunks())
 
 

@@ -4,6 +4,7 @@ Vectors, and pixels that fit in the cache, are one array in Ray's object store, 
 rows of each batch. Other pixels are decoded in the task that makes the batch.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -51,52 +52,91 @@ class StoredImages:
 
     store: Store
     version: int  # of the table `images`, for which `table_rows` are valid
-    table_rows: np.ndarray  # the row of each image of the corpus in that table
+    table_rows: np.ndarray  # the row of each image of the corpus in that table, -1 if it was deleted
     fit: Fit
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        table = self.store.open("images").to_lance().checkout_version(self.version)
-        stored = table.take(self.table_rows[rows].tolist(), columns=list(STORED)).to_pylist()
-        return np.stack([self._pixels(row) for row in stored])
-
-    def _pixels(self, row: dict[str, Any]) -> np.ndarray:
-        try:
-            image = read_stored(row, shorter_px=max(self.fit.height_px, self.fit.width_px))
-        except UnusableImage as error:
+        """See `Images`. Raises UserError for an image that can no longer be read."""
+        taken, readable = self.read(rows)
+        if not readable.all():
+            lost = self.table_rows[rows][~readable][0]
             raise UserError(
-                f"Image {row['image_id']} cannot be read for training: {error}. Remove it with "
-                f"`kallos delete --image-ids {row['image_id']}`."
-            ) from error
-        return pixels(image, self.fit)
+                f"The image in row {lost} of table images can no longer be read for training: run "
+                "`kallos align` again, which then leaves it out."
+            )
+        return taken
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels as `take`, and which images exist and can be read, bool [N]; the pixels of others are 0."""
+        table = self.store.open("images").to_lance().checkout_version(self.version)
+        places = self.table_rows[rows]
+        readable = places >= 0
+        found = np.zeros((len(rows), 3, self.fit.height_px, self.fit.width_px), np.uint8)
+        if readable.any():
+            stored = table.take(places[readable].tolist(), columns=list(STORED)).to_pylist()
+            for index, row in zip(np.flatnonzero(readable), stored, strict=True):
+                try:
+                    image = read_stored(row, shorter_px=max(self.fit.height_px, self.fit.width_px))
+                    found[index] = pixels(image, self.fit)
+                except UnusableImage:
+                    readable[index] = False
+        return found, readable
 
 
-def load_images(store: Store, corpus: Corpus, parent: Encoder, profile: Profile, settings: Align) -> Images:
-    """The images of the corpus: vectors in mode `text`; else pixels, shared if they fit in the cache."""
+def load_images(
+    store: Store, corpus: Corpus, parent: Encoder, profile: Profile, settings: Align
+) -> tuple[Images, np.ndarray]:
+    """The images of the corpus, and which of them were deleted or cannot be read, bool [N].
+
+    Vectors in mode `text`; else pixels, shared if they fit in the cache.
+    """
     if settings.mode == "text":
-        return SharedImages(ray.put(read_vectors(store, parent.fingerprint, corpus.image_ids)))
-    table_rows = find_rows(store, "images", corpus.image_ids)
-    stored = StoredImages(store, store.open("images").to_lance().version, table_rows, parent.fit)
-    num_bytes = len(table_rows) * 3 * parent.fit.height_px * parent.fit.width_px
+        vectors, found = read_vectors(store, parent, corpus.image_ids)
+        return SharedImages(ray.put(vectors)), ~found
+    table = store.open("images").to_lance()
+    stored = StoredImages(store, table.version, find_rows(table, corpus.image_ids), parent.fit)
+    num_bytes = len(corpus.image_ids) * 3 * parent.fit.height_px * parent.fit.width_px
+    num_tasks = profile.encoder.decode.max_actors
     if num_bytes > settings.pixel_cache_bytes:
         terminal.say(
             f"align: the pixels take {num_bytes:,} bytes, more than align.pixel_cache_bytes "
             f"{settings.pixel_cache_bytes:,}: images are decoded at every use"
         )
-        return stored
-    return share_pixels(stored, profile.encoder.decode.max_actors)
+        return stored, find_unreadable(stored, num_tasks)
+    return share_pixels(stored, num_tasks)
 
 
-def share_pixels(images: StoredImages, num_tasks: int) -> SharedImages:
-    """Decode every image once, in `num_tasks` tasks, into one array [N, 3, H, W] in the object store."""
+def share_pixels(images: StoredImages, num_tasks: int) -> tuple[SharedImages, np.ndarray]:
+    """Decode every image once into one array [N, 3, H, W] in the object store; which failed, bool [N]."""
     count, fit = len(images.table_rows), images.fit
     array = np.empty((count, 3, fit.height_px, fit.width_px), np.uint8)
-    rows = ray.data.range(count, override_num_blocks=-(-count // IMAGES_PER_TASK))
-    decode = cast(Any, _decode)  # Ray's types allow no arguments besides the batch
-    decoded = rows.map_batches(decode, fn_args=(images,), compute=ray.data.TaskPoolStrategy(size=num_tasks))
-    for batch in decoded.iter_batches(batch_size=None, batch_format="numpy"):
+    lost = np.zeros(count, bool)
+    for batch in _in_tasks(_decode, images, num_tasks):
         array[batch["id"]] = batch["pixels"]
-    return SharedImages(ray.put(array))
+        lost[batch["id"]] = batch["lost"]
+    return SharedImages(ray.put(array)), lost
+
+
+def find_unreadable(images: StoredImages, num_tasks: int) -> np.ndarray:
+    """Decode every image once, without keeping the pixels; which failed, bool [N]."""
+    lost = np.zeros(len(images.table_rows), bool)
+    for batch in _in_tasks(_check, images, num_tasks):
+        lost[batch["id"]] = batch["lost"]
+    return lost
+
+
+def _in_tasks(decode: Any, images: StoredImages, num_tasks: int) -> Iterable[dict[str, np.ndarray]]:
+    """Blocks of what `decode` returns for all images, in any order."""
+    count = len(images.table_rows)
+    rows = ray.data.range(count, override_num_blocks=-(-count // IMAGES_PER_TASK))
+    decoded = rows.map_batches(decode, fn_args=(images,), compute=ray.data.TaskPoolStrategy(size=num_tasks))
+    return cast(Any, decoded.iter_batches(batch_size=None, batch_format="numpy"))
 
 
 def _decode(batch: dict[str, np.ndarray], images: StoredImages) -> dict[str, np.ndarray]:
-    return {"id": batch["id"], "pixels": images.take(batch["id"])}
+    found, readable = images.read(batch["id"])
+    return {"id": batch["id"], "pixels": found, "lost": ~readable}
+
+
+def _check(batch: dict[str, np.ndarray], images: StoredImages) -> dict[str, np.ndarray]:
+    return {"id": batch["id"], "lost": ~images.read(batch["id"])[1]}

@@ -18,7 +18,7 @@ from cluster.tables import EncoderRecord, Store
 from jobs.align import prepare
 from jobs.align.batches import weigh_pairs
 from jobs.align.config import AlignConfig
-from jobs.align.corpus import read_corpus, read_pairs, saved_corpus
+from jobs.align.corpus import read_corpus, read_pairs, save_corpus, saved_corpus, without_images
 from jobs.align.guard import RECALL, outcome
 from jobs.align.images import load_images
 from jobs.align.learner import check_finite
@@ -40,19 +40,20 @@ def run(config: AlignConfig) -> dict[str, Any]:
     name = prepare.run_name(record.encoder, parent.precision, settings, pairs, captions, limit)
     folder = out / "align" / name
     command.save_config(config, folder)
-    state = finished_state(folder, settings)
-    if state is None:
+    corpus = saved_corpus(folder / "corpus")
+    state = finished_state(folder, settings) if corpus else None
+    if corpus is None or state is None:
         session.connect(profile)
         session.require({"align": prepare.worker_stage(settings)})
         texts = prepare.query_encoder(parent, record, settings)
-        corpus = saved_corpus(
-            folder / "corpus", lambda: read_corpus(store, pairs, captions, parent, texts, settings)
-        )
+        full = corpus or read_corpus(store, pairs, captions, parent, texts, settings)
+        images, lost = load_images(store, full, parent, profile, settings)
+        corpus = save_corpus(without_images(full, lost), folder / "corpus")
+        schedule = schedule.of_corpus(corpus)
         terminal.say(
             f"align: {schedule.num_queries} queries, {pairs.num_rows} pairs, {len(corpus.image_ids)} images, "
-            f"{captions.held_out.num_rows} captions held out"
+            f"{corpus.guard.num_rows} captions held out"
         )
-        images = load_images(store, corpus, parent, profile, settings)
         training_run = TrainingRun(
             model=model.model_copy(update={"model": prepare.local_path(record.checkpoint)}),
             num_steps=schedule.num_steps,
@@ -62,9 +63,8 @@ def run(config: AlignConfig) -> dict[str, Any]:
         )
         state = train(training_run, schedule, corpus, images, limit)
     check_finite(state)
-    recall = outcome(
-        state, num_captions=captions.held_out.num_rows, max_drop=limit, num_epochs=settings.epochs
-    )
+    schedule, num_captions = schedule.of_corpus(corpus), corpus.guard.num_rows
+    recall = outcome(state, num_captions=num_captions, max_drop=limit, num_epochs=settings.epochs)
     if state["over_limit"]:
         kept = recall["kept_epoch"]
         terminal.say(f"align: {RECALL} fell by more than {limit:g}: the encoder of epoch {kept} is kept")

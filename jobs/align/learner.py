@@ -126,11 +126,11 @@ def has_diverged(epochs: Sequence[dict[str, Any]]) -> bool:
 
 
 def check_finite(state: dict[str, Any]) -> None:
-    """Raise UserError for a result of `Learner.state` of which no encoder can be made."""
+    """Raise UserError for a result of `Learner.state` whose loss or weights are not finite."""
     finite = all(value.isfinite().all() for value in state["learned"].values())
     if not finite or has_diverged(state["epochs"]):
         raise UserError(
-            f"Training diverged in epoch {len(state['epochs'])}: the loss or a weight is no finite number, "
+            f"Training diverged in epoch {len(state['epochs'])}: the loss or a weight is not finite, "
             "so no encoder is registered: set a smaller align.learning_rate, align.beta or "
             "align.pretrain_weight."
         )

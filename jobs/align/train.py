@@ -56,8 +56,8 @@ def train(
     """Train to the last epoch, from the newest checkpoint if there is one; returns `Learner.state`.
 
     Training stops early when recall@10 of the guard set falls by more than `max_recall_drop`, or when it
-    diverges: the loss of the last epoch is then NaN. `loop` is the
-    function that each worker runs, by default `train_worker`.
+    diverges: the loss of the last epoch is then NaN. `loop` is the function that each worker runs, by default
+    `train_worker`.
     Raises ray.train.TrainingFailedError when workers fail more than `max_failures` times.
     """
     settings, folder = run.settings, Path(run.folder)

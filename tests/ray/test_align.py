@@ -238,7 +238,8 @@ def test_training_stops_when_recall_falls_and_keeps_the_epoch_before(stopped, pe
 
 def test_the_saved_encoder_has_the_recall_of_the_kept_epoch(stopped, perfect_store):
     held_out = hold_out(read_captions(perfect_store, ""), 256, seed=0).held_out
-    images = read_vectors(perfect_store, stopped["parent"], held_out["image_id"].combine_chunks())
+    parent = Encoder.load(perfect_store.encoder(stopped["parent"]).checkpoint)
+    images, _ = read_vectors(perfect_store, parent, held_out["image_id"].combine_chunks())
     texts = Encoder.load(stopped["checkpoint"]).encode_texts(held_out["caption"].to_pylist())
     assert recall_at_10(texts, images) == stopped["recall@10"]["after"]
 
@@ -283,6 +284,29 @@ def test_near_ties_are_counted_and_dropped_by_their_weight(ray_cluster, tmp_path
               "num_near_ties": rows.count(QUERIES[1])}  # fmt: skip
     assert counts == {name: report[name] for name in counts}
     assert (report["num_queries"], report["num_queries_left_out"]) == (len(QUERIES) - 1, 1)
+
+
+def test_unreadable_images_and_those_deleted_meanwhile_are_left_out(
+    ray_cluster, tmp_path, tiny_encoder_folder, monkeypatch, capfd
+):
+    store = make_store(tmp_path, tiny_encoder_folder)
+    plain = config(store, tmp_path, num_workers=1, epochs=1, pixel_cache_bytes=0)
+    pairs = store.read("preferences").to_pylist()
+    unreadable, deleted = pairs[0]["winner"], pairs[-1]["loser"]
+    store.open("images").update(where=f"image_id = '{unreadable}'", values={"preview": b"no image"})
+    load_images = job.load_images
+
+    def delete_meanwhile(*args):
+        store.delete_image(deleted)
+        return load_images(*args)
+
+    monkeypatch.setattr(job, "load_images", delete_meanwhile)
+    report = run(plain)
+    left = [pair for pair in pairs if {unreadable, deleted}.isdisjoint((pair["winner"], pair["loser"]))]
+    assert report["num_queries"] == len({pair["query"] for pair in left})
+    said = f"{len(pairs) - len(left)} of {len(pairs)} preferences and 2 captions are skipped"
+    assert said in capfd.readouterr().err
+    assert report["epochs"][0]["loss"] > 0
 
 
 def test_mode_text_needs_no_pixels_and_keeps_the_image_tower(ray_cluster, tmp_path, tiny_encoder_folder):

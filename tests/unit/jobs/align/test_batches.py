@@ -9,6 +9,7 @@ import pytest
 from cluster.errors import UserError
 from cluster.profile import Align
 from jobs.align.batches import BatchSchedule, Corpus, group_pairs, make_batch, weigh_pairs
+from jobs.align.corpus import save_corpus, saved_corpus, without_images
 
 
 @pytest.fixture
@@ -32,6 +33,35 @@ def corpus() -> Corpus:
     )
     guard = captions.slice(0, 0)
     return Corpus(queries, captions, guard, pa.array([f"image-{row}" for row in range(6)]))
+
+
+def test_pairs_and_captions_of_lost_images_are_left_out_and_counted(corpus: Corpus, tmp_path, capsys):
+    kept = without_images(corpus, np.arange(6) == 5)
+    assert kept.queries.schema == corpus.queries.schema and kept.image_ids == corpus.image_ids
+    assert kept.queries["winner"].to_pylist() == [[2], [4]] and kept.queries["loser"].to_pylist() == [
+        [0],
+        [2],
+    ]
+    assert kept.queries["winner_reference"].to_pylist() == [[2.5], [4.5]]
+    assert kept.captions["caption"].to_pylist() == ["a cat", "a dog"]
+    assert (
+        "2 of 4 preferences and 1 captions are skipped: 1 images were deleted or cannot be read, such as "
+        "image-5; `kallos delete" in capsys.readouterr().err
+    )
+    assert without_images(corpus, np.isin(np.arange(6), (0, 5))).queries["query"].to_pylist() == ["a cat"]
+    save_corpus(kept, tmp_path / "corpus")
+    read = saved_corpus(tmp_path / "corpus")
+    assert read and read.queries.to_pydict() == kept.queries.to_pydict() and read.image_ids == kept.image_ids
+    assert make_batch(read, np.array([0, 1]), np.array([0, 1]))["images"].tolist() == [0, 1, 2, 3, 4]
+    plan = schedule().of_corpus(kept)
+    assert (plan.num_queries, plan.num_captions) == (2, 2)
+
+
+def test_a_corpus_without_a_readable_image_is_refused(corpus: Corpus):
+    with pytest.raises(UserError, match="Nothing is left to train on: 4 of 4 preferences"):
+        without_images(corpus, np.isin(np.arange(6), (0, 2)))
+    with pytest.raises(UserError, match="Nothing is left to train on: 2 of 4 preferences and 3 captions"):
+        without_images(corpus, np.isin(np.arange(6), (1, 3, 5)))
 
 
 def test_a_batch_has_each_image_and_text_once(corpus: Corpus):

@@ -1,5 +1,9 @@
 """Reading an image of the store: its preview if that is large enough, else its file."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,7 +16,8 @@ from actors.images import STORED, Fit, UnusableImage, decode, image_id, pixels, 
 from actors.stored_pixels import prepare_stored
 from cluster.errors import UserError
 from cluster.profile import LanguageModel, Stage, load_profile
-from cluster.tables import SCHEMAS, now
+from cluster.tables import SCHEMAS, embeddings_schema, embeddings_table, now
+from jobs.align.corpus import read_vectors
 from jobs.align.images import StoredImages
 from jobs.evaluate import language_models
 
@@ -145,13 +150,35 @@ def test_training_reads_files_if_previews_are_too_small(filled, tmp_path):
     assert np.array_equal(stored(store, rows, small).take(np.array([0, 1])), previews)
 
 
-def test_training_names_an_unreadable_image(filled):
+def test_training_leaves_out_deleted_images_and_those_without_readable_file_and_preview(filled):
     store, rows = filled
-    store.open("images").update(values={"preview": b"no image", "uri": "/none"})
-    with pytest.raises(
-        UserError, match=f"Image {rows[0]['image_id']} cannot be read for training: preview"
-    ):
-        stored(store, rows, Fit(96, 96)).take(np.array([0]))
+    broken = f"image_id = '{rows[1]['image_id']}'"
+    store.open("images").update(where=broken, values={"preview": b"no image", "uri": "/none"})
+    images = stored(store, rows, Fit(96, 96))
+    images = replace(images, table_rows=np.append(images.table_rows, -1))
+    seen, readable = images.read(np.array([2, 1, 0]))
+    assert readable.tolist() == [False, False, True]
+    assert np.array_equal(seen[2], pixels(decode(rows[0]["preview"]), Fit(96, 96))) and not seen[:2].any()
+    assert images.read(np.array([1, 2]))[1].tolist() == [False, False]
+    with pytest.raises(UserError, match="can no longer be read for training"):
+        images.take(np.array([0, 1]))
+
+
+def test_training_lacks_vectors_of_unreadable_and_deleted_images_but_not_of_others(filled):
+    store, rows = filled
+    encoder: Any = SimpleNamespace(fingerprint="0" * 16, dim=4)
+    vector = {"image_id": rows[0]["image_id"], "vector": np.ones(encoder.dim, np.float32), "aesthetic": 0.5}
+    schema = embeddings_schema(encoder.dim)
+    table = pa.Table.from_pylist([{**rows[0], **vector}], schema)
+    store.merge(embeddings_table(encoder.fingerprint), table, on=["image_id"])
+    ids = pa.array([rows[1]["image_id"], rows[0]["image_id"], "f" * 64])
+    with pytest.raises(UserError, match=f"such as {rows[1]['image_id']}: run `kallos index` on them"):
+        read_vectors(store, encoder, ids)
+    broken = f"image_id = '{rows[1]['image_id']}'"
+    store.open("images").update(where=broken, values={"preview": b"no image", "uri": "/none"})
+    vectors, found = read_vectors(store, encoder, ids)
+    assert found.tolist() == [False, True, False]
+    assert vectors[:, 0].tolist() == [0.0, 1.0, 0.0] and vectors.dtype == np.float32
 
 
 def test_label_and_evaluate_show_the_judge_the_same_images(filled, monkeypatch):
