@@ -8,7 +8,8 @@ import { release, show } from "./previews.js";
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 async function searchWith(file) {
-  if (!file.type.startsWith("image/")) {
+  // Browsers do not know the type of every image, HEIC and JPEG XL for example: the server looks into the file.
+  if (!file.type.startsWith("image/") && !["", "application/octet-stream"].includes(file.type)) {
     notice({ title: "Not an image", message: `${file.name} is not an image file.` });
     return;
   }

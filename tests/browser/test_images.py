@@ -24,18 +24,18 @@ def upload(page, name, content, mime="image/png"):
     page.set_input_files("#image-file", {"name": name, "mimeType": mime, "buffer": content})
 
 
-def drop(page, content, name="dropped.png"):
+def drop(page, content, name="dropped.png", mime="image/png"):
     """Drop a file on the page, as from a file manager."""
     page.evaluate(
-        """([text, name]) => {
+        """([text, name, type]) => {
             const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
             const dataTransfer = new DataTransfer();
-            dataTransfer.items.add(new File([bytes], name, { type: "image/png" }));
+            dataTransfer.items.add(new File([bytes], name, { type }));
             const options = { dataTransfer, bubbles: true, cancelable: true };
             const fire = (kind) => document.body.dispatchEvent(new DragEvent(kind, options));
             ["dragover", "drop"].forEach(fire);
         }""",
-        [base64.b64encode(content).decode(), name],
+        [base64.b64encode(content).decode(), name, mime],
     )
 
 
@@ -166,6 +166,15 @@ def test_dropped_and_pasted_files_are_searched_with(page, service):
     )
     until(lambda: base64.b64decode(service.searches[-1].image.data) == second)
     assert page.inner_text("#image-name") == "pasted.png"
+
+
+@pytest.mark.parametrize("mime", ["", "application/octet-stream"])
+def test_file_whose_type_the_browser_does_not_know_is_sent(page, service, mime):
+    content = png((50, 40))
+    drop(page, content, "phone.heic", mime)
+    until(lambda: service.searches[-1].image)
+    assert base64.b64decode(service.searches[-1].image.data) == content
+    assert page.inner_text("#image-name") == "phone.heic"
 
 
 def test_file_that_is_too_large_or_not_an_image_is_not_sent(page, service):
