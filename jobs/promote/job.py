@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from pyarrow import compute as pc
-
 from actors.encoder import load_registered
-from cluster import command
+from actors.missing_vectors import first_readable, without_vector
+from cluster import command, terminal
 from cluster.errors import UserError
 from cluster.profile import Guard
 from cluster.tables import EncoderRecord, Store, embeddings_table
@@ -58,19 +57,18 @@ def previous(store: Store, past: list[str]) -> str:
 
 
 def check_table(store: Store, encoder: str) -> int:
-    """Number of rows in the encoder's table. Raises UserError when the table lacks an image."""
+    """Number of rows in the encoder's table. Raises UserError when it lacks an image that can be read."""
     table, way_out = embeddings_table(encoder), f"run `kallos index --encoder {encoder}` first."
     if not store.exists(table):
         raise UserError(f"Encoder {encoder} has no index in {store.uri}: {way_out}")
-    images = store.read("images", ["image_id"])["image_id"]
-    indexed = store.read(table, ["image_id"])["image_id"]
-    num_missing = pc.invert(pc.is_in(images, value_set=indexed.combine_chunks())).to_pylist().count(True)
-    if num_missing:
-        raise UserError(
-            f"The index of encoder {encoder} lacks {num_missing} of the {len(images)} images of {store.uri}: "
-            f"{way_out}"
-        )
-    return len(indexed)
+    images = store.read("images", ["image_id"])
+    missing = list(map(str, without_vector(store, encoder, images)["image_id"].to_pylist()))
+    lacks = f"The index of encoder {encoder} lacks {len(missing)} of the {len(images)} images of {store.uri}"
+    if first_readable(store, missing):
+        raise UserError(f"{lacks}: {way_out}")
+    if missing:
+        terminal.say(f"{lacks}, which cannot be read; `kallos delete --image-ids` removes them")
+    return store.count(table)
 
 
 def recall_drops(store: Store, record: EncoderRecord) -> list[float | None]:

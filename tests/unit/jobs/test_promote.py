@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 import yaml
+from pictures import encoded, gradient
 
 from actors.encoder import Encoder, load_registered
 from cluster.errors import UserError
@@ -15,6 +16,7 @@ from lab.demo import job as demo
 
 BASELINE, GOOD, BETTER, LAST = "b" * 16, "c" * 16, "d" * 16, "f" * 16
 IMAGES = ["1", "2", "3"]
+PREVIEW = encoded(gradient(8, 8))
 
 
 def add_encoder(
@@ -34,7 +36,7 @@ def add_encoder(
 
 def image(identity: str) -> dict:
     texts = dict.fromkeys(("uri", "caption", "detailed_caption", "source"), "")
-    sizes = dict(width_px=1, height_px=1, preview=b"")
+    sizes = dict(width_px=8, height_px=8, preview=PREVIEW)
     return dict(image_id=identity, tags=[], added_at=now(), **texts, **sizes)
 
 
@@ -126,6 +128,14 @@ def test_an_index_that_lacks_images_is_refused_with_the_command_that_completes_i
     add_encoder(filled, BETTER, images=images)
     message = refusal(filled, encoder=BETTER)
     assert part in message and f"kallos index --encoder {BETTER}" in message
+
+
+def test_unreadable_images_without_a_vector_do_not_keep_an_encoder_from_going_live(filled, capsys):
+    add_encoder(filled, BETTER, images=["1", "2"])
+    assert f"encoder {BETTER} lacks 1 of the 3 images" in refusal(filled, encoder=BETTER)
+    filled.open("images").update(where="image_id = '3'", values={"preview": b"no image", "uri": "/none"})
+    assert promote(filled, encoder=BETTER)["num_rows"] == 2
+    assert "lacks 1 of the 3 images" in capsys.readouterr().err
 
 
 def test_a_larger_drop_of_recall_than_the_profile_allows_is_refused(filled, tmp_path):
