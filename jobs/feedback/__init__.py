@@ -5,5 +5,5 @@
 
 Reads `feedback` and `preferences`. The export is in HPIR form: one row per query and pair of image groups,
 whichever side each group was shown on. It counts the votes for either group and the ties
-(votes_accuracy_tie, votes_aesthetic_tie). A person has one vote on a query and two encoders: the last one.
+(votes_accuracy_tie, votes_aesthetic_tie). A person has one vote per query and pair of encoders: the last one.
 """

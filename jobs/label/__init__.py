@@ -7,8 +7,8 @@ Queries come from a file, or are drawn from the captions. One streaming Ray Data
 `embeddings_<encoder>` and `images`. It writes `preferences` (ordered pairs) and `rankings`, whose one row per
 query marks the query as done.
 
-Why a query cannot be labelled, or an image cannot be read, is in `rejects`, and the rest is labelled. This
-also holds for a query on which an engine fails or dies. If no query at all is labelled, the status is 1.
+If a query cannot be labelled or an image cannot be read, the reason is in `rejects` and the rest is labelled.
+The same holds for a query on which an engine fails or dies. If no query is labelled, the exit status is 1.
 
 The name of a run (`run_id`) is a hash of everything that determines its labels. The same command therefore
 adds nothing, a killed one resumes, and more queries extend the run.

@@ -158,7 +158,7 @@ def prepare_run(config: LabelConfig) -> LabelRun:
     semantic = config.semantic or ("encoder" if source == "scorer" else settings.semantic)
     grid = Grid(settings.rows, settings.columns, settings.stride)
     if grid.num_images < 2:
-        raise UserError("rows x columns is 1: two images are needed to prefer one.")
+        raise UserError("rows x columns is 1, but a preference needs two images: raise one of them.")
     rule = RankingRule(source=source, semantic=semantic, grid=grid)
     if source == "scorer" and config.scorer != "prompts":
         read_ratings(config)  # to refuse bad ones before any work
@@ -194,8 +194,9 @@ def requested_queries(config: LabelConfig, label_run: LabelRun) -> list[str]:
     num_images = label_run.store.count(embeddings_table(fingerprint), where)
     if num_images < 2:
         raise UserError(
-            f"Only {num_images} images are embedded by {shown(config.encoder)} "
-            f"where {shown(where or 'anywhere')}: two are needed; run `kallos ingest`, or change --where."
+            f"Encoder {shown(config.encoder)} has embedded {num_images} images"
+            f"{f' where {shown(where)}' if where else ''}, but two are needed: run `kallos ingest`, or "
+            "change --where."
         )
     if config.queries:
         return read_queries(config.queries, config.num_queries)

@@ -112,7 +112,7 @@ class Ranking:
         self.semantic, self.aesthetic = self.semantic[positions], self.aesthetic[positions]
 
     def drop_unreadable(self, faults: Mapping[str, str]) -> None:
-        """Drop the images that cannot be read, by image_id."""
+        """Drop the images in `faults`: image_id -> why it cannot be read."""
         self.unreadable += [faults[image_id] for image_id in self.image_ids if image_id in faults]
         self.take([position for position, i in enumerate(self.image_ids) if i not in faults])
 

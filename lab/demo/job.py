@@ -102,7 +102,7 @@ def show(report: dict) -> None:
 
 
 def check_port(config: DemoConfig) -> None:
-    """Raise UserError when the page could not be served in the end."""
+    """Raise UserError, before any work, if the page cannot be served at the end."""
     settings = merged(profile_of(config).serve, config)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:

@@ -55,17 +55,17 @@ def split_of(index: int, num_images: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Queries:
-    """What people search a studio for. Both lists are disjoint."""
+    """The queries of a studio; the two lists are disjoint."""
 
     train: list[str]
     held_out: list[str]
 
 
 def choose_queries(config: StudioConfig) -> Queries:
-    """The queries, and a check that the images are enough for them and for the votes.
+    """Draw the queries, and check that there are enough images for them and for the votes.
 
-    They depend on what the images show, which is known before anything is drawn. Raises UserError for too few
-    images or too many queries.
+    Queries depend on what the images show, which is known before any image is drawn. Raises UserError for too
+    few images or too many queries.
     """
     splits: dict[str, dict[str, Latents]] = {split: {} for split in SPLITS}
     for index in range(config.num_images):

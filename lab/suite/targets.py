@@ -47,7 +47,7 @@ def load_targets(path: str | None) -> tuple[Target, ...]:
         targets = validated(Targets, yaml.safe_load(file.read_text(encoding="utf-8"))).targets
         named = {name for t in targets for name in (t.figure, t.relative_to) if name}
         if unknown := named - FIGURES:
-            raise UserError(f"{shown(min(unknown))} is no figure of report.json, such as {min(FIGURES)}")
+            raise UserError(f"{shown(min(unknown))} is not a figure of report.json, such as {min(FIGURES)}")
         return targets
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"the targets {str(file)!r} cannot be read: {error}") from None

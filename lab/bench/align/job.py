@@ -46,7 +46,7 @@ def run(config: BenchAlignConfig) -> dict[str, Any]:
     """Measure both modes; the ratios are of pairs per second."""
     profile, _ = command.settings(config)
     if profile.label.rows * profile.label.columns < 2:
-        raise UserError("label.rows x label.columns is 1: two images are needed for a pair.")
+        raise UserError("label.rows x label.columns is 1, but a pair needs two images: raise one of them.")
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     num_threads = torch.get_num_threads()

@@ -64,11 +64,11 @@ def run(config: BenchIngestConfig) -> dict[str, Any]:
 
 
 def files_of(source: str, batch_size: int) -> list[str]:
-    """The image files of a folder. Raises UserError unless there are more than the first batch, a warm-up."""
+    """The image files of a folder. Raises UserError unless there are more than the warm-up batch."""
     files = [path for path, _ in images_of(list_files(locate(source)).files)]
     if len(files) <= batch_size:
         raise UserError(
-            f"{shown(source)} has {len(files)} images, and the first {batch_size} warm up: give more."
+            f"{shown(source)} has {len(files)} images, but the first {batch_size} only warm up: give more."
         )
     return files
 

@@ -63,7 +63,7 @@ class PretrainRephraserConfig(Options):
     def _check_heads(self) -> "PretrainRephraserConfig":
         if self.hidden_size % (2 * self.num_heads):
             raise ValueError(
-                f"hidden_size = {self.hidden_size} is not a multiple of 2 num_heads = {2 * self.num_heads}"
+                f"hidden_size = {self.hidden_size} is not a multiple of 2 x num_heads = {2 * self.num_heads}"
             )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(

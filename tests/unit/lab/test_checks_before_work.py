@@ -38,7 +38,7 @@ REFUSED = [
     ("judge", {"vision_width": 50}, "vision_width = 50: Input should be a multiple of 32"),
     ("judge", {"text_width": 100}, "text_width = 100"),
     ("judge", {"images_per_step": 10}, "images_per_step = 10"),
-    ("rephraser", {"hidden_size": 100}, "hidden_size = 100 is not a multiple of 2 num_heads = 12"),
+    ("rephraser", {"hidden_size": 100}, "hidden_size = 100 is not a multiple of 2 x num_heads = 12"),
     ("rephraser", {"num_kv_heads": 4}, "num_heads = 6 is not a multiple of num_kv_heads = 4"),
     ("demo", {"num_queries": 301}, "num_queries = 301"),
     ("demo", {"num_eval_queries": 101}, "num_eval_queries = 101"),
@@ -134,10 +134,10 @@ def test_benchmarks_refuse_what_they_cannot_measure_before_ray_starts(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         bench_ingest.run(bench_ingest.BenchIngestConfig(source=str(tmp_path / "none")))
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "one.jpg")
-    with pytest.raises(UserError, match=r"has 1 images, and the first .* warm up"):
+    with pytest.raises(UserError, match=r"has 1 images, but the first .* only warm up"):
         bench_ingest.run(bench_ingest.BenchIngestConfig(source=str(tmp_path)))
     with pytest.raises(UserError, match="does not use the language model"):
         bench_label.run(bench_label.BenchLabelConfig(models=("lmm", "llm"), style="original"))
     one_image = ("label.rows=1", "label.columns=1")
-    with pytest.raises(UserError, match="two images are needed for a pair"):
+    with pytest.raises(UserError, match="a pair needs two images"):
         bench_align.run(bench_align.BenchAlignConfig(set=one_image))

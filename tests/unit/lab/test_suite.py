@@ -203,7 +203,7 @@ def test_malformed_targets_are_refused_before_anything_is_measured(tmp_path):
     with pytest.raises(UserError, match=r"malformed.*at_least"):
         targets.load_targets(str(path))
     path.write_text("targets: [{quantity: beauty, figure: metrics.aligned.absent, at_least: 1}]")
-    with pytest.raises(UserError, match=r"'metrics.aligned.absent' is no figure of report.json"):
+    with pytest.raises(UserError, match=r"'metrics.aligned.absent' is not a figure of report.json"):
         targets.load_targets(str(path))
     path.write_bytes(b"targets: \xff")
     with pytest.raises(UserError, match=r"targets .*cannot be read"):
