@@ -23,12 +23,13 @@ from weakref import WeakKeyDictionary, WeakSet
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from PIL import Image
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from actors import in_flight
 from cluster.compat import vllm_engine
 from cluster.compat.errors import first_cause
 from cluster.errors import UserError
+from cluster.files import require_regular
 from cluster.profile import LanguageModel, repo_path
 
 # The engine runs in the actor's own process: on small machines it starts in a quarter of the time and runs 2
@@ -378,6 +379,8 @@ def check_files(folder: str) -> None:
 def _damage(path: Path) -> str:
     """What is wrong with a file of a model folder, "" for nothing; of weights, only the header is read."""
     try:
+        if path.suffix in (".json", ".safetensors"):
+            require_regular(path.stat())  # a FIFO could be read forever
         if path.suffix == ".json":
             content = json.loads(path.read_text(encoding="utf-8"))
             weights = content.get("weight_map", {}) if path.name.endswith(".index.json") else {}
@@ -387,7 +390,7 @@ def _damage(path: Path) -> str:
         elif path.suffix == ".safetensors":
             with safe_open(path, "numpy"):
                 pass
-    except (ValueError, OSError, SafetensorError) as error:
+    except Exception as error:  # whatever damaged content leads to, such as a list where there was an object
         return f"{path.name} cannot be read ({first_cause(error)})"
     return ""
 

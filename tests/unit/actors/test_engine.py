@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import os
 import shutil
 import time
 
@@ -167,12 +168,24 @@ def test_models_of_the_shipped_profiles_pass_the_check(name):
         ("config.json", lambda data: b"\xff\xfe"),
         ("tokenizer.json", lambda data: data[:1000]),
         ("tokenizer_config.json", lambda data: b"<html>404</html>"),
+        ("tokenizer.json", lambda data: b"[" * 100_000),
+        ("model.safetensors.index.json", lambda data: b"[]"),
+        ("model.safetensors.index.json", lambda data: b'{"weight_map": [1]}'),
+        ("model.safetensors.index.json", lambda data: b'{"weight_map": {"a": 1}}'),
     ],
 )
 def test_damaged_file_of_a_model_is_named_before_the_engine_loads(judge_folder, name, damage):
     path = judge_folder / name
-    path.write_bytes(damage(path.read_bytes()))
+    path.write_bytes(damage(path.read_bytes() if path.exists() else b""))
     with pytest.raises(UserError, match=rf"{judge_folder}.* is damaged: {name} cannot be read \(.+\): train"):
+        checked(judge_folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_fifo_among_the_files_of_a_model_is_refused_instead_of_waited_for(judge_folder, name):
+    (judge_folder / name).unlink()
+    os.mkfifo(judge_folder / name)
+    with pytest.raises(UserError, match=rf"is damaged: {name} cannot be read \(.*it is a FIFO"):
         checked(judge_folder)
 
 
