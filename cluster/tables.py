@@ -150,7 +150,7 @@ class Store:
         return "://" in self.uri
 
     def _is_new(self) -> bool:
-        """Whether the local folder does not exist yet: LanceDB would make it, also to read.
+        """Whether the local folder does not exist yet: LanceDB would make it even for reading.
 
         Raises UserError if it is a file.
         """
@@ -168,7 +168,7 @@ class Store:
 
     @contextmanager
     def _explained(self, name: str = "", where: str | None = None) -> Iterator[None]:
-        """Raise a UserError for a fault of the place where the table lies, or of the user's filter."""
+        """Raise a UserError for a fault of the table's files or storage, or of the user's filter."""
         try:
             yield
         except UserError:
@@ -205,7 +205,7 @@ class Store:
 
     def exists(self, name: str) -> bool:
         """Whether the table exists."""
-        return self._find(name) is not None
+        return self.find(name) is not None
 
     def open(self, name: str) -> Any:
         """The LanceDB table at its newest version.
@@ -213,13 +213,14 @@ class Store:
         Raises:
             UserError: there is no such table. The message names the verb that makes it.
         """
-        table = self._find(name)
+        table = self.find(name)
         if table is None:
             verb = MADE_BY.get(name, "kallos index")
             raise UserError(f"{self} has no table {name!r}: run `{verb}` first, or give another --store.")
         return table
 
-    def _find(self, name: str) -> Any | None:
+    def find(self, name: str) -> Any | None:
+        """The LanceDB table at its newest version, None if it does not exist."""
         if self._is_new():
             return None
         with self._explained(name):
@@ -285,7 +286,7 @@ class Store:
 
     @retry_on_commit_conflict
     def _insert_new(self, name: str, rows: pa.Table, on: list[str]) -> int:
-        table = self._find(name)
+        table = self.find(name)
         if table is None:
             table = self._create(name, rows.schema)
         if (key := key_of(table.schema)) != on:
@@ -302,7 +303,7 @@ class Store:
         if not self.is_remote:
             os.makedirs(self.uri, exist_ok=True)
         with nullcontext() if self.is_remote else FileLock(os.path.join(self.uri, f".{name}.lock")):
-            table = self._find(name)
+            table = self.find(name)
             if table is None:
                 table = self.database.create_table(name, schema=schema, exist_ok=True)
             return table
@@ -337,7 +338,7 @@ class Store:
 
     @retry_on_commit_conflict
     def _delete(self, name: str, where: str) -> int:
-        table = self._find(name)
+        table = self.find(name)
         return table.delete(where).num_deleted_rows if table is not None else 0
 
     def remember(self, folder: str) -> str:
@@ -428,9 +429,9 @@ class Store:
 
 
 class Snapshot(Store):
-    """A store to read, in which each table stays as it was when it was first opened.
+    """A store for reading, in which each table stays as it was when it was first opened.
 
-    What others add or delete meanwhile is not seen, also by copies in other processes.
+    Later changes by others are not seen, not even by copies of this store in other processes.
     """
 
     def __init__(self, uri: str) -> None:
@@ -440,8 +441,9 @@ class Snapshot(Store):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_versions": self._versions}
 
-    def _find(self, name: str) -> Any | None:
-        table = super()._find(name)
+    def find(self, name: str) -> Any | None:
+        """The table as it was when it was first opened, None if it did not exist."""
+        table = super().find(name)
         if table is not None:
             table.checkout(self._versions.setdefault(name, table.version))
         return table

@@ -125,7 +125,7 @@ def refused_to_another_user(function: Callable[[], object]) -> bool:
         ("ray.num_cpus=0", "greater than or equal to 1"),
     ],
 )
-def test_size_that_the_machine_cannot_bear_is_one_sentence(waiting, setting, words):
+def test_size_that_the_machine_cannot_hold_is_one_sentence(waiting, setting, words):
     status, lines = waiting("--set", setting).end()
     assert status == 2
     assert words in lines[-1] and "Traceback" not in "\n".join(lines)

@@ -114,7 +114,7 @@ def test_engine_that_has_loaded_leaves_no_rendezvous_file(engine, temporary_fold
     assert list(temporary_folder.glob("vllm_dist_*")) == []
 
 
-def test_call_that_raises_leaves_no_request_to_the_next_one(engine, monkeypatch):
+def test_call_that_raises_leaves_no_request_for_the_next_one(engine, monkeypatch):
     good = [Request(prompt(query, "kw_dict"), schema=schema("kw_dict")) for query in QUERIES]
     replies = engine.generate(good)
     with monkeypatch.context() as patch:

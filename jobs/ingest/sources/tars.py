@@ -136,7 +136,7 @@ class Words:
             self.names[name] += 1
 
     def of(self, name: str) -> list[tuple[str, bytes | str]]:
-        """(name, content) of an image's words, the closest last; None beyond `MAX_TAR_WORD_BYTES`."""
+        """(name, content) of an image's words, the closest last; a str says why there is no content."""
         own = stem(name)
         near = [part for part in stems(name) if part == own or part not in self.images]
         sample = _split(name)[0]

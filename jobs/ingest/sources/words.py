@@ -15,8 +15,8 @@ MAX_WORD_BYTES = 1 << 24
 def read_words(files: Iterable[tuple[str, bytes | str]], columns: TextColumns) -> ImageText:
     """The words in (name, content) of an image's text and JSON files; a later file overrides an earlier one.
 
-    A text file is the caption, unless a JSON object has one. A file that cannot be read gives an error, so
-    that the image is rejected instead of silently losing its words.
+    A text file is the caption, unless a JSON object has one. Content that is a str says why a file cannot be
+    used. Such a file gives an error, so that the image is rejected instead of silently losing its words.
     """
     text, row = "", {}
     for name, data in files:

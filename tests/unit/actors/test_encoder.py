@@ -82,7 +82,7 @@ def test_words_that_are_not_read_do_not_change_the_tokens(encoder, tokenizer, wo
 
 
 @pytest.mark.parametrize("tokenizer", ["hf", "simple"])
-def test_one_word_longer_than_the_context_is_not_read_to_its_end(encoder, tokenizer):
+def test_word_longer_than_the_context_does_not_count_as_read(encoder, tokenizer):
     reading = with_tokenizer(encoder, tokenizer)
     assert reading.num_words_read("\u5e06\u8239" * 100) == 0
     assert [reading.num_words_read(text) for text in ("", " ", "boat", " red\nboat ")] == [0, 0, 1, 2]

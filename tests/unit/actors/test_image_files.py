@@ -78,7 +78,7 @@ def test_heic_with_a_false_size_is_refused():
         (0x8769, 4, 1, b"\xff\xff\xff\xff"),  # a folder outside the file
     ],
 )
-def test_odd_tag_of_exif_costs_that_tag_only(form, odd):
+def test_odd_exif_tag_hides_no_other_tag(form, odd):
     unit = () if odd[0] == 0x0128 else ((0x0128, 3, 1, b"\2"),)
     entries = sorted([odd, ROTATED, *unit])
     assert is_upright(encoded(halves(), form, exif=exif_of(*entries)))

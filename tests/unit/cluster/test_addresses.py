@@ -69,7 +69,7 @@ def test_only_a_folder_below_the_parent_of_the_store_is_remembered_relative_to_i
 
 
 @pytest.mark.parametrize("name", ["hf-hub:owner/name", "ViT-B-32/openai", "no/such/folder"])
-def test_name_that_is_no_local_folder_is_remembered_as_it_is(tmp_path, name):
+def test_name_that_is_not_a_local_folder_is_remembered_as_it_is(tmp_path, name):
     assert located(remembered(name, str(tmp_path / "store")), str(tmp_path / "store")) == name
 
 

@@ -209,7 +209,7 @@ def test_temporary_folder_with_a_long_path_is_replaced(tmp_path, monkeypatch):
         ({"num_cpus": MOST_CPUS + 1}, f"give at most {MOST_CPUS}"),
     ],
 )
-def test_size_of_ray_that_the_machine_cannot_bear_is_refused(sizes, words):
+def test_size_of_ray_that_the_machine_cannot_hold_is_refused(sizes, words):
     with pytest.raises(UserError, match=words):
         _check_size(load_profile("mini", ray=sizes).ray)
 

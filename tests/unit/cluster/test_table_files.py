@@ -187,7 +187,7 @@ def test_a_folder_a_fifo_and_a_broken_path_are_refused(tmp_path, ending):
 
 
 @pytest.mark.parametrize("cell", [float("nan"), "abc", "inf", True, 10**400, [1], "1,5"])
-def test_what_is_no_finite_number_is_refused(cell):
+def test_numbers_that_are_not_finite_are_refused(cell):
     with pytest.raises(ValueError, match="finite number"):
         number(cell)
 

@@ -183,7 +183,7 @@ def test_last_choice_between_two_images_replaces_the_earlier_ones_of_the_same_pe
     ],
     ids=["another answer", "other spelling", "another encoder"],
 )
-def test_other_answers_to_a_query_give_no_second_vote(record, store, again):
+def test_another_answer_to_the_same_query_does_not_give_a_second_vote(record, store, again):
     record(prefer(5, 2))
     assert not record(prefer(5, 2, **again))[0].new
     record(prefer(2, 5, **again))

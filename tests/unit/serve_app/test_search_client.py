@@ -227,7 +227,7 @@ def test_results_are_printed_as_a_table(service, capsys):
     assert request.negatives == ["people", "dogs"]
 
 
-def test_texts_that_were_not_read_to_their_end_are_named(service, capsys):
+def test_texts_that_were_not_read_completely_are_named(service, capsys):
     main(["boat " * 50, "--negatives", "people", "dog " * 41])
     out = capsys.readouterr().out
     assert "The encoder read 40 of the 50 words of the query: shorten it." in out
@@ -286,7 +286,9 @@ def test_refusal_of_the_server_is_reported_in_one_sentence(service, capsys):
     ("content", "reason"),
     [(None, "No such file"), ("fifo", "it is a FIFO"), (b"", "is empty"), ("folder", "it is a folder")],
 )
-def test_image_that_is_no_file_with_content_is_refused_before_the_search(content, reason, tmp_path, service):
+def test_image_path_that_is_not_a_file_with_content_is_refused_before_the_search(
+    content, reason, tmp_path, service
+):
     path = tmp_path / "a.jpg"
     if content == "fifo":
         os.mkfifo(path)
@@ -380,7 +382,7 @@ def test_preview_that_cannot_be_drawn_is_replaced_by_its_address(service, capsys
 
 
 @pytest.mark.parametrize("form", [["--json"], []], ids=["json", "table"])
-def test_reader_that_ends_early_ends_the_search_quietly(form):
+def test_search_exits_quietly_when_the_reader_closes_the_pipe(form):
     """`kallos search boat | head -1`: status 141, as for any program that SIGPIPE ends, and no message."""
     with http_server(fake_app()) as address:
         words = [sys.executable, "-m", "serve_app.client", "boat", "--server", address, *form]

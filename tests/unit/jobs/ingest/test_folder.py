@@ -145,7 +145,7 @@ def read_source_again(opened):
         return opened.dataset()
 
 
-def test_an_address_that_is_no_regular_file_is_not_opened(tmp_path):
+def test_an_address_that_is_not_a_regular_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     for address, reason in (
         (f"{tmp_path}/fifo", "a FIFO"),

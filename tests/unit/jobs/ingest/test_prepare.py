@@ -43,7 +43,7 @@ def test_prepared_rows_have_the_columns_of_the_tables():
     assert len(row["pixels"]) == 3 * 96 * 96 and row["preview"][:2] == b"\xff\xd8"
 
 
-def test_an_ignored_file_and_an_image_with_words_that_cannot_be_stored_are_no_new_images():
+def test_an_ignored_file_and_an_image_with_words_that_cannot_be_stored_are_not_new_images():
     assert prepare_row(SourceRow("a.txt", b"", ignored=True), SETTINGS, EMPTY)["status"] == "ignored"
     data = readable()["rotated.jpg"]
     row = prepare_row(SourceRow("r.jpg", data, ImageText(error="half an emoji")), SETTINGS, EMPTY)

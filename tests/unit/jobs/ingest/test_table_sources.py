@@ -72,7 +72,7 @@ def test_a_broken_parquet_file_is_rejected_and_the_others_are_read(tmp_path):
         open_source(tmp_path)
 
 
-def test_damage_within_a_parquet_file_costs_its_row_group(tmp_path):
+def test_damage_within_a_parquet_file_costs_only_its_row_group(tmp_path):
     path = tmp_path / "x.parquet"
     photos = [encoded(gradient(seed=seed)) for seed in range(30)]
     parquet.write_table(pa.table({"bytes": photos}), path, row_group_size=10, compression="zstd")

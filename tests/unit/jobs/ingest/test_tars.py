@@ -182,7 +182,7 @@ def test_names_that_are_not_utf8_and_strange_names_are_rows_of_their_own(tmp_pat
         }
 
 
-def test_hidden_members_and_members_that_are_no_pictures_are_counted(tmp_path):
+def test_hidden_members_and_members_that_are_not_pictures_are_counted(tmp_path):
     strange = pictures_without_reader()
     hidden = {"._1.jpg": b"\0\5\x16\7", "__MACOSX/._1.txt": b"\0\5\x16\7", ".git/a.jpg": photo(8)}
     plain = {"./1.jpg": photo(1), "1.cls": b"3", "1.npy": b"\x93NUMPY", **not_pictures()}
@@ -244,7 +244,7 @@ def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path):
     assert images == ["0.jpg", "1.jpg"] and "bad checksum" in reason
 
 
-def test_tars_one_behind_the_other_and_padding_after_the_end_are_read(tmp_path):
+def test_concatenated_tars_and_padding_after_the_end_are_read(tmp_path):
     data = whole_tar(tmp_path, 2)
     other = whole_tar(tmp_path, 4)
     assert damaged(data + bytes(20_000) + b"padding", tmp_path) == (["0.jpg", "1.jpg"], "")

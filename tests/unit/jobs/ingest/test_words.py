@@ -132,7 +132,7 @@ def test_captions_of_a_csv_stay_text(tmp_path):
     ]
 
 
-def test_a_byte_that_is_not_utf_8_costs_its_row_alone(tmp_path):
+def test_a_byte_that_is_not_utf_8_costs_only_its_row(tmp_path):
     location = folder_of(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     table = "file_name,caption,by\na.jpg,a boat,Müller\nb.jpg,a cafe,x\nc.jpg,a café,x\n"
     (tmp_path / "metadata.csv").write_bytes(table.encode("latin-1"))
@@ -186,7 +186,7 @@ def test_a_column_that_is_there_twice_costs_the_rows_in_which_it_contradicts_its
     assert texts[1:] == [ImageText("same"), ImageText("x")] and not metadata.rejects
 
 
-def test_a_quotation_mark_that_is_never_closed_costs_its_row_alone(tmp_path):
+def test_a_quotation_mark_that_is_never_closed_costs_only_its_row(tmp_path):
     location = folder_of(tmp_path, *(f"{name}.jpg" for name in "abcdef"))
     rows = [
         'a.jpg,"open',
