@@ -108,7 +108,7 @@ def list_files(location: Location, include_hidden: bool = False) -> Listing:
     for path, size, problem in _local_files(location.path) if local else _remote_files(location):
         hidden = "" if include_hidden else hidden_by(path[len(location.path) :])
         if hidden:
-            listing.ignored[hidden] += 1
+            listing.ignored[printable(hidden)] += 1
         elif problem:
             listing.rejects.append((path, problem))
         else:

@@ -83,7 +83,7 @@ def folder_metadata(
     columns = TextColumns(config.caption_column, config.tag_columns)
     entries, read = [], []
     for table, path, folder in _tables(config, location, tables):
-        read.append(table.uri(path))
+        read.append(printable(table.uri(path)))
         entries += _entries(table, path, columns, lambda name, folder=folder: _path(name, folder, location))
     matched = match_paths([entry.path for entry in entries], images)
     texts = _texts(entries, matched)
@@ -93,7 +93,7 @@ def folder_metadata(
     wordless = [path for path in images if texts.get(path, ImageText()) == ImageText() and path not in worded]
     rows = pa.Table.from_pylist([asdict(words) for words in texts.values()], TEXT_SCHEMA)
     report = _report(location, read, len(entries), unmatched, wordless) if read else {}
-    return Metadata(Lookup(pa.array(list(texts), pa.string())), rows, rejects, report)
+    return Metadata(Lookup(pa.array(map(printable, texts), pa.string())), rows, rejects, report)
 
 
 def _texts(entries: list[Entry], matched: list[str]) -> dict[str, ImageText]:
@@ -161,7 +161,7 @@ def _entries(
         )
     for row in content.rows:
         name, words = _name_and_words(row, key, columns)
-        place = f"{table.uri(path)}, {row.place}"
+        place = printable(f"{table.uri(path)}, {row.place}")
         words = replace(words, error=f"{place}: {words.error}") if words.error else words
         if name or words != ImageText():  # not an empty row
             yield Entry(place, name, resolve(name) if name else "", words)

@@ -53,17 +53,18 @@ def _say_choice(config: IngestConfig, kind: str, found: Listing) -> None:
 
 def _with_listing(source: Source, location: Location, found: Listing) -> Source:
     """The source with what its listing found besides the files to read."""
-    rejects = [(location.uri(listing.printable(path)), reason) for path, reason in found.rejects]
+    listed = [(location.uri(listing.printable(path)), reason) for path, reason in found.rejects]
+    rejects = [(listing.printable(uri), listing.printable(reason)) for uri, reason in listed + source.rejects]
     ignored = found.ignored
     if source.kind != "folder":  # a folder's other files are ignored when their content has been read
         others = set(found.files) - set(SELECT[source.kind](found.files))
         ignored = ignored + Counter(listing.ending(path) for path, _ in others)
-    num_files = len(found.files) + len(rejects) + found.ignored.total()
-    num_inputs = None if source.num_inputs is None else source.num_inputs + len(rejects)
+    num_files = len(found.files) + len(listed) + found.ignored.total()
+    num_inputs = None if source.num_inputs is None else source.num_inputs + len(listed)
     return replace(
         source,
         num_inputs=num_inputs,
-        rejects=rejects + source.rejects,
+        rejects=rejects,
         num_files=num_files,
         ignored=ignored,
     )

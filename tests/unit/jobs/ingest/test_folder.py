@@ -89,6 +89,27 @@ def test_file_names_that_are_not_utf8_are_rejected_without_failing_the_job(tmp_p
     assert set(found) == {"bad_\\xff.dat", "bad_\\xff"} and all("content of a" in x for x in found.values())
 
 
+def test_files_beside_and_below_names_that_are_not_utf8_are_read_or_rejected(tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), b"f\xff")
+    os.makedirs(folder + b"/.hidden\xff")
+    write_photos(tmp_path, 1)
+    table = b"file_name,caption\na.jpg,a boat\nb.jpg,\xff\nlost.jpg,\xff\n"
+    for name, data in {
+        b"a.jpg": photo(1),
+        b"b.jpg": photo(2),
+        b"metadata.csv": table,
+        b".hidden\xff/a": b"",
+    }.items():
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(data)
+    found = outcomes(tmp_path)
+    assert found.pop("photo_0000.jpg") == "" and "not Unicode" in found.pop("f\\xff/metadata.csv, line 4")
+    assert found == dict.fromkeys(("f\\xff/a.jpg", "f\\xff/b.jpg"), "the file's name is not UTF-8")
+    opened = open_source(tmp_path)
+    assert opened.ignored == {".hidden\\xff/": 1}
+    assert opened.report["metadata"]["tables"] == [f"{tmp_path}/f\\xff/metadata.csv"]
+
+
 def test_each_strange_name_is_read_as_itself(tmp_path):
     for index, name in enumerate(STRANGE_NAMES):
         (tmp_path / name).write_bytes(photo(index))

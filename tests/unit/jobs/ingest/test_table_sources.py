@@ -1,5 +1,7 @@
 """Parquet and Lance sources."""
 
+import os
+
 import pyarrow as pa
 import pytest
 from pictures import encoded, gradient
@@ -70,6 +72,14 @@ def test_a_broken_parquet_file_is_rejected_and_the_others_are_read(tmp_path):
     (tmp_path / "other.parquet").unlink()
     with pytest.raises(UserError, match="no Parquet file that can be read"):
         open_source(tmp_path)
+
+
+def test_a_broken_parquet_file_may_have_a_name_that_is_not_utf8(tmp_path):
+    parquet.write_table(pa.table({"bytes": [PHOTO]}), tmp_path / "good.parquet")
+    with open(os.path.join(os.fsencode(tmp_path), b"bad\xff.parquet"), "wb") as file:
+        file.write(b"no Parquet")
+    ((uri, reason),) = open_source(tmp_path).rejects
+    assert uri == f"{tmp_path}/bad\\xff.parquet" and "not a Parquet file" in reason
 
 
 def test_damage_within_a_parquet_file_costs_only_its_row_group(tmp_path):
