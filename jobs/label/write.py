@@ -73,7 +73,7 @@ def ranking_row(row: dict, provenance: Provenance) -> dict:
 def reject_rows(row: dict) -> list[dict]:
     """Rows of `rejects` of one query: why it has no labels, and why images left its candidates."""
     faults = [(row["query"], row["error"])] if row["error"] else []
-    faults += [(reason.split()[1], reason) for reason in row["unreadable"]]
+    faults += [(reason.split()[1], reason) for reason in row["unreadable"]]  # image <id> cannot ...
     return [{"uri": uri, "stage": "label", "error": error, "at": now()} for uri, error in faults]
 
 
