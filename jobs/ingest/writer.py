@@ -67,7 +67,9 @@ class Writer:
         self._reject(_with_status(rows, REJECTED).select(["uri", "stage", "error"]).to_pylist())
 
     def require_images(self) -> None:
-        """Raise JobFailure if every input was rejected."""
+        """Raise JobFailure if there was no input, or every one was rejected."""
+        if not self.counts["num_inputs"]:
+            raise JobFailure("The source's tables or tars hold no image: give another --source.")
         if self._rejected and not self.counts["num_images"] and not self.counts["num_known"]:
             uri, error = min(self._rejected)
             raise JobFailure(

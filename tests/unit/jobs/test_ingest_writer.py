@@ -29,9 +29,10 @@ def test_image_without_a_finite_vector_becomes_a_reject_and_its_neighbours_are_s
     assert (reject["uri"], reject["stage"]) == ("b", "embed") and "finite" in reject["error"]
 
 
-def test_ingest_fails_only_when_every_input_is_rejected(store, tiny_encoder_folder):
+def test_ingest_fails_only_when_there_is_no_input_or_every_one_is_rejected(store, tiny_encoder_folder):
     writer = Writer(store, Encoder.load(tiny_encoder_folder), label="test")
-    writer.require_images()  # a source without images is refused elsewhere
+    with pytest.raises(JobFailure, match="hold no image"):
+        writer.require_images()
     writer.reject_inputs([("b.jpg", "truncated"), ("a.jpg", "the file is empty (0 bytes)")])
     with pytest.raises(JobFailure, match=r"All 2 inputs.*table rejects of .*'a\.jpg': the file is empty"):
         writer.require_images()
