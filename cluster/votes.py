@@ -3,12 +3,14 @@
 A person has one vote on a question, and the last one counts. The person is the column `client`.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cluster.text_files import BLANKS
+
 CRITERIA = ("accuracy", "aesthetics", "diversity")
 SWAPPED = {"a": "b", "b": "a", "tie": "tie"}
-SAME_WORDS_SQL = r"btrim(regexp_replace(lower(query), '\s+', ' ', 'g'))"
 
 
 class Results(NamedTuple):
@@ -28,8 +30,18 @@ class Comparison(NamedTuple):
 
 
 def same_words(query: str) -> str:
-    """The query in lower case with single spaces, as encoders read it; in SQL it is `SAME_WORDS_SQL`."""
-    return " ".join(query.lower().split())
+    """The query in lower case, with single spaces and without format characters, which nobody sees."""
+    visible = "".join(char for char in query if unicodedata.category(char) != "Cf")
+    return BLANKS.sub(" ", visible.lower()).strip()
+
+
+def same_words_sql(text: str) -> str:
+    """SQL expression that is equal for two texts, each a column or a literal, if their `same_words` are.
+
+    Compare it only with itself: the database knows letters and format characters of newer Unicode versions.
+    """
+    visible = rf"regexp_replace({text}, '\p{{Cf}}', '', 'g')"
+    return f"btrim(regexp_replace(lower({visible}), '{BLANKS.pattern}', ' ', 'g'))"
 
 
 def comparison(event: Mapping[str, Any]) -> Comparison:

@@ -27,7 +27,7 @@ import pyarrow as pa
 from cluster.schemas import FEEDBACK_RUN, HUMAN, PREFERENCE_KEY
 from cluster.sql import in_list, literal
 from cluster.tables import SCHEMAS, Store, now, retry_on_commit_conflict
-from cluster.votes import CRITERIA, SAME_WORDS_SQL, same_words
+from cluster.votes import CRITERIA, same_words, same_words_sql
 from serve_app.batching import Batcher
 from serve_app.errors import ApiError
 from serve_app.feedback.limits import Limits, too_many
@@ -266,9 +266,10 @@ def _earlier_events(store: Store, rows: Iterable[Mapping[str, Any]]) -> list[dic
     """
     if not store.exists("feedback"):
         return []
-    queries = {words for row in rows if (words := same_words(row["query"]))}
+    queries = {same_words_sql(literal(row["query"])) for row in rows if same_words(row["query"])}
     own = " OR ".join(in_list(name, {row[name] for row in rows}) for name in ("answer", "client"))
-    where = f"{in_list(SAME_WORDS_SQL, queries)} OR (query = '' AND ({own}))"
+    asked = f"{same_words_sql('query')} IN ({', '.join(queries)}) OR " if queries else ""
+    where = f"{asked}(query = '' AND ({own}))"
     return store.read("feedback", where=where).to_pylist()
 
 

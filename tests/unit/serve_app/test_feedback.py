@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections import defaultdict
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pytest
 
 from cluster.profile import ROOT
 from cluster.tables import SCHEMAS
+from cluster.votes import same_words, same_words_sql
 from serve_app.errors import ApiError
 from serve_app.feedback import events as module
 from serve_app.feedback.events import Feedback, make_tables, store_events
@@ -188,6 +190,32 @@ def test_another_answer_to_the_same_query_does_not_give_a_second_vote(record, st
     assert not record(prefer(5, 2, **again))[0].new
     record(prefer(2, 5, **again))
     assert preferences(store) == [(2, 5)]
+
+
+INVISIBLE = {
+    "zero-width": "red\u200b boat", "direction": "\u202ered boat", "separator": "red\x1cboat",
+    "NUL": "red\0boat", "next line": "red\x85boat", "BOM": "\ufeffred boat", "wide blank": "red\u3000boat",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("first", ["red boat", "red\x1cboat"])
+@pytest.mark.parametrize("name", INVISIBLE)
+def test_spelling_that_looks_the_same_does_not_give_a_second_vote(record, store, name, first):
+    again = {"query": INVISIBLE[name], "answered": ANSWERED + 1}
+    record(event("prefer", image_id=SHOWN[1], over=SHOWN[2], query=first))
+    record(event("prefer", image_id=SHOWN[2], over=SHOWN[1], **again))
+    assert preferences(store) == [(2, 1)]
+
+
+def test_database_finds_every_text_with_the_same_words(store):
+    letters = [chr(code) for code in range(1, 0x3100) if not 0xD800 <= code < 0xE000]
+    texts = [f"{letter}a{letter}B {letter}" for letter in letters] + ["ΟΔΟΣ ΟΔΟΣ", "İ", "ẞ"]
+    store.merge("texts", pa.table({"text": texts}), on=["text"])
+    found = store.open("texts").search().select({"text": "text", "words": same_words_sql("text")})
+    in_database = defaultdict(set)
+    for row in found.limit(len(texts)).to_list():
+        in_database[same_words(row["text"])].add(row["words"])
+    assert len(in_database) > 1000 and all(len(words) == 1 for words in in_database.values())
 
 
 def test_click_and_direct_choice_on_the_same_images_are_one_vote(record, store):
