@@ -93,7 +93,7 @@ def run(config: LabelConfig) -> dict:
 class Counts:
     """What failed in this invocation.
 
-    num_errors: queries without labels. unreadable: one sentence for each image that was left out.
+    num_errors: queries without labels. unreadable: the images that were left out.
     """
 
     num_errors: int = 0
@@ -105,7 +105,7 @@ class Counts:
         """Count the rows of `DONE`, and show the beginning of the first errors."""
         for row in done.to_pylist():
             self.num_failed_answers += row["num_failed_answers"]
-            self.unreadable.update(row["unreadable"])
+            self.unreadable.update(image["image_id"] for image in row["unreadable"])
             if row["error"]:
                 self.num_errors += 1
                 self.first_error = self.first_error or row["error"]

@@ -32,6 +32,7 @@ RATING_UNIT = 0.5
 WIN_SHARE_UNIT = 0.25
 
 _CELL = pa.list_(pa.int32())
+UNREADABLE = pa.list_(pa.struct([("image_id", pa.string()), ("reason", pa.string())]))
 RANKED = pa.schema(
     {
         "query": pa.string(),
@@ -54,7 +55,7 @@ RANKED = pa.schema(
             )
         ),
         "num_failed_answers": pa.int64(),
-        "unreadable": pa.list_(pa.string()),
+        "unreadable": UNREADABLE,
     }
 )
 
@@ -82,7 +83,7 @@ class Ranking:
     """One query's candidate images, best retrieved first; every list is indexed by position.
 
     semantic, aesthetic: float64 [N], higher is better. judged: comparisons of `lmm_pair`, by positions.
-    failure: why an answer failed. unreadable: one sentence for each image that left the candidates.
+    failure: why an answer failed. unreadable: image_id -> why it left the candidates.
     """
 
     row: dict
@@ -94,7 +95,7 @@ class Ranking:
     judged: dict[tuple[int, int], tuple[float, bool]] = field(default_factory=dict)
     num_failed: int = 0
     failure: str = ""
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, row: dict) -> "Ranking":
@@ -113,7 +114,7 @@ class Ranking:
 
     def drop_unreadable(self, faults: Mapping[str, str]) -> None:
         """Drop the images in `faults`: image_id -> why it cannot be read."""
-        self.unreadable += [faults[image_id] for image_id in self.image_ids if image_id in faults]
+        self.unreadable |= {image_id: faults[image_id] for image_id in self.image_ids if image_id in faults}
         self.take([position for position, i in enumerate(self.image_ids) if i not in faults])
 
     def count_failures(self, num_failed: int, reason: str) -> None:
@@ -288,7 +289,7 @@ def ranked(ranking: Ranking, pairs: Sequence[Preference]) -> dict:
         "aesthetic_scores": ranking.aesthetic.tolist(),
         "pairs": named,
         "num_failed_answers": ranking.num_failed,
-        "unreadable": ranking.unreadable,
+        "unreadable": [{"image_id": i, "reason": reason} for i, reason in ranking.unreadable.items()],
     }
 
 
@@ -296,7 +297,8 @@ def no_pair(ranking: Ranking) -> str:
     """Why no pair of a query's images is left."""
     parts = []
     if ranking.unreadable:
-        parts.append(f"{len(ranking.unreadable)} images cannot be read, such as: {ranking.unreadable[0]}")
+        first = next(iter(ranking.unreadable.values()))
+        parts.append(f"{len(ranking.unreadable)} images cannot be read, such as: {first}")
     if ranking.num_failed or not parts:
         reason = f", the first time because {ranking.failure}" if ranking.failure else ""
         parts.append(f"the judge gave no answer {ranking.num_failed} times{reason}")

@@ -9,13 +9,14 @@ import pyarrow as pa
 
 from cluster.schemas import PREFERENCE_KEY
 from cluster.tables import SCHEMAS, Store, now
+from jobs.label.rerank import UNREADABLE
 
 DONE = pa.schema(
     {
         "query": pa.string(),
         "error": pa.string(),
         "num_failed_answers": pa.int64(),
-        "unreadable": pa.list_(pa.string()),
+        "unreadable": UNREADABLE,
     }
 )
 RANKING_KEY = ("run_id", "query")
@@ -73,7 +74,7 @@ def ranking_row(row: dict, provenance: Provenance) -> dict:
 def reject_rows(row: dict) -> list[dict]:
     """Rows of `rejects` of one query: why it has no labels, and why images left its candidates."""
     faults = [(row["query"], row["error"])] if row["error"] else []
-    faults += [(reason.split()[1], reason) for reason in row["unreadable"]]  # image <id> cannot ...
+    faults += [(image["image_id"], image["reason"]) for image in row["unreadable"]]
     return [{"uri": uri, "stage": "label", "error": error, "at": now()} for uri, error in faults]
 
 

@@ -150,12 +150,12 @@ def test_short_hash_depends_on_values_and_not_on_their_order():
     assert short_hash({"a": 1, "b": 2}) == short_hash({"b": 2, "a": 1}) != short_hash({"a": 1, "b": 3})
 
 
-def ranked_rows(*errors: str, unreadable: tuple[str, ...] = ()) -> pa.Table:
+def ranked_rows(*errors: str, unreadable: dict[str, str] | None = None) -> pa.Table:
     """Rows of `RANKED` for q0, q1, ...: with these errors, or with one pair."""
     rows = []
     for number, error in enumerate(errors):
         row = ranking_of([0.9, 0.5])
-        row.row["query"], row.error, row.unreadable = f"q{number}", error, list(unreadable)
+        row.row["query"], row.error, row.unreadable = f"q{number}", error, unreadable or {}
         pairs = preferences(
             [[0, 1]], row.semantic, np.array([3.0, 1.0]), semantic_unit=1.0, aesthetic_unit=1.0
         )
@@ -165,7 +165,9 @@ def ranked_rows(*errors: str, unreadable: tuple[str, ...] = ()) -> pa.Table:
 
 def test_reasons_of_queries_without_labels_and_of_images_left_out_are_in_rejects(store):
     image = "a" * 64
-    batch = ranked_rows("", "the engine refused it", unreadable=(f"image {image} cannot be read: no image",))
+    batch = ranked_rows(
+        "", "the engine refused it", unreadable={image: f"image {image} cannot be read: no image"}
+    )
     done = Write(store=store, provenance=PROVENANCE)(batch)
     Write(store=store, provenance=PROVENANCE)(batch)  # a repeated run adds nothing
     rejects = {(row["uri"], row["stage"]): row["error"] for row in store.read("rejects").to_pylist()}
