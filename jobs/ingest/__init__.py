@@ -14,15 +14,15 @@ chosen and what is left out.
 Captions and tags of a folder come from its metadata tables, else from text and JSON files beside the images:
 `a.txt`, `a.json` or `a.jpg.json` for `a.jpg`. In a tar, an image also has the words of its name up to an
 earlier dot, as in `7.left.jpg` and `7.json`; the closer name takes precedence. A JSON object's caption
-replaces a text file's. Text is UTF-8, or UTF-16 with a byte-order mark. If words cannot be read, their image
-is rejected.
+replaces a text file's. Text is UTF-8, or UTF-16 with a byte-order mark. If words cannot be read, or a tar has
+the names of an image and of its words more than once, the image is rejected.
 
 A metadata table is `metadata.parquet`, `metadata.csv` or `metadata.jsonl` in any folder; its column
-`file_name` or `file` is relative to that folder. A name is matched as it is, else with `/` for `\\`, then
-with composed letters, then regardless of case, if exactly one image fits. The report names the first rows
-without an image and the first images without words. A CSV is delimited by a comma, semicolon, tab or `|`, and
-its cells are text, even 007 and NA. If a row is not UTF-8, has missing fields, or contradicts another row,
-its image is rejected.
+`file_name` or `file` is relative to that folder. A name, also of words beside an image, is matched as it is,
+else with `/` for `\\`, then with composed letters, then regardless of case, if exactly one image fits. The
+report names the first rows without an image and the first images without words. A CSV is delimited by a
+comma, semicolon, tab or `|`, and its cells are text, even 007 and NA. If a row is not UTF-8, is broken, has
+missing fields, or contradicts another row, or itself in a column that occurs twice, its image is rejected.
 
 In every source, a text is one caption and a list is several: the first is the caption, the longest of the
 others the detailed caption, unless there is a `detailed_caption`. A dictionary gives its entry `caption`,
