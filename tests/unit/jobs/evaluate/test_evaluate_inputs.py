@@ -160,7 +160,10 @@ def test_truth_and_labels_of_a_studio_are_read_back(tmp_path):
         (TRUTH.replace("0.25", "2.5"), "has aesthetics 2.5: scale them"),
         (TRUTH.replace("0.25", ""), "a row without aesthetics"),
         (TRUTH.replace("a dog", "a fox"), "lacks 1 of the 2 queries, such as 'a dog'"),
-        (TRUTH.replace("true", "yes").replace("false", "no"), "line 2: accurate = 'yes' is neither true nor false"),
+        (
+            TRUTH.replace("true", "yes").replace("false", "no"),
+            "line 2: accurate = 'yes' is neither true nor false",
+        ),
     ],
 )
 def test_malformed_truth_table_is_refused(tmp_path, text, message):
