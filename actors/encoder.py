@@ -258,11 +258,7 @@ def load_registered(
 
     Raises UserError when its checkpoint is gone or cannot be loaded, or now holds another encoder.
     """
-    if os.path.isabs(record.checkpoint) and not os.path.isdir(record.checkpoint):
-        raise UserError(
-            f"The folder {record.checkpoint} of encoder {record.encoder} does not exist: put it back; a "
-            "moved or copied store needs the folders beside it."
-        )
+    require_checkpoint(record)
     encoder = Encoder.load(record.checkpoint, precision=precision, num_threads=num_threads, num_gpus=num_gpus)
     if encoder.fingerprint != record.encoder:
         raise UserError(
@@ -271,6 +267,15 @@ def load_registered(
             f"{encoder.fingerprint}` and point the alias to it."
         )
     return encoder
+
+
+def require_checkpoint(record: "EncoderRecord") -> None:
+    """Raise UserError when the checkpoint's folder does not exist on this machine."""
+    if os.path.isabs(record.checkpoint) and not os.path.isdir(record.checkpoint):
+        raise UserError(
+            f"The folder {record.checkpoint} of encoder {record.encoder} does not exist: put it back; a "
+            "moved or copied store needs the folders beside it."
+        )
 
 
 def encode_text(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import ray.data
 
 from actors.cascade import Retrieval
-from actors.encoder import load_registered
+from actors.encoder import load_registered, require_checkpoint
 from actors.engine import check_model
 from actors.judge import identity as prompts_identity
 from actors.rephraser import MODEL_STYLES
@@ -163,11 +163,13 @@ def prepare_run(config: LabelConfig) -> LabelRun:
     if source == "scorer" and config.scorer != "prompts":
         read_ratings(config)  # to refuse bad ones before any work
     scorer = config.scorer if source == "scorer" else None
-    on_hub = profile.ray.address == "local"  # elsewhere, the machines of the actors have to find it
+    local = profile.ray.address == "local"  # elsewhere, the machines of the actors have to find the models
+    if local:
+        require_checkpoint(encoder)
     if style in MODEL_STYLES:
-        check_model(profile.rephraser, on_hub=on_hub)
+        check_model(profile.rephraser, on_hub=local)
     if rule.needs_judge:
-        check_model(profile.judge, on_hub=on_hub)
+        check_model(profile.judge, on_hub=local)
     judge = judge_identity(profile.judge if rule.needs_judge else None, scorer)
     determines = {
         "encoder": encoder.encoder,

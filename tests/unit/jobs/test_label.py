@@ -76,6 +76,14 @@ def prepare(store, tmp_path):
     return prepare
 
 
+def test_encoder_whose_folder_is_gone_is_refused_before_any_work(store, tmp_path):
+    encoder, gone = "e" * 16, str(tmp_path / "gone")
+    store.register_encoder(EncoderRecord(encoder=encoder, checkpoint=gone, dim=2))
+    store.merge(embeddings_table(encoder), embeddings_schema(2).empty_table(), on=["image_id"])
+    with pytest.raises(UserError, match="gone of encoder e+ does not exist: put it back"):
+        prepare_run(LabelConfig(store=store.uri, encoder=encoder))
+
+
 def test_grid_that_top_k_cannot_fill_is_refused(prepare):
     assert prepare({}, top_k=97).retrieval.top_k == 97
     with pytest.raises(UserError, match=r"top_k 96 is too small.*97 images.*raise top_k"):
