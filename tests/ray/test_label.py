@@ -184,7 +184,7 @@ def test_scorer_and_judge_rank_the_images_of_drawn_queries(world):
     ("change", "words"),
     [
         ({"encoder": "nobody"}, "no encoder 'nobody'"),
-        ({"where": "source = 'elsewhere'"}, "Only 0 images"),
+        ({"where": "source = 'elsewhere'"}, "embedded 0 images"),
         ({"top_k": 4}, "top_k 4 is too small"),
         ({"source": "scorer", "scorer": "head"}, "fitted on ratings"),
         ({"queries": "absent.txt"}, "does not exist"),
