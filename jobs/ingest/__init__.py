@@ -7,10 +7,10 @@ A source is a folder (local or on any pyarrow filesystem, optionally with a meta
 WebDataset tars or a Lance table. The job writes the tables `images`, `embeddings_<encoder>` and `rejects`.
 Images that the tables already hold are skipped, so a killed run resumes when it is started again.
 
-Without `--kind`, a source that contains image files is read as a folder. The exception is a dataset of tars or
-Parquet files with a few images beside it: at most ten images for each such file, fewer bytes in total, and not
-all of them with a text or JSON file of their own. The job prints a line on stderr with the kind that it
-recognised and the files of other kinds that it does not read.
+Without `--kind`, a source that contains image files is read as a folder. The exception is a dataset of
+tars or Parquet files with a few images beside it: at most ten images for each such file, fewer bytes in
+total, and not all of them with a text or JSON file of their own. The job prints a line on stderr with the
+kind that it recognised and the files of other kinds that it does not read.
 
 Captions and tags of a folder come from its metadata tables, else from text and JSON files beside the images:
 `a.txt`, `a.json` or `a.jpg.json` for `a.jpg`. In a tar, an image also has the words of its name up to an
