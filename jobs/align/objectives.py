@@ -63,7 +63,10 @@ def ipo_loss(margin: Tensor, beta: float) -> Tensor:
 
 @_of_margin
 def hinge_loss(margin: Tensor, beta: float) -> Tensor:
-    """SLiC's hinge: max(0, 1 - beta * m) (arXiv 2305.10425). Zero for margins of at least 1 / beta."""
+    """RSO's hinge on the margin over the reference: max(0, 1 - beta * m) (arXiv 2309.06657, hinge-norm).
+
+    Zero for margins of at least 1 / beta. SLiC's hinge (arXiv 2305.10425) has no reference.
+    """
     return functional.relu(1 - beta * margin)
 
 
