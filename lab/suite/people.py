@@ -47,14 +47,22 @@ def rows_of(found: EvaluationTables, challenger: str) -> np.ndarray:
 
 
 def outcomes_in(
-    found: EvaluationTables, challenger: str, latents: Mapping[str, Latents], *, seed: int
+    found: EvaluationTables,
+    challenger: str,
+    latents: Mapping[str, Latents],
+    *,
+    seed: int,
+    opponent: str = "baseline",
 ) -> np.ndarray:
-    """`outcomes` of a challenger's results against the baseline's, int [Q], in the order of its rows."""
+    """`outcomes` of a challenger's results against another system's, int [Q].
+
+    The queries are in the order of the challenger's rows.
+    """
     queries = found.rows.take(rows_of(found, challenger)).to_pydict()["query"]
     shown: dict[tuple[str, str], list[str]] = {}
     for row in found.answers.to_pylist():
         shown.setdefault((row["system"], row["query"]), []).append(row["image_id"])
-    lists = ([shown.get((system, query), []) for query in queries] for system in (challenger, "baseline"))
+    lists = ([shown.get((system, query), []) for query in queries] for system in (challenger, opponent))
     return outcomes(latents, queries, *lists, seed=seed)
 
 
