@@ -6,7 +6,8 @@ from pydantic import Field
 
 from cluster.command import JobConfig, Options
 
-SYSTEMS = ("baseline", "teacher", "aligned", "text")  # in the order of every table
+# In the order of every table.
+SYSTEMS = ("baseline", "suffix", "axis", "rephrase", "teacher", "aligned", "text")
 CHALLENGERS = ("aligned", "text")  # compared with the baseline
 TOP_K = 5  # results of a query that are judged and shown: the 5 of precision@5 and aesthetic@5
 DIVERSITY_K = 10  # results of a query whose diversity is measured: the 10 of vendi@10

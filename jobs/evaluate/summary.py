@@ -10,7 +10,7 @@ from scipy import stats
 
 from cluster.profile import Profile
 from jobs.evaluate.config import CHALLENGERS, EvaluateConfig
-from jobs.evaluate.figures import per_query, protocols, winrate
+from jobs.evaluate.figures import compared, per_query, protocols, winrate
 from jobs.evaluate.figures.registry import AESTHETIC, METRICS
 from jobs.evaluate.inputs import EvaluationInputs, VoteTable
 from jobs.evaluate.language_models import Judgements
@@ -74,16 +74,17 @@ def document(found: EvaluationResults, config: EvaluateConfig) -> dict:
     sampling = {"num_resamples": config.num_resamples, "seed": config.seed}
     measured = {name: per_query.estimates(own, tuple(METRICS), **sampling) for name, own in values.items()}
     challengers = [name for name in CHALLENGERS if name in values]
+    best = compared.best_null({name: own[AESTHETIC]["value"] for name, own in measured.items()})
     return {
         "num_images": len(inputs.gallery),
         "num_queries": len(inputs.queries),
         "num_learned_queries": inputs.num_learned,
         "encoders": dict(found.fingerprints),
-        "metrics": _each(measured, "value"),
-        "ci95": _each(measured, "ci95"),
-        "difference": {
-            f"{name}_minus_baseline": per_query.differences(values[name], values["baseline"], **sampling)
-            for name in challengers
+        "systems": measured,
+        "best_null": best,
+        "differences": {
+            name: per_query.differences(values[after], values[before], **sampling)
+            for name, (after, before) in compared.comparisons(values, best).items()
         },
         "share_of_teacher_gain": {name: _shares(measured, name) for name in challengers},
         "win_rate": {
@@ -98,10 +99,6 @@ def document(found: EvaluationResults, config: EvaluateConfig) -> dict:
         "pairs": {table.name: _votes(found, table, sampling) for table in inputs.pair_tables},
         "teacher": _teacher(found, config),
     }
-
-
-def _each(measured: Mapping[str, Mapping[str, dict]], key: str) -> dict:
-    return {system: {name: m[key] for name, m in own.items()} for system, own in measured.items()}
 
 
 def _shares(measured: Mapping[str, Mapping[str, dict]], challenger: str) -> dict:

@@ -20,7 +20,7 @@ from cluster.errors import UserError
 from jobs.evaluate import job as evaluate
 from jobs.evaluate import output_files
 from jobs.evaluate.config import EvaluateConfig
-from jobs.evaluate.figures.registry import METRICS, SYSTEM_TITLES
+from jobs.evaluate.figures.registry import AESTHETIC, METRICS, SYSTEM_TITLES
 from jobs.promote import job as promotion
 from jobs.promote.config import PromoteConfig
 from lab.demo.config import DemoConfig
@@ -84,21 +84,25 @@ def promote(config: DemoConfig) -> str:
 
 
 def show(report: dict) -> None:
-    """Print the table of figures and the win rate."""
-    systems = list(report["metrics"])
+    """Print the table of figures, the differences in aesthetic@5, and the win rate."""
+    systems = list(report["systems"])
     table = Table("", *(SYSTEM_TITLES[system] for system in systems), title="On held-out queries and images")
     for key, metric in METRICS.items():
-        values = (report["metrics"][system][key] for system in systems)
+        values = (report["systems"][system][key]["value"] for system in systems)
         table.add_row(metric.title, *("–" if value is None else f"{value:.3f}" for value in values))
     console = Console()
     with console.capture() as captured:
         console.print(table)
     terminal.say(captured.get().rstrip())
+    for name, of_metrics in report["differences"].items():
+        terminal.say(f"{name.replace('_', ' ')}: {AESTHETIC} {_with_interval(of_metrics[AESTHETIC], '+.3f')}")
     win = report["win_rate"]["aligned_vs_baseline"]
-    low, high = win["ci95"]
-    terminal.say(
-        f"win rate over the baseline by the judge: {win['value']:.3f} (95 % interval {low:.3f} to {high:.3f})"
-    )
+    terminal.say(f"win rate over the baseline by the judge: {_with_interval(win, '.3f')}")
+
+
+def _with_interval(figure: dict, form: str) -> str:
+    low, high = figure["ci95"]
+    return f"{figure['value']:{form}} (95 % interval {low:{form}} to {high:{form}})"
 
 
 def check_port(config: DemoConfig) -> None:
@@ -167,7 +171,9 @@ def summary(config: DemoConfig, reports: dict[str, dict], pipeline: StudioPipeli
         "num_queries": reports["label"]["num_queries"],
         "num_preferences": reports["label"]["num_preferences"],
         "encoders": {"baseline": reports["align"]["parent"], "aligned": reports["align"]["encoder"]},
-        "metrics": evaluation["metrics"],
+        "systems": evaluation["systems"],
+        "best_null": evaluation["best_null"],
+        "differences": evaluation["differences"],
         "win_rate": {"aligned_vs_baseline": evaluation["win_rate"]["aligned_vs_baseline"] | by_people},
         "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         "versions": evaluation["versions"],

@@ -36,7 +36,7 @@ def page(document: Mapping, folder: Path, config: SuiteConfig, options: PageOpti
         titles=SYSTEM_TITLES,
         metric_titles={key: metric.title for key, metric in METRICS.items()}
         | {ACCURATE_BEAUTY.key: ACCURATE_BEAUTY.title},
-        systems=SYSTEMS,
+        systems=[system for system in SYSTEMS if system in document["metrics"]],
         charts={name: Markup(drawing) for name, drawing in drawings.items()},
         sheets=drawn,
         losses=losses,
@@ -50,7 +50,7 @@ def headline(document: Mapping) -> list[dict]:
     return [
         {
             "metric": metric,
-            "figures": [(system, document["metrics"][system].get(key)) for system in SYSTEMS],
+            "figures": [(s, document["metrics"][s].get(key)) for s in SYSTEMS if s in document["metrics"]],
             "differences": [document["difference"][name].get(key) for name in ("aligned", "text")],
         }
         for key, metric in METRICS.items()

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.profile import ROOT
-from jobs.evaluate.config import SYSTEMS
 from jobs.evaluate.figures.registry import AESTHETIC, METRICS, PRECISION, RECALL, SYSTEM_TITLES
 from lab.suite.styles import ACCURATE_BEAUTY
 
@@ -45,7 +44,7 @@ def results_page(results: Mapping) -> str:
     metrics = [AESTHETIC, PRECISION, RECALL, "hpir_aesthetic", "hpir_accuracy"]
     sections = [
         _provenance(results),
-        table(["", *(SYSTEM_TITLES[s] for s in SYSTEMS)], _systems(results)),
+        table(["", *(SYSTEM_TITLES[s] for s in results["metrics"])], _systems(results)),
         "### Targets",
         table(["quantity", "target", "reached", ""], _targets(results)),
         "### Win rates over the baseline",
@@ -120,7 +119,7 @@ def _provenance(results: Mapping) -> str:
 
 
 def _systems(results: Mapping) -> list[list[str]]:
-    return [[_title(key), *(_cell(results, system, key) for system in SYSTEMS)] for key in METRICS]
+    return [[_title(key), *(_cell(results, system, key) for system in results["metrics"])] for key in METRICS]
 
 
 def _cell(results: Mapping, system: str, key: str) -> str:

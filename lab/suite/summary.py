@@ -36,7 +36,8 @@ def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, compared: 
     documents = [read_document(one / "evaluate") for one in folders]
     worlds = [json.loads((one / "world.json").read_text()) for one in folders]
     by_people = [people_outcomes(*one) for one in zip(folders, found, seeds, strict=True)]
-    of = {system: [values_in(tables.series, system) for tables in found] for system in SYSTEMS}
+    series = {system: [values_in(tables.series, system) for tables in found] for system in SYSTEMS}
+    of = {system: worlds for system, worlds in series.items() if all(worlds)}
     return {
         "suite": config.kind,
         "seeds": list(seeds),
@@ -44,7 +45,7 @@ def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, compared: 
         "num_queries": documents[0]["num_queries"],
         "num_preferences": [world["label"]["num_preferences"] for world in worlds],
         "wise_ft_alpha": worlds[0]["both"]["wise_ft_alpha"],
-        "metrics": {s: {m: mean(of[s], m, sampling) for m in METRICS} for s in SYSTEMS},
+        "metrics": {s: {m: mean(of[s], m, sampling) for m in METRICS} for s in of},
         "difference": {
             name: {m: difference(of[name], of["baseline"], m, sampling) for m in METRICS}
             for name in CHALLENGERS

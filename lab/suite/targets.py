@@ -78,7 +78,7 @@ def compare(targets: Sequence[Target], report: Mapping) -> list[dict]:
 def _figure(report: Mapping, path: str) -> dict | None:
     found: Any = report
     for key in path.split("."):
-        found = found[key]
+        found = (found or {}).get(key)  # a system that was not measured has no figures
     return found
 
 

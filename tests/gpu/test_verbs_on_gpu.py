@@ -156,7 +156,7 @@ def test_evaluate_ends(world, indexed):
 
     sizes = {"num_queries": 4, "num_caption_queries": 20, "num_teacher_captions": 4}
     report, devices = world.run(run, EvaluateConfig, out=str(world.folder / "evaluate"), **sizes)
-    assert {"baseline", "teacher", "aligned"} <= report["metrics"].keys()
+    assert {"baseline", "teacher", "aligned"} <= report["systems"].keys()
     assert "cuda" not in devices
 
 

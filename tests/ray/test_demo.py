@@ -33,7 +33,7 @@ def test_demo_writes_report_and_page_and_a_second_run_adds_nothing(tmp_path):
             "hpir_accuracy",
             "hpir_aesthetic",
         ):
-            assert 0 <= report["metrics"][system][name] <= 1
+            assert 0 <= report["systems"][system][name]["value"] <= 1
     win = report["win_rate"]["aligned_vs_baseline"]
     assert win["ci95"][0] <= win["value"] <= win["ci95"][1]
     assert 0 <= win["people"]["value"] <= 1
@@ -49,6 +49,6 @@ def test_demo_writes_report_and_page_and_a_second_run_adds_nothing(tmp_path):
     again = demo(tmp_path / "demo")
     assert again.returncode == 0, again.stderr[-4000:]
     repeated = json.loads(again.stdout.splitlines()[-1])
-    for same in ("encoders", "metrics", "num_preferences", "win_rate"):
+    for same in ("encoders", "systems", "differences", "num_preferences", "win_rate"):
         assert repeated[same] == report[same]
     assert repeated["seconds"]["align"] < report["seconds"]["align"]

@@ -176,14 +176,18 @@ def top_rows(world, alias, k):
 
 @pytest.mark.parametrize("system, alias", [("baseline", "baseline"), ("aligned", "candidate")])
 def test_precision_and_aesthetics_equal_a_full_matrix_oracle(world, evaluated, system, alias):
-    found = evaluated[0]["metrics"][system]
+    found = evaluated[0]["systems"][system]
     rows = top_rows(world, alias, 5)
     marks = [
         [(is_accurate(q, world.scenes[i]), true_aesthetics(world.scenes[i])) for i in ids]
         for q, ids in zip(QUERIES, rows, strict=True)
     ]
-    assert found["precision@5"] == pytest.approx(np.mean([[a for a, _ in row] for row in marks]), abs=1e-6)
-    assert found["aesthetic@5"] == pytest.approx(np.mean([[a * b for a, b in r] for r in marks]), abs=1e-6)
+    assert found["precision@5"]["value"] == pytest.approx(
+        np.mean([[a for a, _ in row] for row in marks]), abs=1e-6
+    )
+    assert found["aesthetic@5"]["value"] == pytest.approx(
+        np.mean([[a * b for a, b in r] for r in marks]), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("system, alias", [("baseline", "baseline"), ("aligned", "candidate")])
@@ -195,7 +199,8 @@ def test_caption_recall_equals_a_full_matrix_oracle(world, evaluated, system, al
     order = np.argsort(-scores, axis=1, kind="stable")
     for k in (1, 5, 10):
         hits = [any(captions[inside[i]] == t for i in row[:k]) for t, row in zip(texts, order, strict=True)]
-        assert evaluated[0]["metrics"][system][f"recall@{k}"] == pytest.approx(np.mean(hits), abs=1e-6)
+        found = evaluated[0]["systems"][system][f"recall@{k}"]
+        assert found["value"] == pytest.approx(np.mean(hits), abs=1e-6)
 
 
 @pytest.mark.parametrize("system, alias", [("baseline", "baseline"), ("aligned", "candidate")])
@@ -205,12 +210,12 @@ def test_zero_shot_and_diversity_equal_a_full_matrix_oracle(world, evaluated, sy
     texts = world.encoders[alias].encode_texts([f"a {subject}" for subject in subjects])
     nearest = (world.vectors[alias][: len(inside)] @ texts.T).argmax(axis=1)
     right = [subjects[n] == world.scenes[i].subject for n, i in zip(nearest, inside, strict=True)]
-    found = evaluated[0]["metrics"][system]
-    assert found["zero_shot"] == pytest.approx(np.mean(right), abs=1e-6)
+    found = evaluated[0]["systems"][system]
+    assert found["zero_shot"]["value"] == pytest.approx(np.mean(right), abs=1e-6)
     index = {image_id: n for n, image_id in enumerate(world.ids)}
     seen = [[world.vectors["baseline"][index[i]] for i in ids] for ids in top_rows(world, alias, 10)]
     diversity = np.mean([metrics.vendi_score(np.array(vectors)) for vectors in seen])
-    assert found["vendi@10"] == pytest.approx(diversity, abs=1e-5)
+    assert found["vendi@10"]["value"] == pytest.approx(diversity, abs=1e-5)
 
 
 def test_agreement_with_votes_follows_the_similarities(world, evaluated):
@@ -249,9 +254,9 @@ def test_report_is_one_page_beside_its_json(evaluated):
     assert page.count("<article>") >= len(QUERIES)
     assert page.count("data:image/jpeg;base64,") >= 3 * 5 * len(QUERIES)
     written = json.loads((out / "report.json").read_text())
-    assert written["metrics"] == report["metrics"]
-    assert set(written["metrics"]) == {"baseline", "teacher", "aligned"}
-    assert None not in written["metrics"]["aligned"].values()
+    assert written["systems"] == report["systems"]
+    assert set(written["systems"]) == {"baseline", "teacher", "aligned"}
+    assert all(figure["ci95"] for figure in written["systems"]["aligned"].values())
     assert (out / "resolved_config.yaml").is_file()
 
 
@@ -274,10 +279,10 @@ def test_redraw_gives_the_same_page(world, evaluated):
 
 def test_encoder_against_itself_has_no_difference_and_needs_no_judge(world, tmp_path):
     same = run(config_of(world, tmp_path, aligned="baseline", teacher=False, win_rate=False))
-    assert set(same["metrics"]) == {"baseline", "aligned"}
-    changes = same["difference"]["aligned_minus_baseline"].values()
+    assert set(same["systems"]) == {"baseline", "aligned"}
+    changes = same["differences"]["aligned_minus_baseline"].values()
     assert [change["ci95"] for change in changes] == [[0, 0]] * 4
-    assert same["metrics"]["aligned"]["aesthetic@5"] is None
+    assert same["systems"]["aligned"]["aesthetic@5"]["value"] is None
     assert "<article>" in (tmp_path / "report.html").read_text()
 
 

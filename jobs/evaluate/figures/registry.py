@@ -83,3 +83,6 @@ SYSTEM_TITLES = {
     "aligned": "aligned",
     "text": "aligned, text tower only",
 }
+    "suffix": "suffix",
+    "axis": "axis",
+    "rephrase": "rephrase",

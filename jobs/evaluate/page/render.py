@@ -156,33 +156,36 @@ def _judged(found: EvaluationTables) -> dict[str, str]:
 
 
 def headline(document: Mapping) -> list[dict]:
-    """Rows of the table of figures: a metric, each system's value and interval, and the difference."""
+    """Rows of the table of figures: a metric, each system's figure, and the aligned encoder's differences."""
     rows = []
     for key, metric in METRICS.items():
-        values = {system: own[key] for system, own in document["metrics"].items()}
-        if any(value is not None for value in values.values()):
-            intervals = {system: document["ci95"][system][key] for system in values}
+        figures = {s: document["systems"][s][key] for s in SYSTEMS if s in document["systems"]}
+        if any(figure["value"] is not None for figure in figures.values()):
+            changes = [of.get(key) for of in differences(document).values()]
             rows.append(
-                {
-                    "metric": metric,
-                    "cells": [(s, values[s], intervals[s]) for s in SYSTEMS if s in values],
-                    "difference": document["difference"]["aligned_minus_baseline"].get(key),
-                    "strip": strip(values, intervals),
-                }
+                {"metric": metric, "figures": figures, "differences": changes, "strip": strip(figures)}
             )
     return rows
 
 
-def strip(values: Mapping[str, float | None], intervals: Mapping[str, Sequence | None]) -> dict:
+def differences(document: Mapping) -> dict[str, Mapping]:
+    """Heading -> the differences of the aligned encoder that the table shows."""
+    shown = {"aligned − baseline": "aligned_minus_baseline", "aligned − best null": "aligned_minus_best_null"}
+    known = document["differences"]
+    return {heading: known[name] for heading, name in shown.items() if name in known}
+
+
+def strip(figures: Mapping[str, Mapping]) -> dict:
     """Positions of each system's interval and value on a common scale, in percent."""
-    ends = [end for interval in intervals.values() if interval for end in interval]
+    known = {system: figure for system, figure in figures.items() if figure["ci95"]}
+    ends = [end for figure in known.values() for end in figure["ci95"]]
     low, high = min(ends), max(ends)
     margin = 0.08 * (high - low) or 0.01
     low, high = max(low - margin, 0.0), high + margin if high > 1 else min(high + margin, 1.0)
     marks = [
-        (system, *(round(100 * (end - low) / (high - low), 2) for end in (interval[0], value, interval[1])))
-        for system, interval in intervals.items()
-        if interval and (value := values[system]) is not None
+        (system, *(round(100 * (end - low) / (high - low), 2) for end in (first, figure["value"], last)))
+        for system, figure in known.items()
+        for first, last in [figure["ci95"]]
     ]
     return {"low": low, "high": high, "marks": marks}
 
@@ -205,7 +208,8 @@ def render(document: Mapping, shown: Sequence[Sheet], losses: Sequence[Sheet], c
     return template.render(
         report=document,
         rows=headline(document),
-        systems=[s for s in SYSTEMS if s in document["metrics"]],
+        systems=[s for s in SYSTEMS if s in document["systems"]],
+        differences=list(differences(document)),
         titles=SYSTEM_TITLES,
         sheets=shown,
         losses=losses,

@@ -38,12 +38,17 @@ def page(store, truth, config=CONFIG):
     return render.render(document, *shown, config)
 
 
+def values_of_figures(figures):
+    return {name: figure["value"] for name, figure in figures.items()}
+
+
 def test_figures_equal_those_worked_out_by_hand():
     found = summary.document(evaluation(KnownTruth()), CONFIG)
-    before = found["metrics"]["baseline"]
-    assert list(found["metrics"]) == ["baseline", "teacher", "aligned"]
+    figures = {system: values_of_figures(own) for system, own in found["systems"].items()}
+    before = figures["baseline"]
+    assert list(figures) == ["baseline", "teacher", "aligned"]
     assert (before["recall@1"], before["recall@10"]) == (0.5, 0.5)
-    assert found["metrics"]["aligned"]["recall@10"] == 1.0
+    assert figures["aligned"]["recall@10"] == 1.0
     assert before["precision@5"] == pytest.approx((1 + 1 + 0.4) / 3, abs=1e-6)
     assert before["aesthetic@5"] == pytest.approx((0.2 + 0.7 + (2 + 4) / 20 / 5) / 3, abs=1e-6)
     assert (before["hpir_accuracy"], before["hpir_aesthetic"]) == (1.0, 0.0)
@@ -70,8 +75,7 @@ def test_written_tables_give_the_same_figures(store, tmp_path):
     again = per_query.estimates(values_in(found.series, "aligned"), ["aesthetic@5", "hpir_aesthetic"],
                               num_resamples=CONFIG.num_resamples, seed=CONFIG.seed)  # fmt: skip
     for metric, estimated in again.items():
-        assert estimated["value"] == document["metrics"]["aligned"][metric]
-        assert estimated["ci95"] == document["ci95"]["aligned"][metric]
+        assert estimated == document["systems"]["aligned"][metric]
     assert winrate.outcomes(found.margins("ranker")).tolist() == [1, 1, 0]
     assert values_in(found.series, "absent") == {}
     with pytest.raises(UserError, match=r"no evaluation in .*absent.*answers.parquet"):
@@ -111,10 +115,10 @@ def test_judge_ratings_replace_a_missing_truth_and_are_compared_with_a_known_one
     assert with_truth["judged"]["accuracy_gate_right"] == 1.0
     assert with_truth["judged"]["judge_accuracy_right"] == 1.0
     assert with_truth["judged"]["aesthetics_spearman"] == pytest.approx(1.0)
-    assert without["metrics"]["aligned"]["aesthetic@5"] is None
+    assert without["systems"]["aligned"]["aesthetic@5"]["value"] is None
     # This judge's ratings are the truth scaled to 1..5, so the figures agree.
     judged = without["judged"]["aligned"]["aesthetic@5"]["value"]
-    assert judged == pytest.approx(with_truth["metrics"]["aligned"]["aesthetic@5"], abs=1e-6)
+    assert judged == pytest.approx(with_truth["systems"]["aligned"]["aesthetic@5"]["value"], abs=1e-6)
 
 
 def test_report_is_strict_json():
@@ -224,6 +228,10 @@ def test_caption_ranks_and_similarities_read_from_the_table(tmp_path):
     system.encoder = LookedUp()
     captions = inputs.Captions(("x", "y"), {IDS[0]: 0, IDS[1]: 0, IDS[2]: 1}, "caption", 3, 2)
     assert system.caption_ranks(captions).tolist() == [1, 2]
+    # "x" is nearer than "y" to image 0 alone; image 1 shares its caption with image 0.
+    assert system.image_ranks(captions) == {IDS[0]: 1, IDS[1]: 2, IDS[2]: 1}
+    outside = inputs.Captions(("x",), {IDS[0]: -1, IDS[1]: 0, IDS[2]: -1}, "caption", 3, 2)
+    assert system.image_ranks(outside) == {IDS[1]: 1}
     found = system.similarities([("x", IDS[2]), ("y", IDS[1])])
     assert found == pytest.approx({("x", IDS[2]): 0.6, ("y", IDS[1]): 1.0})
 
