@@ -1,9 +1,10 @@
-"""Captions and their images: the contrastive loss, and the rank of a caption's own image.
+"""Captions and their images: who may use them, the contrastive loss, the rank of a caption's own image.
 
 Pure functions, shared by the verbs that train encoders and those that measure them.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,20 @@ from torch import Tensor
 from torch.nn import functional
 
 Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
+Part = Literal["train", "guard", "test"]
+HELD_OUT_PERCENT = 5  # for each of "guard" and "test"
+
+
+def part_of(image_id: str) -> Part:
+    """The part that an image belongs to: 90 % train, 5 % are the guard's, 5 % test encoders.
+
+    `image_id` is the hex SHA-256 of the image file, so the parts are random samples, and an image is in the
+    same part in every collection. Images outside "train" never train, nor do their captions and preferences.
+    """
+    bucket = int(image_id[:8], 16) % 100
+    if bucket < HELD_OUT_PERCENT:
+        return "guard"
+    return "test" if bucket < 2 * HELD_OUT_PERCENT else "train"
 
 
 def contrastive_loss(
@@ -55,6 +70,19 @@ def text_to_image_ranks(texts: np.ndarray, blocks: Blocks) -> np.ndarray:
 
 def _scores(texts: np.ndarray, owners: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return texts @ vectors.T, owners[None, :] == np.arange(len(texts))[:, None]
+
+
+def image_to_text_ranks(images: np.ndarray, owners: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Rank (1 = first) of each image's own text among all texts, int [N]: `text_to_image_ranks` reversed.
+
+    `images` float32 [N, D], `texts` float32 [Q, D], `owners` int [N] the index of each image's own text. Ties
+    and NaNs count against the encoder.
+    """
+    scores = images @ texts.T
+    rows = np.arange(len(images))
+    further = ~(scores < scores[rows, owners][:, None])
+    further[rows, owners] = False
+    return 1 + further.sum(axis=1)
 
 
 def pair_ranks(texts: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -48,6 +48,11 @@ def ids(*numbers):
     return [IDS[n] for n in numbers]
 
 
+def by_image(*values):
+    """image_id -> value, for the first images."""
+    return dict(zip(IDS, values, strict=False))
+
+
 BEFORE = [ids(0, 2, 4, 6, 8), ids(18, 16, 14, 12, 10), ids(1, 2, 3, 4, 5)]
 AFTER = [ids(10, 12, 14, 16, 18), ids(19, 17, 15, 13, 10), ids(1, 2, 3, 4, 5)]
 
@@ -85,11 +90,11 @@ def evaluation(truth, *, with_text=False):
     given = EvaluationInputs(QUERIES, captions, [votes], [], truth, frozenset(IDS), LABELS)
     systems = {
         "baseline": SystemResults(
-            BEFORE, np.array([1, 11]), scores, np.array([4.0, 2.0]), np.array([True, False])
+            BEFORE, np.array([1, 11]), scores, np.array([4.0, 2.0]), by_image(1, 7, 11), by_image(True, False)
         ),
         "teacher": SystemResults(AFTER, np.array([2]), scores, np.array([1.0, 2.0])),
         "aligned": SystemResults(
-            AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), np.array([True, True])
+            AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), by_image(1, 2, 2), by_image(True, True)
         ),
     }
     pairs = {"aligned": winrate.pairs_to_judge(AFTER, BEFORE)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from actors.caption_pairs import text_to_image_ranks
+from actors.caption_pairs import image_to_text_ranks, text_to_image_ranks
 from actors.cascade import encoder_ratings
 from actors.encoder import Encoder, load_registered
 from actors.retriever import Retriever
@@ -27,14 +27,17 @@ class SystemResults:
     caption_ranks: int [C], rank of each caption's best own image, for the first C captions of the sample.
     vote_scores: table name -> float [N, 2], mean score of group A and B of each row.
     diversity: float [Q], Vendi score of each query's results.
-    zero_shot_hits: bool [N], whether each gallery image is classified by its label; empty if not measured.
+    image_ranks: image_id -> rank of its own caption among all captions of the sample, for each gallery image
+    with a caption of the sample; empty if not measured.
+    zero_shot_hits: image_id -> whether the image is classified by its label; empty if not measured.
     """
 
     results: list[list[str]]
     caption_ranks: np.ndarray
     vote_scores: dict[str, np.ndarray] = field(default_factory=dict)
     diversity: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    zero_shot_hits: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    image_ranks: Mapping[str, int] = field(default_factory=dict)
+    zero_shot_hits: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def top(self) -> list[list[str]]:
@@ -66,6 +69,7 @@ class SearchSystem(ABC):
             self.search(inputs.queries, DIVERSITY_K),
             self.caption_ranks(inputs.captions),
             {table.name: hpir.group_means(table.rows, similarities) for table in inputs.vote_tables},
+            image_ranks=self.image_ranks(inputs.captions),
             zero_shot_hits=self.zero_shot_hits(inputs.labels),
         )
 
@@ -78,6 +82,17 @@ class SearchSystem(ABC):
 
         return text_to_image_ranks(self.encoder.encode_texts(captions.texts), owned)
 
+    def image_ranks(self, captions: Captions) -> dict[str, int]:
+        """image_id -> exact rank of its own caption in the sample, for the images with a sampled caption."""
+        texts = self.encoder.encode_texts(captions.texts)
+        ranks: dict[str, int] = {}
+        for ids, vectors in self.blocks():
+            owners = np.array([captions.owners.get(image_id, -1) for image_id in ids], np.int64)
+            rows = np.flatnonzero(owners >= 0)
+            found = image_to_text_ranks(vectors[rows], owners[rows], texts)
+            ranks |= zip([ids[row] for row in rows], found.tolist(), strict=True)
+        return ranks
+
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
         """Cosine similarity of each (query, image_id)."""
         if not pairs:
@@ -87,21 +102,20 @@ class SearchSystem(ABC):
         images = self.vectors({image_id for _, image_id in pairs})
         return {(query, image_id): float(texts[query] @ images[image_id]) for query, image_id in pairs}
 
-    def zero_shot_hits(self, labels: Mapping[str, str]) -> np.ndarray:
-        """Zero-shot classification, bool [N]: is an image nearest to the text of its own label?
+    def zero_shot_hits(self, labels: Mapping[str, str]) -> dict[str, bool]:
+        """Zero-shot classification: image_id -> is the image nearest to the text of its own label?
 
         labels: image_id -> what it shows; the classes are the distinct labels, as texts "a <label>".
         Gallery images without a label are skipped.
         """
         if not labels:
-            return np.zeros(0, bool)
+            return {}
         classes = sorted(set(labels.values()))
         texts = self.encoder.encode_texts([f"a {label}" for label in classes])
-        nearest = {}
+        nearest: dict[str, int] = {}
         for ids, vectors in self.blocks():
-            nearest |= dict(zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True))
-        labelled = sorted(nearest.keys() & labels.keys())
-        return np.array([classes[nearest[image_id]] == labels[image_id] for image_id in labelled], bool)
+            nearest |= zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True)
+        return {i: classes[found] == labels[i] for i, found in nearest.items() if i in labels}
 
 
 class EncoderSystem(SearchSystem):

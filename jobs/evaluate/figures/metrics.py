@@ -3,7 +3,7 @@
 Shapes: Q queries, R resamples, D dimensions, k results.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,7 +138,7 @@ def sign_flip_p(
 
 
 def by_query(
-    queries: Sequence[str], values: np.ndarray, weights: np.ndarray
+    queries: Sequence[Hashable], values: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Per-query weighted means and weight sums of rows that may share a query; order of first appearance.
 

@@ -1,6 +1,6 @@
 """From results to figures: values of every metric by query, their estimates and paired differences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,11 @@ from jobs.evaluate.truth import Truth
 
 @dataclass(frozen=True)
 class QueryValues:
-    """One metric of one system: its value for each query, and the query's weight. Both float [Q]."""
+    """One metric of one system: its value for each query, and the query's weight. Both float [Q].
+
+    Where rows of a query are not independent, or a metric has no queries, Q counts groups: queries, captions
+    or subjects, which the bootstrap draws.
+    """
 
     values: np.ndarray
     weights: np.ndarray
@@ -54,8 +58,9 @@ def values_of(found: SystemResults, inputs: EvaluationInputs) -> dict[str, Query
         f"recall@{k}": QueryValues.unweighted(metrics.recall_at(found.caption_ranks, k)) for k in RECALLS
     }
     values[VENDI] = QueryValues.unweighted(found.diversity)
-    if len(found.zero_shot_hits):
-        values["zero_shot"] = QueryValues.unweighted(found.zero_shot_hits.astype(float))
+    values |= image_recalls(found.image_ranks, inputs.captions.owners)
+    if found.zero_shot_hits:
+        values["zero_shot"] = by_group(found.zero_shot_hits, inputs.labels)
     if inputs.truth is not None:
         values |= marked_values(*marks(inputs.queries, found.top, inputs.truth))
     if inputs.hpir_tables:
@@ -63,6 +68,27 @@ def values_of(found: SystemResults, inputs: EvaluationInputs) -> dict[str, Query
         agreed = agreement(table, found.vote_scores[table.name])
         values |= {f"hpir_{criterion}": of_criterion for criterion, of_criterion in agreed.items()}
     return values
+
+
+def image_recalls(ranks: Mapping[str, int], owners: Mapping[str, int]) -> dict[str, QueryValues]:
+    """image_recall@k of the rank of each image's own caption, by caption: images that share one are not
+    independent.
+    """
+    hits = {k: {image_id: rank <= k for image_id, rank in ranks.items()} for k in RECALLS}
+    return {f"image_recall@{k}": by_group(hits[k], owners) for k in RECALLS if ranks}
+
+
+def by_group(hits: Mapping[str, bool], groups: Mapping[str, Hashable]) -> QueryValues:
+    """Share of hits in each group of images, weighted by its number of images.
+
+    The bootstrap then draws groups (clusters), because the images of one subject, or with one caption, are
+    not independent. hits, groups: image_id -> hit, group; the groups are in the order of the image_ids, so
+    that systems with the same images can be compared.
+    """
+    image_ids = sorted(hits)
+    values = np.array([hits[image_id] for image_id in image_ids], float)
+    names = [groups[image_id] for image_id in image_ids]
+    return QueryValues(*metrics.by_query(names, values, np.ones(len(values))))
 
 
 def agreement(table: VoteTable, scores: np.ndarray) -> dict[str, QueryValues]:

@@ -27,16 +27,27 @@ class Metric:
 RECALL, PRECISION, AESTHETIC = f"recall@{max(RECALLS)}", f"precision@{TOP_K}", f"aesthetic@{TOP_K}"
 VENDI = f"vendi@{DIVERSITY_K}"
 
+
+def _among_first(k: int) -> str:
+    return f"among the first {k} results" if k > 1 else "as the first result"
+
+
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
         *(
             Metric(
                 f"recall@{k}",
-                f"caption recall@{k}",
-                f"share of captions whose own image is among the first {k} results from the whole gallery"
-                if k > 1
-                else "share of captions whose own image is the first result from the whole gallery",
+                f"text-to-image recall@{k}",
+                f"share of captions with their own image {_among_first(k)} of the whole gallery",
+            )
+            for k in RECALLS
+        ),
+        *(
+            Metric(
+                f"image_recall@{k}",
+                f"image-to-text recall@{k}",
+                f"share of images with their own caption {_among_first(k)} of the sampled captions",
             )
             for k in RECALLS
         ),
@@ -79,10 +90,10 @@ METRICS: dict[str, Metric] = {
 
 SYSTEM_TITLES = {
     "baseline": "baseline",
+    "suffix": "suffix",
+    "axis": "axis",
+    "rephrase": "rephrase",
     "teacher": "teacher",
     "aligned": "aligned",
     "text": "aligned, text tower only",
 }
-    "suffix": "suffix",
-    "axis": "axis",
-    "rephrase": "rephrase",

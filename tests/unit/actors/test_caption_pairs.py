@@ -8,7 +8,7 @@ import torch
 from open_clip.loss import ClipLoss
 from torch.nn import functional
 
-from actors.caption_pairs import contrastive_loss, pair_ranks, text_to_image_ranks
+from actors.caption_pairs import contrastive_loss, image_to_text_ranks, pair_ranks, text_to_image_ranks
 
 
 def unit(*shape: int, seed: int) -> torch.Tensor:
@@ -99,6 +99,15 @@ def test_nan_counts_against_the_encoder(gallery, rank, block_rows):
     vectors = np.array(gallery, np.float32)[:, None]
     blocks = blocks_of(np.array([0, -1, -1]), vectors, block_rows)
     assert text_to_image_ranks(np.ones((1, 1), np.float32), blocks).tolist() == [rank]
+
+
+def test_each_image_ranks_its_own_text_among_all_texts():
+    texts = np.array([[1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    images = np.array([[0, 1], [0, 1], [1, 0], [NAN, 0]], np.float32)
+    owners = np.array([1, 0, 2, 0])
+    assert image_to_text_ranks(images, owners, texts).tolist() == [1, 3, 2, 3]
+    assert image_to_text_ranks(images[:1], np.array([0]), np.ones((3, 2), np.float32)).tolist() == [3]  # ties
+    assert image_to_text_ranks(images[:0], owners[:0], texts).tolist() == []
 
 
 def test_text_without_an_image_gets_the_last_rank():

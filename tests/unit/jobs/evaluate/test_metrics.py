@@ -5,7 +5,7 @@ import pytest
 
 from actors.cascade import cascade_order
 from jobs.evaluate import teacher
-from jobs.evaluate.figures import metrics, winrate
+from jobs.evaluate.figures import metrics, per_query, winrate
 
 
 def test_ranks_start_at_one_and_a_missing_image_is_beyond_any_k():
@@ -67,6 +67,34 @@ def test_rows_of_one_query_become_one_observation():
     )
     assert values.tolist() == [0.75, 0.5, 0.0]
     assert weights.tolist() == [4, 1, 0]
+
+
+def test_images_of_one_subject_are_drawn_together():
+    """Two subjects that are all right or all wrong: a resample of subjects has 0, 1 or 2 of the right one."""
+    labels = {f"{number:03d}": "boat" if number < 50 else "lamp" for number in range(100)}
+    of_subjects = per_query.by_group({i: label == "boat" for i, label in labels.items()}, labels)
+    assert (of_subjects.values.tolist(), of_subjects.weights.tolist()) == ([1.0, 0.0], [50.0, 50.0])
+    figure = metrics.estimate(of_subjects.values, of_subjects.weights, num_resamples=500, seed=0)
+    assert (figure.value, figure.low, figure.high, figure.num_queries) == (0.5, 0.0, 1.0, 2)
+
+
+def test_value_by_subject_is_the_share_of_images_whatever_their_order():
+    hits, labels = {"c": True, "a": True, "b": False, "d": True}, {"a": "x", "b": "x", "c": "x", "d": "y"}
+    found = per_query.by_group(hits, labels)
+    assert found.values @ found.weights / found.weights.sum() == pytest.approx(3 / 4)
+    again = per_query.by_group(dict(sorted(hits.items())), labels)
+    assert (again.values.tolist(), again.weights.tolist()) == (found.values.tolist(), [3.0, 1.0])
+
+
+def test_image_recall_counts_images_by_caption():
+    found = per_query.image_recalls({"a": 1, "b": 6, "c": 11}, {"a": 0, "b": 0, "c": 1, "d": -1})
+    assert {name: own.values.tolist() for name, own in found.items()} == {
+        "image_recall@1": [0.5, 0.0],
+        "image_recall@5": [0.5, 0.0],
+        "image_recall@10": [1.0, 0.0],
+    }
+    assert found["image_recall@1"].weights.tolist() == [2.0, 1.0]
+    assert per_query.image_recalls({}, {}) == {}
 
 
 def test_cascade_orders_accurate_images_by_beauty_then_the_rest_by_accuracy():
