@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from actors.engine import Engine, Reply, Request, generate_or_exit
 from actors.images import STORED, UnusableImage, read_stored
@@ -62,6 +62,25 @@ TOGETHER: dict[Literal["accuracy", "aesthetics"], str] = {
         "Rate it from 1 (ugly) to 5 (stunning) with one digit."
     ),
 }
+
+SheetCriterion = Literal["accuracy", "aesthetics", "diversity"]
+# Two rows of results in one image. The shipped judge is not trained on these prompts: they need a large model.
+SHEET: dict[SheetCriterion, str] = {
+    "accuracy": (
+        'The picture has two rows of search results for "{query}", A above and B below. '
+        "Which row shows it better? Answer with one letter, A or B."
+    ),
+    "aesthetics": (
+        'The picture has two rows of search results for "{query}", A above and B below. '
+        "Which row is more beautiful, for what is asked? Answer with one letter, A or B."
+    ),
+    "diversity": (
+        'The picture has two rows of search results for "{query}", A above and B below. '
+        "Which row is more varied? Answer with one letter, A or B."
+    ),
+}
+SHEET_CRITERIA: tuple[SheetCriterion, ...] = get_args(SheetCriterion)
+SHEET_CELL_PX = 448  # side of a cell of a sheet if the judge's images have no size limit
 
 Messages = list[dict[str, Any]]
 
@@ -159,6 +178,23 @@ class Judge:
                     requests.append(Request(messages=messages, images=shown, choices=DIGITS))
         return self._rate(requests).reshape(-1, 2, 2)
 
+    def compare_rows(
+        self,
+        criterion: SheetCriterion,
+        queries: Sequence[str],
+        rows_a: Sequence[Sequence[Image.Image]],
+        rows_b: Sequence[Sequence[Image.Image]],
+    ) -> Comparison:
+        """Which of two rows of images is better, both in one contact sheet, asked in both orders."""
+        cell_px, requests = self.image_px or SHEET_CELL_PX, []
+        for query, a, b in zip(queries, rows_a, rows_b, strict=True):
+            messages = rating_messages(SHEET[criterion].format(query=plain(query)))
+            for rows in ((a, b), (b, a)):
+                sheet = contact_sheet(rows, cell_px)
+                requests.append(Request(messages=messages, images=(sheet,), choices=LETTERS))
+        p_first = np.array([first_letter_probability(reply) for reply in self._ask(requests)])
+        return comparison(p_ab=p_first[0::2], p_ba=1.0 - p_first[1::2])
+
     def _rate(self, requests: Sequence[Request]) -> np.ndarray:
         return np.array([expected_digit(reply) for reply in self._ask(requests)], dtype=np.float64)
 
@@ -238,6 +274,21 @@ def shrink(image: Image.Image, longer_px: int | None) -> Image.Image:
         return image
     width, height = (max(1, round(side * longer_px / longer)) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def contact_sheet(rows: Sequence[Sequence[Image.Image]], cell_px: int) -> Image.Image:
+    """Two rows of images, named A and B, in one white image; each image fits a square of `cell_px`."""
+    margin_px = max(cell_px // 8, 12)  # for the letters
+    size = (margin_px + cell_px * max(map(len, rows)), cell_px * len(rows))
+    sheet = Image.new("RGB", size, "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(margin_px)
+    for number, (letter, row) in enumerate(zip(LETTERS, rows, strict=True)):
+        top = number * cell_px
+        draw.text((margin_px / 2, top + cell_px / 2), letter, "black", font, anchor="mm")
+        for column, image in enumerate(row):
+            cell = ImageOps.pad(image, (cell_px, cell_px), Image.Resampling.BICUBIC, "white")
+            sheet.paste(cell, (margin_px + column * cell_px, top))
+    return sheet
 
 
 def stored_images(

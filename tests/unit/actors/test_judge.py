@@ -7,7 +7,18 @@ import pytest
 from PIL import Image
 
 from actors.engine import Reply, Request, conversation
-from actors.judge import COMPARE, CRITERIA, DIGITS, Judge, comparison, expected_digit, plain, shrink
+from actors.judge import (
+    COMPARE,
+    CRITERIA,
+    DIGITS,
+    SHEET_CRITERIA,
+    Judge,
+    comparison,
+    contact_sheet,
+    expected_digit,
+    plain,
+    shrink,
+)
 
 
 class FakeEngine:
@@ -72,6 +83,33 @@ def test_two_images_are_rated_together_in_both_orders():
     assert ratings.tolist() == [[[5.0, 2.0], [2.0, 5.0]]]
     shown = [tuple(map(level, request.images)) for request in engine.requests]
     assert shown == [(60, 20), (60, 20), (20, 60), (20, 60)]
+
+
+def test_sheet_has_both_rows_in_one_image_and_fits_images_into_square_cells():
+    sheet = contact_sheet([[grey(10), grey(20)], [grey(30, (8, 4))]], 16)
+    assert sheet.size == (12 + 2 * 16, 2 * 16)
+    at = {point: sheet.getpixel(point)[0] for point in [(20, 8), (36, 8), (20, 24), (20, 17), (36, 24)]}
+    # The wide image has white above it, and the shorter row has a white cell.
+    assert list(at.values()) == [10, 20, 30, 255, 255]
+
+
+def test_rows_are_compared_in_both_orders_in_one_sheet():
+    def prefers_the_brighter_row(request):
+        (sheet,) = request.images
+        above, below = (level(sheet.crop((20, top, 21, top + 1))) for top in (8, 24))
+        p = min(1.0, above / (above + below) + 0.1)
+        return Reply(choice_probs={"A": p, "B": 1 - p})
+
+    engine = FakeEngine(prefers_the_brighter_row)
+    rows = [grey(60)] * 5, [grey(20)] * 5
+    for criterion in SHEET_CRITERIA:
+        found = Judge(engine, image_px=16).compare_rows(criterion, ["x"], [rows[0]], [rows[1]])
+        assert found.p_ab == pytest.approx([0.85]) and found.p_ba == pytest.approx([1 - 0.35])
+    assert len(engine.requests) == 2 * len(SHEET_CRITERIA)
+    prompts = {"".join(part.get("text", "") for part in r.messages[-1]["content"]) for r in engine.requests}
+    assert len(prompts) == len(SHEET_CRITERIA) and all('"x"' in prompt for prompt in prompts)
+    for request in engine.requests:
+        conversation(request)  # raises if placeholders and images differ
 
 
 def test_comparison_without_an_answer_in_one_order_is_nan():
