@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from actors.caption_pairs import part_of
 from cluster.errors import UserError, shown
 from cluster.table_files import query_texts
 from cluster.tables import EncoderRecord, Store
@@ -23,7 +24,8 @@ class Captions:
     owners: image_id -> index into `texts`, or -1 for a caption outside the sample; covers the whole gallery.
     column: "detailed_caption", or "caption" where the gallery has no detailed ones.
     num_images, num_sharing: images with such a caption, and those among them that share theirs with another.
-    num_learned: captions excluded because alignment trained on an image with them; None if that is unknown.
+    num_learned: captions excluded because alignment trained on an image with them, or may have.
+    num_test: captions of the sample that belong to images of the part "test", which never train.
     """
 
     texts: tuple[str, ...]
@@ -31,7 +33,8 @@ class Captions:
     column: str
     num_images: int
     num_sharing: int
-    num_learned: int | None = 0
+    num_learned: int = 0
+    num_test: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,12 @@ class VoteTable:
     rows: tuple[hpir.Row, ...]
     num_left_out: int
     num_learned: int
+
+    @property
+    def votes(self) -> dict[str, list[hpir.Votes]]:
+        """criterion -> the votes on each row, for the criteria that every row has votes on."""
+        shared = [c for c in hpir.CRITERIA if all(c in row.votes for row in self.rows)]
+        return {criterion: [row.votes[criterion] for row in self.rows] for criterion in shared}
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,7 @@ def load_captions(
 
     Args:
         gallery: image_ids that all encoders have embedded.
-        learned: images whose captions alignment trained on, None if that is unknown.
+        learned: images whose captions alignment or its guard used, None if that is unknown.
     """
     table = store.read("images", ["image_id", "caption", "detailed_caption"], config.where)
     rows = [row for row in table.to_pylist() if row["image_id"] in gallery]
@@ -159,17 +168,23 @@ def sample_captions(
     captions: Mapping[str, str], column: str, num: int, seed: int, learned: Set[str] | None = frozenset()
 ) -> Captions:
     """A seeded sample of the distinct captions of `captions` (image_id -> caption), without those that any
-    image of `learned` has.
+    image of `learned` has. If `learned` is unknown, every image outside the part "test" counts as learned.
+
+    Captions of the part "test" come first, so that encoders trained on different images are measured on the
+    same captions; others fill up a sample that is too small.
     """
     times = Counter(captions.values())
-    known = {captions[image_id] for image_id in (learned or ()) if image_id in captions}
+    tested = {image_id for image_id in captions if part_of(image_id) == "test"}
+    learned = captions.keys() - tested if learned is None else learned & captions.keys()
+    known, test = ({captions[image_id] for image_id in ids} for ids in (learned, tested))
     # Shuffled, so that the first few are a fair sample too: the teacher searches only those.
-    chosen = np.random.default_rng(seed).permutation(sorted(times.keys() - known))[: num or None].tolist()
+    shuffled = np.random.default_rng(seed).permutation(sorted(times.keys() - known)).tolist()
+    chosen = sorted(shuffled, key=lambda text: text not in test)[: num or None]
     index = {text: i for i, text in enumerate(chosen)}
     owners = {image_id: index.get(text, -1) for image_id, text in captions.items()}
     num_sharing = sum(count for count in times.values() if count > 1)
-    num_learned = None if learned is None else len(known)
-    return Captions(tuple(chosen), owners, column, len(captions), num_sharing, num_learned)
+    num_test = len(test.intersection(chosen))
+    return Captions(tuple(chosen), owners, column, len(captions), num_sharing, len(known), num_test)
 
 
 def load_votes(

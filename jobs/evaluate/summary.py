@@ -194,6 +194,7 @@ def _captions(found: EvaluationResults) -> dict:
         "num_images": captions.num_images,
         "num_sharing": captions.num_sharing,
         "num_learned": captions.num_learned,
+        "num_test": captions.num_test,
     }
 
 

@@ -17,7 +17,7 @@ def queries(store: Store) -> frozenset[str]:
 
 
 def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozenset[str] | None:
-    """image_ids whose captions the encoders, or any encoder they were aligned from, trained on.
+    """image_ids whose captions trained the encoders, or any encoder they were aligned from, or chose alpha.
 
     None if that is unknown, because an encoder's training state was removed or is on another machine.
     """
@@ -27,8 +27,9 @@ def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozense
         if not training or not (corpus := Path(store.locate(training)) / "corpus").is_dir():
             return None
         images = parquet.read_table(corpus / "images.parquet")["image_id"]
-        captioned = parquet.read_table(corpus / "captions.parquet")["image"]
-        found.update(map(str, images.take(pa.chunked_array(captioned.chunks)).to_pylist()))
+        for name in ("captions", "guard"):
+            captioned = parquet.read_table(corpus / f"{name}.parquet")["image"]
+            found.update(map(str, images.take(pa.chunked_array(captioned.chunks)).to_pylist()))
     return frozenset(found)
 
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.caption_pairs import part_of
 from cluster.errors import UserError
 from cluster.schemas import HUMAN
 from cluster.tables import SCHEMAS, EncoderRecord, Store, now
@@ -83,21 +84,38 @@ def test_queries_used_in_training_are_excluded(store, tmp_path):
 
 @pytest.fixture
 def aligned(store, tmp_path):
-    """An encoder that was trained on the caption of the first image."""
+    """An encoder that was trained on the caption of the first image, with that of the third for its guard."""
     corpus = tmp_path / "training" / "corpus"
     corpus.mkdir(parents=True)
-    pq.write_table(pa.table({"image_id": IDS}), corpus / "images.parquet")
-    rows = pa.table({"image": pa.array([0], pa.int32()), "caption": ["red"]})
-    pq.write_table(rows, corpus / "captions.parquet")
+    pq.write_table(pa.table({"image_id": [*IDS, "c" * 64]}), corpus / "images.parquet")
+    for row, name in ((0, "captions"), (2, "guard")):
+        rows = pa.table({"image": pa.array([row], pa.int32()), "caption": ["red"]})
+        pq.write_table(rows, corpus / f"{name}.parquet")
     training = {"align": {"training": str(corpus.parent)}}
     return EncoderRecord(encoder="child", parent="root", checkpoint="c", dim=2, metrics=training)
 
 
 def test_captions_of_images_used_in_training_are_excluded(store, aligned):
     known = trained_on.captioned_images(store, [aligned])
-    assert known == {IDS[0]}
+    assert known == {IDS[0], "c" * 64}
     found = sample_captions({IDS[0]: "red", IDS[1]: "blue"}, "caption", 0, 0, known)
     assert (found.texts, found.num_learned, found.owners) == (("blue",), 1, {IDS[0]: -1, IDS[1]: 0})
+    assert found.num_test == 0
+
+
+def test_captions_of_test_images_come_first_and_others_fill_up_the_sample():
+    tests, trains = (["0000000" + digit for digit in digits] for digits in ("56789", "abcdef"))
+    assert [part_of(image_id) for image_id in (*tests, *trains)] == ["test"] * 5 + ["train"] * 6
+    captions = {image_id: f"scene {image_id}" for image_id in (*tests, *trains)}
+    captions["0000000f"] = captions["00000005"]  # shared by a test image and one that trained
+    for num, num_test in ((3, 3), (4, 4), (7, 4), (0, 4)):
+        found = sample_captions(captions, "caption", num, 0, frozenset(trains[4:]))
+        assert len(found.texts) == (num or 8) and found.num_test == num_test
+        ordered = [text in {captions[i] for i in tests} for text in found.texts]
+        assert ordered == sorted(ordered, reverse=True)
+    unknown = sample_captions(captions, "caption", 7, 0, None)
+    assert set(unknown.texts) == {captions[i] for i in tests[1:]}
+    assert (unknown.num_learned, unknown.num_test) == (6, 4)
 
 
 def test_training_data_of_ancestors_count_and_unknown_ones_are_reported(store, aligned):
@@ -105,10 +123,9 @@ def test_training_data_of_ancestors_count_and_unknown_ones_are_reported(store, a
     store.register_encoder(aligned)
     assert trained_on.captioned_images(store, [grandchild]) is None  # its own training is not known
     training = {"metrics": {"align": {"training": aligned.metrics["align"]["training"]}}}
-    assert trained_on.captioned_images(store, [grandchild.model_copy(update=training)]) == {IDS[0]}
+    assert trained_on.captioned_images(store, [grandchild.model_copy(update=training)]) == {IDS[0], "c" * 64}
     root = EncoderRecord(encoder="root", checkpoint="r", dim=2)
     assert trained_on.captioned_images(store, [root]) == frozenset()
-    assert sample_captions({IDS[0]: "red"}, "caption", 0, 0, None).num_learned is None
 
 
 @pytest.mark.parametrize("name", ["years.csv", "years.txt"])
