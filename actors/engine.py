@@ -8,6 +8,7 @@ write a class with the same method and list it in `ENGINES`.
 """
 
 import difflib
+import hashlib
 import importlib.util
 import json
 import math
@@ -45,6 +46,8 @@ VLLM_ENVIRONMENT = {
 # compile bounded patterns.
 STRUCTURED_OUTPUTS = {"backend": "guidance", "disable_any_whitespace": True}
 HUB_TIMEOUT_S = 10.0
+# Identifies weights without reading gigabytes: training changes the first and last megabyte of every file.
+EDGE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -433,3 +436,23 @@ def model_path(model: str) -> str:
             "or name a folder or hub model in the profile."
         )
     return model
+
+
+def model_identity(model: LanguageModel) -> str:
+    """The model's name, and for a folder a hash of its files."""
+    folder = Path(model_path(model.model))
+    if not folder.is_dir():
+        return model.model
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".json", ".jinja", ".safetensors", ".bin"):
+            digest.update(f"{path.name} {path.stat().st_size}".encode())
+            digest.update(_edges(path))
+    return f"{folder.name}@{digest.hexdigest()[:8]}"
+
+
+def _edges(path: Path) -> bytes:
+    with path.open("rb") as file:
+        first = file.read(EDGE_BYTES)
+        file.seek(max(0, path.stat().st_size - EDGE_BYTES))
+        return first + file.read(EDGE_BYTES)

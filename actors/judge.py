@@ -24,6 +24,7 @@ from cluster.sql import in_list
 from cluster.tables import Store
 
 Criterion = Literal["accuracy", "aesthetics", "overall"]
+RatedCriterion = Literal["accuracy", "aesthetics"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 
 DIGITS = ("1", "2", "3", "4", "5")
@@ -52,7 +53,7 @@ COMPARE: dict[Criterion, str] = {
 }
 
 # The judge sees both pictures and rates one of them: the paper's `cp_scorer`.
-TOGETHER: dict[Literal["accuracy", "aesthetics"], str] = {
+TOGETHER: dict[RatedCriterion, str] = {
     "accuracy": (
         '"{query}": how well does picture {letter} show it? '
         "Rate it from 1 (not at all) to 5 (exactly) with one digit."
@@ -64,7 +65,7 @@ TOGETHER: dict[Literal["accuracy", "aesthetics"], str] = {
 }
 
 SheetCriterion = Literal["accuracy", "aesthetics", "diversity"]
-# Two rows of results in one image. The shipped judge is not trained on these prompts: they need a large model.
+# Two rows of results in one image, for a large model: the shipped judge is not trained on these prompts.
 SHEET: dict[SheetCriterion, str] = {
     "accuracy": (
         'The picture has two rows of search results for "{query}", A above and B below. '
@@ -158,7 +159,7 @@ class Judge:
 
     def rate_together(
         self,
-        criterion: Literal["accuracy", "aesthetics"],
+        criterion: RatedCriterion,
         queries: Sequence[str],
         images_a: Sequence[Image.Image],
         images_b: Sequence[Image.Image],
@@ -188,7 +189,8 @@ class Judge:
         """Which of two rows of images is better, both in one contact sheet, asked in both orders."""
         cell_px, requests = self.image_px or SHEET_CELL_PX, []
         for query, a, b in zip(queries, rows_a, rows_b, strict=True):
-            messages = rating_messages(SHEET[criterion].format(query=plain(query)))
+            question = SHEET[criterion].format(query=plain(query))
+            messages = _chat([{"type": "image"}, {"type": "text", "text": question}])
             for rows in ((a, b), (b, a)):
                 sheet = contact_sheet(rows, cell_px)
                 requests.append(Request(messages=messages, images=(sheet,), choices=LETTERS))
@@ -227,7 +229,7 @@ def comparison_messages(criterion: Criterion, query: str) -> Messages:
     return _two_images(COMPARE[criterion].format(query=plain(query)))
 
 
-def together_messages(criterion: Literal["accuracy", "aesthetics"], query: str, letter: str) -> Messages:
+def together_messages(criterion: RatedCriterion, query: str, letter: str) -> Messages:
     """A chat that shows two images, named A and B, then the question about the one named `letter`."""
     return _two_images(TOGETHER[criterion].format(query=plain(query), letter=letter))
 

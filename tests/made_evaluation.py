@@ -12,7 +12,7 @@ from jobs.evaluate import inputs, summary
 from jobs.evaluate.figures import winrate
 from jobs.evaluate.hpir import Row, Votes
 from jobs.evaluate.inputs import EvaluationInputs
-from jobs.evaluate.language_models import Judgements
+from jobs.evaluate.language_models import Judgements, JudgeNames
 from jobs.evaluate.systems import SystemResults
 from jobs.evaluate.teacher import TeacherCandidates
 from lab.studio.latents import sample_latents
@@ -100,22 +100,34 @@ def evaluation(truth, *, with_text=False):
     pairs = {"aligned": winrate.pairs_to_judge(AFTER, BEFORE)}
     if with_text:
         systems["text"], pairs["text"] = systems["aligned"], pairs["aligned"]
-    overall = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in pairs["aligned"]}
+    preferred = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in pairs["aligned"]}
     known = KnownTruth()
-    shown = {i for row in (*BEFORE, *AFTER) for i in row}
-    accuracy = {(q, i): 5.0 if known.accurate(q, [i])[0] else 1.0 for q in QUERIES for i in shown}
-    aesthetics = {i: 1 + 4 * float(known.aesthetics("", [i])[0]) for i in shown}
+    shown = [(query, i) for row in (*BEFORE, *AFTER) for i in row for query in QUERIES]
+    shown += [(row.query, i) for i in (*row.group_a, *row.group_b)]
+    accuracy = {pair: 5.0 if known.accurate(pair[0], [pair[1]])[0] else 1.0 for pair in shown}
+    aesthetics = {pair: 1 + 4 * float(known.aesthetics(pair[0], [pair[1]])[0]) for pair in shown}
+    voted = (row.query, *row.group_a, *row.group_b)
+    compared = {("overall", *pair): p for pair, p in preferred.items()}
+    compared |= {("accuracy", *voted): (0.7, 0.8), ("aesthetics", *voted): (0.3, 0.6)}
     together = {
-        (name, *pair): np.tile([rated(pair[0], pair[1]), rated(pair[0], pair[2])], (2, 1))
-        for name, rated in (
-            ("accuracy", lambda q, i: accuracy[q, i]),
-            ("aesthetics", lambda _, i: aesthetics[i]),
-        )
-        for pair in overall
+        (name, *pair): np.tile([rated[pair[0], pair[1]], rated[pair[0], pair[2]]], (2, 1))
+        for name, rated in (("accuracy", accuracy), ("aesthetics", aesthetics))
+        for pair in (*preferred, voted)
     }
-    judgements = Judgements(aesthetics, accuracy, overall, together)
+    judgements = Judgements(aesthetics, accuracy, compared, together)
+    judges = JudgeNames("judge@1", "judge@1", ("judge@1",))
     candidates = TeacherCandidates(QUERIES, AFTER, {QUERIES[0]: "a boat, golden light"}, 1)
     encoders = {"baseline": "b" * 16, "aligned": "a" * 16}
     return summary.EvaluationResults(
-        given, systems, candidates, pairs, judgements, accuracy, 3.0, encoders, load_profile("mini"), 7
+        given,
+        systems,
+        candidates,
+        pairs,
+        judgements,
+        judgements,
+        accuracy,
+        3.0,
+        encoders,
+        load_profile("mini"),
+        judges,
     )

@@ -12,7 +12,7 @@ CHALLENGERS = ("aligned", "text")  # compared with the baseline
 TOP_K = 5  # results of a query that are judged and shown: the 5 of precision@5 and aesthetic@5
 DIVERSITY_K = 10  # results of a query whose diversity is measured: the 10 of vendi@10
 RECALLS = (1, 5, 10)
-PROTOCOLS = ("ranker", "scorer", "cp_scorer")
+PROTOCOLS = ("ranker", "scorer", "cp_scorer")  # those that the shipped judge is trained on
 
 
 class PageOptions(Options):
@@ -26,7 +26,7 @@ class PageOptions(Options):
 
 
 class MeasureOptions(Options):
-    """How much is measured."""
+    """How much is measured, and by which judge."""
 
     num_queries: int = Field(
         default=60, ge=1, description="number of queries to evaluate, drawn by seed from those given"
@@ -48,6 +48,11 @@ class MeasureOptions(Options):
         le=5,
         description="rated accuracy, 1 to 5, below which the teacher drops an image; "
         "default: the profile's label.min_accuracy",
+    )
+    judge: str | None = Field(
+        default=None,
+        description="model that compares and rates the results, a Hugging Face folder or hub name; the "
+        "teacher keeps the profile's judge; default: the profile's judge",
     )
     num_resamples: int = Field(
         default=2000, ge=100, description="number of bootstrap resamples of the queries"
@@ -99,10 +104,11 @@ class EvaluateConfig(PageOptions, MeasureOptions, JobConfig):
         default=True, description="measure the teacher: rephrase, retrieve, judge, re-order"
     )
     win_rate: bool = Field(default=True, description="let the judge compare the top-5 results of each query")
-    protocols: tuple[Literal["ranker", "scorer", "cp_scorer"], ...] = Field(
+    protocols: tuple[Literal["ranker", "scorer", "cp_scorer", "sheet"], ...] = Field(
         default=("ranker",),
         description="how the judge compares two lists of results: which image is better, images rated alone, "
-        "or rated while both are shown; `ranker` gives the win rate",
+        "or rated while both are shown, or which row is better, both in one `sheet` (for a large judge: the "
+        "shipped one is not trained on it); `ranker` gives the win rate",
     )
     seed: int = Field(default=0, ge=0, description="seed of every draw and of the bootstrap")
     out: str = Field(default="runs/evaluate", description="folder for report.json and report.html")

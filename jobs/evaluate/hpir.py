@@ -30,6 +30,7 @@ from cluster.table_files import column_names, number, query, read_table, text
 
 PAIR_COLUMNS = ("query", "file_a", "file_b", "n_prefer_a", "n_prefer_b")
 CRITERIA = ("accuracy", "aesthetic")
+NUM_BINS = 5  # of the histogram of confidences
 
 
 @dataclass(frozen=True)
@@ -155,12 +156,26 @@ def agreement(scores: np.ndarray, votes: Sequence[Votes]) -> tuple[np.ndarray, n
 
     `scores` float [N, 2]: mean score of group A and of group B. Both results are float [N].
     """
-    a, b, tie = np.array([(v.a, v.b, v.tie) for v in votes], float).reshape(-1, 3).T
     chosen = np.sign(scores[:, 0] - scores[:, 1])
-    agrees = 0.5 + 0.5 * chosen * np.sign(a - b)
+    majority = np.sign([v.a - v.b for v in votes])
+    return 0.5 + 0.5 * chosen * majority, confidence(votes)
+
+
+def confidence(votes: Sequence[Votes]) -> np.ndarray:
+    """The majority's margin, |a - b| / all votes, float [N] in [0, 1]; 0 without votes."""
+    a, b, tie = np.array([(v.a, v.b, v.tie) for v in votes], float).reshape(-1, 3).T
     total = a + b + tie
-    confidence = np.divide(np.abs(a - b), total, out=np.zeros_like(total), where=total > 0)
-    return agrees, confidence
+    return np.divide(np.abs(a - b), total, out=np.zeros_like(total), where=total > 0)
+
+
+def confidence_histogram(votes: Sequence[Votes]) -> dict[str, list[float]]:
+    """{"edges", "shares"}: the share of rows in each of `NUM_BINS` equal bins of the confidence.
+
+    A bin holds its lower edge; the last holds 1 as well.
+    """
+    # Rounded, so that a margin of 3 to 2 votes is 0.2 and not a little less.
+    counts, edges = np.histogram(np.round(confidence(votes), 9), np.linspace(0, 1, NUM_BINS + 1).round(9))
+    return {"edges": edges.tolist(), "shares": (counts / max(len(votes), 1)).round(6).tolist()}
 
 
 def group_means(rows: Sequence[Row], score: Mapping[tuple[str, str], float]) -> np.ndarray:

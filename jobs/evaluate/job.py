@@ -18,7 +18,7 @@ from cluster import command, terminal
 from cluster.tables import Snapshot, now
 from jobs.evaluate import language_models, output_files, summary, teacher
 from jobs.evaluate.config import CHALLENGERS, SYSTEMS, EvaluateConfig, PageOptions
-from jobs.evaluate.figures import winrate
+from jobs.evaluate.figures import judge_votes, protocols, winrate
 from jobs.evaluate.gallery import comparable_images
 from jobs.evaluate.inputs import EvaluationInputs, read_inputs
 from jobs.evaluate.output_files import EvaluationTables
@@ -82,6 +82,9 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
         config = config.model_copy(update={"where": where})
         inputs = read_inputs(config, store, list(records.values()))
     command.output_folder(config.out)
+    judges = language_models.judge_names(config, profile, store, list(records.values()))
+    if judges.warning:
+        terminal.say(f"evaluate: {judges.warning}")
     with clock.stage("encode", f"searching {len(inputs.queries)} queries with {len(records)} encoders"):
         encoders = {
             name: EncoderSystem(store, record, profile.encoder, where=config.where)
@@ -90,28 +93,35 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
         systems = {name: system.results(inputs) for name, system in encoders.items()}
     with clock.stage("rephrase", "rephrasing for the teacher"):
         candidates = teacher.retrieve_candidates(config, profile, store, records["baseline"], inputs)
-    matched = matched_pairs(systems) if config.win_rate else {}
-    gated = list(dict.fromkeys([*candidates.pairs, *inputs.voted_pairs])) if config.teacher else []
-    by_judge = profile.label.semantic == "judge"
-    questions = judge_questions(config, inputs, systems, matched, gated, gate_by_judge=by_judge)
-    num_questions = questions.tasks().num_rows
-    with clock.stage("judge", f"asking the judge {num_questions} questions"):
-        judgements = language_models.ask_judge(profile, store, questions)
-    gate = judgements.accuracy if by_judge else encoders["baseline"].ratings(gated)
     threshold = profile.label.min_accuracy if config.min_accuracy is None else config.min_accuracy
+    gated = list(dict.fromkeys([*candidates.pairs, *inputs.voted_pairs])) if config.teacher else []
+    gate, for_teacher = teacher.questions(profile, encoders["baseline"], gated, threshold)
+    matched = matched_pairs(systems) if config.win_rate else {}
+    scoring = language_models.scoring_judge(config, profile)
+    if one_judge := scoring == profile.judge:
+        for_teacher |= scoring_questions(config, inputs, systems, matched)
+    with clock.stage("judge", "asking the judge"):
+        ratings = language_models.ask_judge(profile, store, profile.judge, for_teacher)
+    gate = gate or ratings.accuracy
     if config.teacher:
-        systems["teacher"] = teacher.results_of(inputs, candidates, gate, judgements.aesthetics, threshold)
+        systems["teacher"] = teacher.results_of(inputs, candidates, gate, ratings.aesthetics, threshold)
+    judgements = ratings
+    if not one_judge:
+        with clock.stage("scoring judge", f"asking the judge {scoring.model}"):
+            questions = scoring_questions(config, inputs, systems, matched)
+            judgements = language_models.ask_judge(profile, store, scoring, questions)
     return EvaluationResults(
         inputs=inputs,
         systems=_with_diversity(systems, encoders["baseline"]),
         candidates=candidates,
         matched_pairs=matched,
         judgements=judgements,
+        ratings=ratings,
         gate=gate,
         threshold=threshold,
         fingerprints={name: record.encoder for name, record in records.items()},
         profile=profile,
-        num_questions=num_questions,
+        judges=judges,
     )
 
 
@@ -122,32 +132,24 @@ def matched_pairs(systems: Mapping[str, SystemResults]) -> dict[str, list[winrat
     return {name: winrate.pairs_to_judge(systems[name].top, baseline) for name in present}
 
 
-def judge_questions(
+def scoring_questions(
     config: EvaluateConfig,
     inputs: EvaluationInputs,
     systems: Mapping[str, SystemResults],
     matched: Mapping[str, list[winrate.MatchedPair]],
-    gated: list[tuple[str, str]],
-    *,
-    gate_by_judge: bool,
 ) -> language_models.JudgeQuestions:
-    """All questions to the judge.
-
-    For the teacher: the beauty of the images in `gated`, (query, image_id), and their accuracy unless the
-    encoder rates it. For the win rate: the matched pairs, and ratings of the results shown.
+    """The questions to the judge that scores: ratings of the results shown, comparisons of the challengers'
+    results with the baseline's, and comparisons of the images that people voted on.
     """
-    shown: list[tuple[str, str]] = []
-    compared: list[tuple[str, str, str]] = []
-    if config.win_rate:
-        listed = (zip(inputs.queries, results.top, strict=True) for results in systems.values())
-        shown = [(query, image_id) for lists in listed for query, ids in lists for image_id in ids]
-        compared = [(inputs.queries[q], a, b) for pairs in matched.values() for q, _, a, b in pairs]
-    return language_models.JudgeQuestions(
-        images=[image_id for _, image_id in (*gated, *shown)],
-        pairs=[*(gated if gate_by_judge else ()), *shown],
-        comparisons=compared if "ranker" in config.protocols else (),
-        together=compared if "cp_scorer" in config.protocols else (),
-    )
+    if not config.win_rate:
+        return language_models.JudgeQuestions()
+    listed = (zip(inputs.queries, results.top, strict=True) for results in systems.values())
+    shown = [(query, image_id) for lists in listed for query, ids in lists for image_id in ids]
+    found = language_models.JudgeQuestions(aesthetics=shown, accuracy=shown)
+    for name, pairs in matched.items():
+        rows = summary.rows_of(inputs.queries, systems, name)
+        found |= protocols.questions(config.protocols, inputs.queries, pairs, rows)
+    return found | judge_votes.questions(config.protocols, inputs.vote_tables)
 
 
 def _with_diversity(

@@ -1,79 +1,92 @@
-"""The judge of an evaluation, in a Ray Data actor pool.
+"""The judges of an evaluation, each in a Ray Data actor pool.
 
-All questions to the judge go through one pool, so its engine starts once: beauty once per image, accuracy
-once per (query, image), preference once per pair (in both orders).
+All questions to a judge go through one pool, so its engine starts once: beauty and accuracy once per
+(query, image), preference once per pair or pair of rows (in both orders).
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from PIL import Image
 
-from actors.engine import check_model, make_engine
-from actors.judge import ImageCache, Judge
+from actors.engine import check_model, make_engine, model_identity
+from actors.judge import Comparison, Criterion, ImageCache, Judge, RatedCriterion, SheetCriterion
 from actors.rephraser import MODEL_STYLES
 from actors.stages import ENGINE_RESTARTS, add_stage, plain_errors
 from cluster import session, terminal
 from cluster.errors import JobFailure
 from cluster.profile import LanguageModel, Profile, Stage
-from cluster.tables import Store
+from cluster.tables import EncoderRecord, Store
+from jobs.evaluate import trained_on
 from jobs.evaluate.config import EvaluateConfig
 
-AESTHETICS, ACCURACY, OVERALL = "aesthetics", "accuracy", "overall"
-# Kinds of question about two images that are shown together -> what is rated.
-CRITERIA: dict[str, Literal["accuracy", "aesthetics"]] = {
-    "accuracy together": "accuracy",
-    "aesthetics together": "aesthetics",
-}
-KINDS = (AESTHETICS, ACCURACY, OVERALL, *CRITERIA)
-NUM_ANSWERS = {AESTHETICS: 1, ACCURACY: 1, OVERALL: 2} | dict.fromkeys(CRITERIA, 4)
-TASKS = pa.schema({name: pa.string() for name in ("kind", "query", "image_a", "image_b")})
+RATE, COMPARE, TOGETHER, SHEET = "rate", "compare", "rate together", "sheet"
+NUM_ANSWERS = {RATE: 1, COMPARE: 2, TOGETHER: 4, SHEET: 2}
+TEXT, IMAGES = pa.string(), pa.list_(pa.string())
+TASKS = pa.schema({"kind": TEXT, "criterion": TEXT, "query": TEXT, "images_a": IMAGES, "images_b": IMAGES})
+Row = tuple[str, ...]  # image_ids of a row of results
 
 
 @dataclass(frozen=True)
 class JudgeQuestions:
-    """All questions to the judge; duplicates are asked once."""
+    """All questions to a judge; duplicates are asked once."""
 
-    images: Iterable[str] = ()  # beauty of each image_id
-    pairs: Iterable[tuple[str, str]] = ()  # accuracy of each (query, image_id)
-    comparisons: Iterable[tuple[str, str, str]] = ()  # preference between (query, image A, image B)
-    together: Iterable[tuple[str, str, str]] = ()  # accuracy and beauty of A and B, shown together
+    aesthetics: Iterable[tuple[str, str]] = ()  # beauty of each (query, image_id)
+    accuracy: Iterable[tuple[str, str]] = ()  # accuracy of each (query, image_id)
+    comparisons: Iterable[tuple[Criterion, str, str, str]] = ()  # (criterion, query, image A, image B)
+    together: Iterable[tuple[RatedCriterion, str, str, str]] = ()  # ratings of A and B, shown together
+    sheets: Iterable[tuple[SheetCriterion, str, Row, Row]] = ()  # (criterion, query, row A, row B)
+
+    def __or__(self, other: "JudgeQuestions") -> "JudgeQuestions":
+        own = (one.name for one in fields(self))
+        return JudgeQuestions(*((*getattr(self, name), *getattr(other, name)) for name in own))
 
     def tasks(self) -> pa.Table:
-        """One row per question, grouped by kind; columns of `TASKS`, unused ones empty."""
-        rows = [(AESTHETICS, "", image, "") for image in dict.fromkeys(self.images)]
-        rows += [(ACCURACY, query, image, "") for query, image in dict.fromkeys(self.pairs)]
-        rows += [(OVERALL, query, a, b) for query, a, b in dict.fromkeys(self.comparisons)]
-        for kind in CRITERIA:
-            rows += [(kind, query, a, b) for query, a, b in dict.fromkeys(self.together)]
-        return pa.Table.from_pylist([dict(zip(TASKS.names, row, strict=True)) for row in rows], TASKS)
+        """One row per question, grouped by kind and criterion; columns of `TASKS`, unused ones empty."""
+        rows = [(RATE, "aesthetics", query, (image,), ()) for query, image in self.aesthetics]
+        rows += [(RATE, "accuracy", query, (image,), ()) for query, image in self.accuracy]
+        for kind, asked in ((COMPARE, self.comparisons), (TOGETHER, self.together)):
+            rows += [(kind, criterion, query, (a,), (b,)) for criterion, query, a, b in asked]
+        rows += [(SHEET, *asked) for asked in self.sheets]
+        distinct = sorted(dict.fromkeys(rows), key=lambda row: row[:2])
+        return pa.Table.from_pylist([dict(zip(TASKS.names, row, strict=True)) for row in distinct], TASKS)
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """The judge's answers; NaN where it gave none.
+    """A judge's answers; NaN where it gave none.
 
-    aesthetics: image_id -> [1, 5]. accuracy: (query, image_id) -> [1, 5].
-    overall: (query, A, B) -> (P(A better | A first), P(A better | B first)), each in [0, 1].
+    aesthetics, accuracy: (query, image_id) -> [1, 5].
+    compared: (criterion, query, A, B) -> (P(A better | A first), P(A better | B first)), each in [0, 1].
     together: (criterion, query, A, B) -> float [2, 2] in [1, 5]: rows with A first and B first, columns A, B.
+    sheets: (criterion, query, row A, row B) -> as `compared`, with the first row above the second.
     errors: why questions have no answer.
     """
 
-    aesthetics: dict[str, float] = field(default_factory=dict)
+    aesthetics: dict[tuple[str, str], float] = field(default_factory=dict)
     accuracy: dict[tuple[str, str], float] = field(default_factory=dict)
-    overall: dict[tuple[str, str, str], tuple[float, float]] = field(default_factory=dict)
+    compared: dict[tuple[str, str, str, str], tuple[float, float]] = field(default_factory=dict)
     together: dict[tuple[str, str, str, str], np.ndarray] = field(default_factory=dict)
+    sheets: dict[tuple[str, str, Row, Row], tuple[float, float]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+
+    @property
+    def num_answers(self) -> int:
+        """Number of questions that were asked, each of which has an entry."""
+        kinds = (self.aesthetics, self.accuracy, self.compared, self.together, self.sheets)
+        return sum(map(len, kinds))
 
     @property
     def num_unanswered(self) -> int:
         ratings = [*self.aesthetics.values(), *self.accuracy.values()]
-        of_pairs = [*self.overall.values(), *self.together.values()]
+        of_pairs = [*self.compared.values(), *self.together.values(), *self.sheets.values()]
         return sum(map(math.isnan, ratings)) + sum(bool(np.isnan(p).any()) for p in of_pairs)
 
 
@@ -91,59 +104,112 @@ class AnswerTasks:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
-        answers: dict[int, list[float]] = {}
-        errors: dict[int, str] = {}
-        for kind in KINDS:
-            chosen = [index for index, row in enumerate(rows) if row["kind"] == kind]
-            if chosen:
-                found, faults = self._answer(kind, [rows[index] for index in chosen])
-                answers |= zip(chosen, found, strict=True)
-                errors |= zip(chosen, faults, strict=True)
-        column = pa.array([answers[index] for index in range(len(rows))], pa.list_(pa.float64()))
-        batch = batch.append_column("answer", column)
-        return batch.append_column("error", pa.array([errors[i] for i in range(len(rows))], pa.string()))
+        answers: list[list[float]] = []
+        errors: list[str] = []
+        for (kind, criterion), group in groupby(rows, lambda row: (row["kind"], row["criterion"])):
+            found, faults = self._answer(kind, criterion, list(group))
+            answers += found
+            errors += faults
+        batch = batch.append_column("answer", pa.array(answers, pa.list_(pa.float64())))
+        return batch.append_column("error", pa.array(errors, pa.string()))
 
-    def _answer(self, kind: str, rows: Sequence[dict]) -> tuple[list[list[float]], list[str]]:
+    def _answer(self, kind: str, criterion: str, rows: Sequence[dict]) -> tuple[list[list[float]], list[str]]:
         """Answers to questions of one kind, and errors; those about unreadable images are not asked."""
-        ids = [image_id for row in rows for image_id in (row["image_a"], row["image_b"]) if image_id]
+        ids = [image_id for row in rows for image_id in (*row["images_a"], *row["images_b"])]
         images = dict(zip(ids, self.images.load(ids), strict=True))
-        unreadable = {image_id for image_id, image in images.items() if image is None}
-        asked = [row for row in rows if not unreadable & {row["image_a"], row["image_b"]}]
-        found = iter(self._ask(kind, asked, images).tolist() if asked else [])
+        unreadable = [
+            next((i for i in (*row["images_a"], *row["images_b"]) if images[i] is None), None) for row in rows
+        ]
+        asked = [row for row, fault in zip(rows, unreadable, strict=True) if fault is None]
+        found = iter(self._ask(kind, criterion, asked, images).tolist() if asked else [])
         answers, errors = [], []
-        for row in rows:
-            faults = [self.images.faults[i] for i in (row["image_a"], row["image_b"]) if i in unreadable]
-            answer = [math.nan] * NUM_ANSWERS[kind] if faults else next(found)
+        for fault in unreadable:
+            answer = next(found) if fault is None else [math.nan] * NUM_ANSWERS[kind]
+            unanswered = self.judge.first_error if np.isnan(answer).any() else ""
             answers.append(answer)
-            errors.append(faults[0] if faults else self.judge.first_error if np.isnan(answer).any() else "")
+            errors.append(unanswered if fault is None else self.images.faults[fault])
         return answers, errors
 
-    def _ask(self, kind: str, rows: Sequence[dict], images: Mapping[str, Any]) -> np.ndarray:
+    def _ask(self, kind: str, criterion: Any, rows: Sequence[dict], images: Mapping[str, Any]) -> np.ndarray:
         """Answers to questions of one kind, float [len(rows), 1, 2 or 4]."""
         queries = [row["query"] for row in rows]
-        images_a = [images[row["image_a"]] for row in rows]
-        if kind == AESTHETICS:
-            return self.judge.aesthetics(images_a)[:, None]
-        if kind == ACCURACY:
-            return self.judge.accuracy(queries, images_a)[:, None]
-        images_b = [images[row["image_b"]] for row in rows]
-        if kind == OVERALL:
-            compared = self.judge.compare("overall", queries, images_a, images_b)
-            return np.stack([compared.p_ab, compared.p_ba], axis=1)
-        return self.judge.rate_together(CRITERIA[kind], queries, images_a, images_b).reshape(len(rows), 4)
+        rows_a, rows_b = ([[images[i] for i in row[of]] for row in rows] for of in ("images_a", "images_b"))
+        if kind == SHEET:
+            return _orders(self.judge.compare_rows(criterion, queries, rows_a, rows_b))
+        first: list[Image.Image] = [row[0] for row in rows_a]
+        if kind == RATE:
+            accuracy = criterion == "accuracy"
+            rated = self.judge.accuracy(queries, first) if accuracy else self.judge.aesthetics(first)
+            return rated[:, None]
+        second: list[Image.Image] = [row[0] for row in rows_b]
+        if kind == COMPARE:
+            return _orders(self.judge.compare(criterion, queries, first, second))
+        return self.judge.rate_together(criterion, queries, first, second).reshape(len(rows), 4)
+
+
+def _orders(compared: Comparison) -> np.ndarray:
+    """P(A better) in either order, float [N, 2]."""
+    return np.stack([compared.p_ab, compared.p_ba], axis=1)
+
+
+def scoring_judge(config: EvaluateConfig, profile: Profile) -> LanguageModel:
+    """The judge that compares and rates the results: the one named by --judge, else the profile's."""
+    return profile.judge.model_copy(update={"model": config.judge}) if config.judge else profile.judge
+
+
+@dataclass(frozen=True)
+class JudgeNames:
+    """Who judged what, by names as in the column `judge` of `preferences`.
+
+    teacher: the teacher's judge, scoring: the one that compares and rates the results, "" if not asked.
+    labelled: the judges of the preferences that the aligned encoders trained on.
+    """
+
+    teacher: str
+    scoring: str
+    labelled: tuple[str, ...]
+
+    @property
+    def warning(self) -> str:
+        """What is wrong if the judge that scores also labelled, "" if it did not."""
+        if not self.scoring or all(_hash(self.scoring) != _hash(name) for name in self.labelled):
+            return ""
+        return (
+            f"the judge that scores, {self.scoring}, also labelled the preferences that alignment trained "
+            "on, so its win rate favours the aligned encoder: name another with --judge, or rely on people's "
+            "votes (--hpir, --pairs)"
+        )
+
+
+def _hash(name: str) -> str:
+    """What identifies a model: the hash of a folder's files, or its name on the hub."""
+    return name.rpartition("@")[2]
+
+
+def judge_names(
+    config: EvaluateConfig, profile: Profile, store: Store, records: Sequence[EncoderRecord]
+) -> JudgeNames:
+    """The judges of an evaluation, and those from which the encoders in `records` learned."""
+    return JudgeNames(
+        model_identity(profile.judge) if config.teacher else "",
+        model_identity(scoring_judge(config, profile)) if config.win_rate else "",
+        tuple(sorted(trained_on.judges(store, records))),
+    )
 
 
 def check_models(config: EvaluateConfig, profile: Profile) -> None:
-    """Refuse unusable models of the teacher and the judge before any work. Raises UserError."""
+    """Refuse unusable models of the teacher and the judges before any work. Raises UserError."""
     on_hub = profile.ray.address == "local"  # elsewhere, the machines of the actors have to find it
     if config.teacher and profile.label.style in MODEL_STYLES:
         check_model(profile.rephraser, on_hub=on_hub)
-    if config.teacher or config.win_rate:
+    if config.teacher:
         check_model(profile.judge, on_hub=on_hub)
+    if config.win_rate:
+        check_model(scoring_judge(config, profile), on_hub=on_hub)
 
 
-def ask_judge(profile: Profile, store: Store, questions: JudgeQuestions) -> Judgements:
-    """Ask all questions in one actor pool; without questions no pool is started.
+def ask_judge(profile: Profile, store: Store, model: LanguageModel, questions: JudgeQuestions) -> Judgements:
+    """Ask a judge all questions in one actor pool; without questions no pool is started.
 
     Raises:
         UserError: the cluster is too small for the judge.
@@ -152,8 +218,8 @@ def ask_judge(profile: Profile, store: Store, questions: JudgeQuestions) -> Judg
     tasks = questions.tasks()
     if not tasks.num_rows:
         return Judgements()
-    arguments = {"store": store, "model": profile.judge}
-    found = judgements_from(map_table(profile, AnswerTasks, tasks, profile.judge.stage, arguments))
+    arguments = {"store": store, "model": model}
+    found = judgements_from(map_table(profile, AnswerTasks, tasks, model.stage, arguments))
     refuse_if_all_failed(
         "questions answered by the judge", tasks.num_rows, found.num_unanswered, found.errors
     )
@@ -173,18 +239,21 @@ def refuse_if_all_failed(what: str, num_all: int, num_failed: int, errors: Seque
 def judgements_from(answered: pa.Table) -> Judgements:
     """Look-ups from answered tasks (columns of `TASKS`, `answer`, `error`)."""
     found = Judgements()
+    rated = {"aesthetics": found.aesthetics, "accuracy": found.accuracy}
     for row in answered.to_pylist():
-        pair = (row["query"], row["image_a"], row["image_b"])
+        criterion, query, answer = row["criterion"], row["query"], row["answer"]
+        rows = tuple(row["images_a"]), tuple(row["images_b"])
+        images = [image_id for one in rows for image_id in one]
         if row["error"]:
             found.errors.append(row["error"])
-        if row["kind"] == AESTHETICS:
-            found.aesthetics[row["image_a"]] = row["answer"][0]
-        elif row["kind"] == ACCURACY:
-            found.accuracy[pair[:2]] = row["answer"][0]
-        elif row["kind"] == OVERALL:
-            found.overall[pair] = tuple(row["answer"])
+        if row["kind"] == RATE:
+            rated[criterion][query, images[0]] = answer[0]
+        elif row["kind"] == COMPARE:
+            found.compared[criterion, query, images[0], images[1]] = tuple(answer)
+        elif row["kind"] == TOGETHER:
+            found.together[criterion, query, images[0], images[1]] = np.array(answer).reshape(2, 2)
         else:
-            found.together[CRITERIA[row["kind"]], *pair] = np.array(row["answer"]).reshape(2, 2)
+            found.sheets[criterion, query, *rows] = tuple(answer)
     return found
 
 

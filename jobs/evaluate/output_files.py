@@ -6,6 +6,8 @@
 - `rows.parquet`: a challenger's results of a query compared with the baseline's (`challenger`, `query`,
   `differs`, and per protocol `<protocol>_first` and `<protocol>_second`: the judge's margins with the
   challenger shown first and second).
+- `votes.parquet`: the judge's margins on the rows that people voted on (`table`, `query`, `criterion`,
+  `majority`: 1 for group A, -1 for B, `confidence`, and per protocol the same two columns).
 """
 
 import json
@@ -39,11 +41,12 @@ SERIES = pa.schema(
 
 @dataclass(frozen=True)
 class EvaluationTables:
-    """The three tables that the module describes."""
+    """The tables that the module describes."""
 
     answers: pa.Table
     series: pa.Table
     rows: pa.Table
+    votes: pa.Table
 
     def margins(self, protocol: str) -> np.ndarray:
         """The protocol's margins of all `rows`, float [N, 2]."""
@@ -60,6 +63,7 @@ def tables_of(found: EvaluationResults, config: EvaluateConfig) -> EvaluationTab
             [_rows(found, name, config) for name in found.systems if name in found.matched_pairs]
             or [pa.table({"challenger": pa.array([], pa.string()), "query": pa.array([], pa.string())})]
         ),
+        found.judged_votes(config),
     )
 
 

@@ -1,19 +1,22 @@
 """report.json: every figure of an evaluation as plain numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy import stats
 
+from actors.judge import SHEET_CRITERIA
 from cluster.profile import Profile
+from jobs.evaluate import hpir
 from jobs.evaluate.config import CHALLENGERS, EvaluateConfig
-from jobs.evaluate.figures import compared, per_query, protocols, winrate
+from jobs.evaluate.figures import compared, judge_votes, per_query, protocols, winrate
 from jobs.evaluate.figures.registry import AESTHETIC, METRICS
 from jobs.evaluate.inputs import EvaluationInputs, VoteTable
-from jobs.evaluate.language_models import Judgements
+from jobs.evaluate.language_models import Judgements, JudgeNames
 from jobs.evaluate.systems import SystemResults
 from jobs.evaluate.teacher import TeacherCandidates
 from jobs.evaluate.truth import RatedTruth, Truth
@@ -25,7 +28,8 @@ class EvaluationResults:
 
     systems: in the order of `SYSTEMS`. matched_pairs: challenger -> its rank-matched pairs with the baseline;
     empty if the judge compared no results. gate: (query, image_id) -> accuracy, 1 to 5; the teacher
-    drops images below `threshold`. num_questions: distinct questions to the judge.
+    drops images below `threshold`. judgements: by the judge that scores; ratings: by the teacher's judge,
+    the same object if one judge does both.
     """
 
     inputs: EvaluationInputs
@@ -33,16 +37,29 @@ class EvaluationResults:
     candidates: TeacherCandidates
     matched_pairs: Mapping[str, list[winrate.MatchedPair]]
     judgements: Judgements
+    ratings: Judgements
     gate: Mapping[tuple[str, str], float]
     threshold: float
     fingerprints: Mapping[str, str]
     profile: Profile
-    num_questions: int
+    judges: JudgeNames
 
     def margins(self, challenger: str, protocol: str) -> np.ndarray:
-        """How much the judge prefers the challenger's results to the baseline's, float [Q, 2]."""
+        """How much the judge prefers the challenger's results to the baseline's, float [Q, 2].
+
+        protocol: one of the config's, or `sheet` with one criterion, such as "sheet, diversity".
+        """
+        if protocol.startswith("sheet"):
+            criteria = [name for name in SHEET_CRITERIA if name in protocol] or SHEET_CRITERIA
+            rows = rows_of(self.inputs.queries, self.systems, challenger)
+            return protocols.sheet_margins(rows, self.judgements, criteria)
         pairs = self.matched_pairs[challenger]
         return protocols.margins(protocol, self.inputs.queries, pairs, self.judgements, self.threshold)
+
+    def judged_votes(self, config: EvaluateConfig) -> pa.Table:
+        """What the judge said about the rows that people voted on; no rows if it compared no results."""
+        tables = self.inputs.vote_tables if self.matched_pairs else []
+        return judge_votes.table(config.protocols, tables, self.judgements)
 
     def differs(self, challenger: str) -> np.ndarray:
         """Whether the challenger's results differ from the baseline's, bool [Q]."""
@@ -66,6 +83,14 @@ class EvaluationResults:
         """The judge's ratings of the results in place of a truth."""
         accuracy = {**self.gate, **self.judgements.accuracy}
         return RatedTruth(accuracy, self.judgements.aesthetics, self.threshold)
+
+
+def rows_of(
+    queries: Sequence[str], systems: Mapping[str, SystemResults], challenger: str
+) -> list[protocols.QueryRows]:
+    """(query, the challenger's results, the baseline's results) of each query."""
+    lists = zip(queries, systems[challenger].top, systems["baseline"].top, strict=True)
+    return [(query, tuple(after), tuple(before)) for query, after, before in lists]
 
 
 def document(found: EvaluationResults, config: EvaluateConfig) -> dict:
@@ -92,6 +117,7 @@ def document(found: EvaluationResults, config: EvaluateConfig) -> dict:
             for name in found.matched_pairs
             if "ranker" in config.protocols
         },
+        "judges": _judges(found),
         "judge_table": _judge_table(found, config, sampling),
         "judged": _judged(found, sampling),
         "captions": _captions(found),
@@ -118,17 +144,35 @@ def _win_rate(found: EvaluationResults, challenger: str, sampling: dict) -> dict
     }
 
 
+def _judges(found: EvaluationResults) -> dict:
+    """Who judged, how much, and whether the judge that scores also labelled the preferences."""
+    asked = {id(one): one for one in (found.judgements, found.ratings)}.values()
+    return {
+        "teacher": found.judges.teacher or None,
+        "scoring": found.judges.scoring or None,
+        "labelled": list(found.judges.labelled),
+        "num_questions": sum(one.num_answers for one in asked),
+        "num_unanswered": sum(one.num_unanswered for one in asked),
+        "warning": found.judges.warning or None,
+    }
+
+
 def _judge_table(found: EvaluationResults, config: EvaluateConfig, sampling: dict) -> list[dict]:
-    """How each protocol judges the results that differ from the baseline's, over all challengers."""
+    """How each protocol judges the results that differ from the baseline's, over all challengers, and how
+    often it agrees with people, by the criterion that they voted on.
+    """
     if not found.matched_pairs:
         return []
     differ = {name: found.differs(name) for name in found.matched_pairs}
+    sheets = [f"sheet, {name}" for name in SHEET_CRITERIA] if "sheet" in config.protocols else []
     margins = {
         protocol: np.concatenate([found.margins(name, protocol)[rows] for name, rows in differ.items()])
-        for protocol in config.protocols
+        for protocol in (*config.protocols, *sheets)
     }
     queries = [found.inputs.queries[row] for rows in differ.values() for row in np.flatnonzero(rows)]
-    return protocols.table(queries, margins, **sampling)
+    return judge_votes.with_agreement(
+        protocols.table(queries, margins, **sampling), found.judged_votes(config), **sampling
+    )
 
 
 def _judged(found: EvaluationResults, sampling: dict) -> dict:
@@ -143,8 +187,8 @@ def _judged(found: EvaluationResults, sampling: dict) -> dict:
 
 
 def judge_against_truth(found: EvaluationResults) -> dict:
-    """Over the evaluated queries: shares of (query, image) whose accuracy the teacher's gate and the judge
-    rate correctly, and Spearman's rho between the judge's aesthetics and the truth.
+    """Over the (query, image) of the evaluated queries: the shares whose accuracy the teacher's gate and the
+    judge rate correctly, and Spearman's rho between the judge's aesthetics and the truth.
     """
     truth = found.inputs.truth
     if truth is None:
@@ -169,14 +213,13 @@ def _share_right(
 
 
 def _aesthetics_rho(found: EvaluationResults, truth: Truth) -> float | None:
-    """Each judged image counts once, for the first query that it was judged for."""
-    queries, first = set(found.inputs.queries), {}
-    for query, image in (*found.gate, *found.judgements.accuracy):
-        if query in queries:
-            first.setdefault(image, query)
-    known = [(truth.aesthetics(query, [image])[0], image) for image, query in first.items()]
-    scores = np.array([(true, found.judgements.aesthetics.get(i, np.nan)) for true, i in known])
-    scores = scores.reshape(-1, 2)
+    queries = set(found.inputs.queries)
+    known = [
+        (truth.aesthetics(query, [image])[0], rating)
+        for (query, image), rating in found.judgements.aesthetics.items()
+        if query in queries
+    ]
+    scores = np.array(known).reshape(-1, 2)
     scores = scores[~np.isnan(scores).any(axis=1)]
     if len(scores) < 3:
         return None
@@ -204,6 +247,9 @@ def _votes(found: EvaluationResults, table: VoteTable, sampling: dict) -> dict:
         "num_rows": len(table.rows),
         "num_left_out": table.num_left_out,
         "num_learned": table.num_learned,
+        "confidence": {
+            criterion: hpir.confidence_histogram(votes) for criterion, votes in table.votes.items()
+        },
     }
     agreed = {
         system: per_query.agreement(table, results.vote_scores[table.name])
@@ -220,6 +266,4 @@ def _teacher(found: EvaluationResults, config: EvaluateConfig) -> dict:
         "min_accuracy": found.threshold,
         "semantic": {"judge": "judge", "encoder": "baseline"}[label.semantic],
         "num_rephrase_errors": found.candidates.num_rephrase_errors,
-        "num_questions": found.num_questions,
-        "num_unanswered": found.judgements.num_unanswered,
     }

@@ -2,9 +2,11 @@
 
 Rephrase the query, retrieve its candidate images with the rephrased text and the baseline, drop those that
 the judge or the baseline itself (the profile's `label.semantic`) rates inaccurate for the original query,
-order the rest by the judge's aesthetics. Dropped images only fill up a short list, the most accurate first.
+order the rest by the judge's aesthetics for that query. Dropped images only fill up a short list, the most
+accurate first.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +19,7 @@ from jobs.evaluate import hpir, language_models
 from jobs.evaluate.config import DIVERSITY_K, EvaluateConfig
 from jobs.evaluate.figures.metrics import rank_in_lists
 from jobs.evaluate.inputs import EvaluationInputs
-from jobs.evaluate.systems import SystemResults
+from jobs.evaluate.systems import EncoderSystem, SystemResults
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,32 @@ def retrieve_candidates(
     )
 
 
+def questions(
+    profile: Profile, baseline: EncoderSystem, pairs: Sequence[tuple[str, str]], threshold: float
+) -> tuple[dict[tuple[str, str], float], language_models.JudgeQuestions]:
+    """The accuracy of each (query, image_id) by the encoder, and the teacher's questions to the judge.
+
+    The accuracy is empty where the judge rates it. An image that the encoder's gate drops needs no rating of
+    beauty.
+    """
+    if profile.label.semantic == "judge":
+        return {}, language_models.JudgeQuestions(aesthetics=pairs, accuracy=pairs)
+    gate = baseline.ratings(pairs)
+    accurate = [pair for pair in pairs if gate[pair] >= threshold]
+    return gate, language_models.JudgeQuestions(aesthetics=accurate)
+
+
 def results_of(
     inputs: EvaluationInputs,
     candidates: TeacherCandidates,
     accuracy: Mapping[tuple[str, str], float],
-    aesthetics: Mapping[str, float],
+    aesthetics: Mapping[tuple[str, str], float],
     threshold: float,
 ) -> SystemResults:
     """The teacher's results, caption ranks and vote scores, from ratings in [1, 5].
 
-    `accuracy` maps (text, image_id) to its rating, `aesthetics` maps image_id.
+    `accuracy` and `aesthetics` map (text, image_id) to its rating; of an inaccurate image, `aesthetics` may
+    have none.
     """
     num_queries = len(inputs.queries)
     ranked = rank_candidates(
@@ -103,14 +121,14 @@ def rank_candidates(
     texts: Sequence[str],
     candidates: Sequence[Sequence[str]],
     accuracy: Mapping[tuple[str, str], float],
-    aesthetics: Mapping[str, float],
+    aesthetics: Mapping[tuple[str, str], float],
     *,
     threshold: float,
 ) -> list[list[str]]:
     """All candidate image_ids of each text in cascade order."""
     ranked = []
     for text, ids in zip(texts, candidates, strict=True):
-        scores = np.array([(accuracy[text, i], aesthetics[i]) for i in ids], float).reshape(-1, 2)
+        scores = _ratings([(text, image_id) for image_id in ids], accuracy, aesthetics)
         order = cascade_order(scores[:, 0], scores[:, 1], threshold=threshold)
         ranked.append([ids[index] for index in order])
     return ranked
@@ -119,11 +137,21 @@ def rank_candidates(
 def pair_scores(
     pairs: Sequence[tuple[str, str]],
     accuracy: Mapping[tuple[str, str], float],
-    aesthetics: Mapping[str, float],
+    aesthetics: Mapping[tuple[str, str], float],
     *,
     threshold: float,
 ) -> dict[tuple[str, str], float]:
     """The teacher's score of each (query, image_id): its aesthetics if rated accurate, else 0."""
-    ratings = np.array([(accuracy[pair], aesthetics[pair[1]]) for pair in pairs], float).reshape(-1, 2)
+    ratings = _ratings(pairs, accuracy, aesthetics)
     scores = np.where(ratings[:, 0] >= threshold, np.nan_to_num(ratings[:, 1]), 0.0)
     return dict(zip(pairs, scores, strict=True))
+
+
+def _ratings(
+    pairs: Sequence[tuple[str, str]],
+    accuracy: Mapping[tuple[str, str], float],
+    aesthetics: Mapping[tuple[str, str], float],
+) -> np.ndarray:
+    """Accuracy and aesthetics of each (query, image_id), float [N, 2]."""
+    rated = [(accuracy[pair], aesthetics.get(pair, math.nan)) for pair in pairs]
+    return np.array(rated, float).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""The queries and images that alignment has trained on, which an evaluation therefore excludes."""
+"""What alignment has trained on: queries and images, which an evaluation excludes, and whose judgements."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +7,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from cluster.errors import UserError
+from cluster.schemas import HUMAN
+from cluster.sql import in_list
 from cluster.tables import EncoderRecord, Store
 
 
@@ -31,6 +33,20 @@ def captioned_images(store: Store, records: Sequence[EncoderRecord]) -> frozense
             captioned = parquet.read_table(corpus / f"{name}.parquet")["image"]
             found.update(map(str, images.take(pa.chunked_array(captioned.chunks)).to_pylist()))
     return frozenset(found)
+
+
+def judges(store: Store, records: Sequence[EncoderRecord]) -> frozenset[str]:
+    """The judges of the preferences that the encoders, or any encoder they were aligned from, trained on.
+
+    Names as in the column `judge`, without the scorers' part; people are not among them.
+    """
+    found: set[str] = set()
+    for record in _aligned(store, records) if store.exists("preferences") else ():
+        runs = [name for name in record.metrics.get("align", {}).get("run_id", "").split(",") if name]
+        rows = store.read("preferences", ["judge"], in_list("run_id", runs) if runs else None)
+        found.update(rows["judge"].unique().to_pylist())
+    models = {name.partition("+")[2] if name.startswith("scorer:") else name for name in found - {HUMAN}}
+    return frozenset(models - {""})
 
 
 def _aligned(store: Store, records: Sequence[EncoderRecord]) -> Iterator[EncoderRecord]:

@@ -43,11 +43,14 @@ class RatedTruth:
     """Ratings in place of a truth, for images of unknown accuracy and beauty.
 
     accuracy: (query, image_id) -> [1, 5], by the judge, or by the teacher's gate where the judge did not rate
-    it. aesthetics: image_id -> [1, 5], by the judge.
+    it. aesthetics: (query, image_id) -> [1, 5], by the judge, which did not rate all inaccurate images.
     """
 
     def __init__(
-        self, accuracy: Mapping[tuple[str, str], float], aesthetics: Mapping[str, float], threshold: float
+        self,
+        accuracy: Mapping[tuple[str, str], float],
+        aesthetics: Mapping[tuple[str, str], float],
+        threshold: float,
     ) -> None:
         self.rated_accuracy, self.rated_aesthetics, self.threshold = accuracy, aesthetics, threshold
 
@@ -56,8 +59,8 @@ class RatedTruth:
         return np.array([self.rated_accuracy[query, i] >= self.threshold for i in image_ids], bool)
 
     def aesthetics(self, query: str, image_ids: Sequence[str]) -> np.ndarray:
-        """Rated aesthetics scaled from [1, 5] to [0, 1], float [N]; 0 without a rating."""
-        return np.nan_to_num((np.array([self.rated_aesthetics[i] for i in image_ids]) - 1) / 4)
+        """Rated aesthetics scaled from [1, 5] to [0, 1], float [N]; NaN without a rating."""
+        return (np.array([self.rated_aesthetics.get((query, i), np.nan) for i in image_ids]) - 1) / 4
 
 
 def load_truth(path: str, queries: Sequence[str]) -> TruthTable:

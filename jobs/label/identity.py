@@ -5,11 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from actors.engine import model_path
+from actors.engine import model_identity
 from cluster.profile import LanguageModel
-
-# Identifies weights without reading gigabytes: training changes the first and last megabyte of every file.
-EDGE_BYTES = 1 << 20
 
 
 def rephraser_identity(model: LanguageModel) -> list[Any]:
@@ -21,26 +18,6 @@ def judge_identity(judge: LanguageModel | None, scorer: str | None) -> str:
     """The value of the column `judge`: the scorer, the judge or both; pass None for one that is not used."""
     names = [f"scorer:{scorer}"] if scorer else []
     return "+".join([*names, model_identity(judge)] if judge else names)
-
-
-def model_identity(model: LanguageModel) -> str:
-    """The model's name, and for a folder a hash of its files."""
-    folder = Path(model_path(model.model))
-    if not folder.is_dir():
-        return model.model
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".json", ".jinja", ".safetensors", ".bin"):
-            digest.update(f"{path.name} {path.stat().st_size}".encode())
-            digest.update(_edges(path))
-    return f"{folder.name}@{digest.hexdigest()[:8]}"
-
-
-def _edges(path: Path) -> bytes:
-    with path.open("rb") as file:
-        first = file.read(EDGE_BYTES)
-        file.seek(max(0, path.stat().st_size - EDGE_BYTES))
-        return first + file.read(EDGE_BYTES)
 
 
 def file_hash(path: str | None) -> str:

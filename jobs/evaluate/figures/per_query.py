@@ -33,14 +33,16 @@ class QueryValues:
 def marks(
     queries: Sequence[str], results: Sequence[Sequence[str]], truth: Truth
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(accurate bool, aesthetics float), both [Q, TOP_K]; a missing result is inaccurate."""
+    """(accurate bool, aesthetics float), both [Q, TOP_K]; a missing result is inaccurate, and unknown
+    beauty is 0.
+    """
     accurate = np.zeros((len(queries), TOP_K), bool)
     aesthetics = np.zeros((len(queries), TOP_K))
     for index, (query, ids) in enumerate(zip(queries, results, strict=True)):
         shown = list(ids[:TOP_K])
         if shown:
             accurate[index, : len(shown)] = truth.accurate(query, shown)
-            aesthetics[index, : len(shown)] = truth.aesthetics(query, shown)
+            aesthetics[index, : len(shown)] = np.nan_to_num(truth.aesthetics(query, shown))
     return accurate, aesthetics
 
 
@@ -93,12 +95,10 @@ def by_group(hits: Mapping[str, bool], groups: Mapping[str, Hashable]) -> QueryV
 
 def agreement(table: VoteTable, scores: np.ndarray) -> dict[str, QueryValues]:
     """criterion -> agreement with the majority by query, weighted by confidence; `scores` float [N, 2]."""
-    queries = [row.query for row in table.rows]
-    found = {}
-    for criterion in hpir.CRITERIA:
-        if all(criterion in row.votes for row in table.rows):
-            agrees, confidence = hpir.agreement(scores, [row.votes[criterion] for row in table.rows])
-            found[criterion] = QueryValues(*metrics.by_query(queries, agrees, confidence))
+    queries, found = [row.query for row in table.rows], {}
+    for criterion, votes in table.votes.items():
+        agrees, confidence = hpir.agreement(scores, votes)
+        found[criterion] = QueryValues(*metrics.by_query(queries, agrees, confidence))
     return found
 
 

@@ -89,7 +89,7 @@ def _value(results: Sequence[Mapping]) -> float | None:
     """aesthetic@k of a list of results; None without marks."""
     if any(row["accurate"] is None for row in results):
         return None
-    return sum(row["aesthetics"] for row in results if row["accurate"]) / TOP_K
+    return sum(row["aesthetics"] or 0.0 for row in results if row["accurate"]) / TOP_K
 
 
 def _change(of_systems: Mapping[str, Sequence[Mapping]]) -> float | None:

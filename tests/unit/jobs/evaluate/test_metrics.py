@@ -109,7 +109,7 @@ def test_teacher_scores_an_inaccurate_image_zero():
     scores = teacher.pair_scores(
         [("q", "a"), ("q", "b"), ("r", "a")],
         {("q", "a"): 3.0, ("q", "b"): 2.9, ("r", "a"): np.nan},
-        {"a": 4.0, "b": 5.0},
+        {("q", "a"): 4.0, ("r", "a"): 4.0},
         threshold=3.0,
     )
     assert scores == {("q", "a"): 4.0, ("q", "b"): 0.0, ("r", "a"): 0.0}

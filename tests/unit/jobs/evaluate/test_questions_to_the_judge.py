@@ -51,24 +51,26 @@ def tasks_on(store, monkeypatch):
 
 def test_questions_about_unreadable_images_get_an_error_and_the_others_an_answer(tasks_on):
     actor, engine = tasks_on
-    pairs = [("q", "a", "b"), ("q", "a", "c"), ("q", "gone", "b")]
-    questions = language_models.JudgeQuestions(["a", "c"], [("q", "b"), ("q", "gone")], pairs, pairs)
-    rows = actor(questions.tasks()).to_pylist()
-    for row in rows:
-        fault = {"c", "gone"} & {row["image_a"], row["image_b"]}
+    pairs = [("overall", "q", *pair) for pair in (("a", "b"), ("a", "c"), ("gone", "b"))]
+    rows = [("diversity", "q", ("a", "b"), ("b",)), ("diversity", "q", ("a", "b"), ("a", "c"))]
+    rated = [("q", "a"), ("q", "c"), ("q", "gone")]
+    together = [("accuracy", *pair[1:]) for pair in pairs]
+    questions = language_models.JudgeQuestions(rated, rated[:2], pairs, together, rows)
+    for row in actor(questions.tasks()).to_pylist():
+        fault = {"c", "gone"} & {*row["images_a"], *row["images_b"]}
         assert len(row["answer"]) == language_models.NUM_ANSWERS[row["kind"]]
         assert np.isnan(row["answer"]).all() if fault else not np.isnan(row["answer"]).any()
         assert all(f"image {image_id} " in row["error"] for image_id in fault) and bool(row["error"]) == bool(
             fault
         )
-    assert engine.num_requests == 1 + 1 + 2 + 2 * 4  # one of each kind, of two images in both orders
+    assert engine.num_requests == 1 + 1 + 2 + 4 + 2  # one of each kind, of two images or rows in both orders
 
 
 def test_error_of_the_judge_is_kept(tasks_on, monkeypatch):
     actor, engine = tasks_on
     refused = [Reply(error="text only"), Reply(choice_probs=dict.fromkeys(DIGITS, 0.2))]
     monkeypatch.setattr(engine, "generate", lambda requests: refused[: len(requests)])
-    rows = actor(language_models.JudgeQuestions(["a", "b"]).tasks()).to_pylist()
+    rows = actor(language_models.JudgeQuestions([("q", "a"), ("q", "b")]).tasks()).to_pylist()
     assert [row["error"] for row in rows] == ["text only", ""]
 
 

@@ -92,9 +92,9 @@ def test_protocols_worked_out_by_hand():
         ("aesthetics", "q", "c", "d"): np.array([[5.0, 1.0], [1.0, 1.0]]),
     }
     judgements = language_models.Judgements(
-        aesthetics={"a": 5.0, "b": 3.0, "c": 4.0, "d": 2.0},
+        aesthetics={("q", "a"): 5.0, ("q", "b"): 3.0, ("q", "c"): 4.0, ("q", "d"): 2.0},
         accuracy={("q", "a"): 1.0, ("q", "b"): 5.0, ("q", "c"): 5.0, ("q", "d"): 3.0},
-        overall={("q", "a", "b"): (0.9, 0.2), ("q", "c", "d"): (nan, 0.9)},
+        compared={("overall", "q", "a", "b"): (0.9, 0.2), ("overall", "q", "c", "d"): (nan, 0.9)},
         together=together,
     )
     found = {name: protocols.margins(name, ["q"], pairs, judgements, 3.0) for name in PROTOCOLS}
@@ -283,14 +283,21 @@ def test_shared_caption_is_one_query():
 
 
 def test_duplicate_questions_are_asked_once():
-    pairs = [("q", "a"), ("q", "a"), ("r", "a")]
-    questions = language_models.JudgeQuestions(["a", "b", "a"], pairs, [("q", "a", "b")] * 2)
+    rated, row = [("q", "a"), ("q", "a"), ("r", "a")], ("a", "b")
+    first = language_models.JudgeQuestions(rated, rated, [("overall", "q", "a", "b")] * 2)
+    questions = first | language_models.JudgeQuestions(
+        accuracy=[("q", "a")], sheets=[("diversity", "q", row, row)] * 2
+    )
     tasks = questions.tasks()
-    assert tasks["kind"].to_pylist() == ["aesthetics"] * 2 + ["accuracy"] * 2 + ["overall"]
-    answers = [[3.0], [np.nan], [4.0], [2.0], [0.7, 0.6]]
-    answered = tasks.append_column("answer", pa.array(answers))
-    errors = pa.array(["", "too dark", "", "", ""])
-    found = language_models.judgements_from(answered.append_column("error", errors))
-    assert found.accuracy == {("q", "a"): 4.0, ("r", "a"): 2.0}
-    assert found.overall == {("q", "a", "b"): (0.7, 0.6)}
-    assert found.num_unanswered == 1 and found.errors == ["too dark"]
+    kinds = list(zip(tasks["kind"].to_pylist(), tasks["criterion"].to_pylist(), strict=True))
+    asked = [("compare", "overall"), *[("rate", "accuracy")] * 2, *[("rate", "aesthetics")] * 2]
+    assert kinds == [*asked, ("sheet", "diversity")]
+    answers = pa.array([[0.7, 0.6], [4.0], [2.0], [3.0], [np.nan], [0.1, 0.2]])
+    errors = pa.array(["", "", "", "", "too dark", ""])
+    found = language_models.judgements_from(
+        tasks.append_column("answer", answers).append_column("error", errors)
+    )
+    assert found.accuracy == {("q", "a"): 4.0, ("r", "a"): 2.0} and found.aesthetics["q", "a"] == 3.0
+    assert found.compared == {("overall", "q", "a", "b"): (0.7, 0.6)}
+    assert found.sheets == {("diversity", "q", row, row): (0.1, 0.2)}
+    assert (found.num_answers, found.num_unanswered, found.errors) == (6, 1, ["too dark"])

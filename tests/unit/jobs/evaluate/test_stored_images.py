@@ -192,7 +192,7 @@ def test_label_and_evaluate_show_the_judge_the_same_images(filled, monkeypatch):
 
     monkeypatch.setattr(language_models, "make_engine", lambda model: Engine())
     model = LanguageModel(model="none/none", max_tokens=1, image_px=448, stage=Stage())
-    tasks = language_models.JudgeQuestions(images=[row["image_id"] for row in rows]).tasks()
+    tasks = language_models.JudgeQuestions(aesthetics=[("q", row["image_id"]) for row in rows]).tasks()
     language_models.AnswerTasks(store=store, model=model)(tasks)
     labelled = judge.ImageCache(store, 448).load([row["image_id"] for row in rows])
     assert [image.size for image in shown] == [(448, 299)] * 2
