@@ -66,12 +66,13 @@ def _curve(axes: Axes, rows: Sequence[Mapping], metric: str, mode: str) -> None:
 
 
 def win_rates(rates: Mapping[str, Mapping[str, Mapping]]) -> str:
-    """Win rates over the baseline with their intervals: by the judge and by people, of both modes."""
+    """Win rates of both modes with their intervals, over each opponent and by each of those who judge."""
     rows = [
-        (f"{NAMES[mode]}, {who}", rates[system][who], COLOURS[mode])
+        (f"{NAMES[mode]} over {opponent}, {who}", rates[f"{system}_vs_{opponent}"][who], COLOURS[mode])
         for system, mode in (("aligned", "both"), ("text", "text"))
+        for opponent in ("baseline", "suffix")
         for who in ("judge", "people")
-        if rates.get(system, {}).get(who, {}).get("value") is not None
+        if rates.get(f"{system}_vs_{opponent}", {}).get(who, {}).get("value") is not None
     ]
     with rc_context(STYLE):
         figure = Figure(figsize=(6, 0.4 * len(rows) + 0.8))
@@ -89,7 +90,7 @@ def win_rates(rates: Mapping[str, Mapping[str, Mapping]]) -> str:
         axes.invert_yaxis()
         axes.axvline(0.5, color=INK, lw=0.8, ls=":")
         axes.set_xlim(0, 1)
-        axes.set_xlabel("win rate over the baseline (0.5: no difference)")
+        axes.set_xlabel("win rate (0.5: no difference)")
         return svg(figure)
 
 

@@ -1,13 +1,15 @@
 """Evaluates alignment on several studios, from the profile's checkpoints alone.
 
     kallos suite                       # -> runs/suite/report.json and report.html
+    kallos suite --quick               # one studio, fewer queries, no ablations
     kallos suite --kind objectives     # on the same studios, with the preference losses compared
+    kallos suite --seed 100            # on the studios on which settings are chosen
 
-For each seed a studio is drawn, ingested, labelled, and aligned in both modes. The baseline, the teacher and
-both aligned encoders are compared, and so are interpolated weights (WiSE-FT). On the first studio each epoch
-is measured, the rephrasing styles are compared, and so are sources of preferences and shapes of the partial
-order (in mode `text`, which embeds no image). An interrupted suite resumes where it stopped: `<out>/seed<N>`
-keeps everything of a studio, and report.json is made from it.
+For each seed a studio is drawn, ingested, labelled, and aligned in both modes. The baseline, the nulls, the
+teacher and both aligned encoders are compared, and so are interpolated weights (WiSE-FT). On the first studio
+each epoch is measured, the rephrasing styles are compared, and so are sources of preferences and shapes of
+the partial order (in mode `text`, which embeds no image). An interrupted suite resumes where it stopped:
+`<out>/seed<N>` keeps everything of a studio, and report.json is made from it.
 """
 
 from pathlib import Path
@@ -36,6 +38,7 @@ def run(config: SuiteConfig) -> dict:
 
     Raises UserError if the targets are invalid or a step fails.
     """
+    config = config.limited()
     targets, profile, folder = load_targets(config.targets), command.profile_of(config), Path(config.out)
     command.output_folder(folder)
     check_models(config)
@@ -57,10 +60,8 @@ def run(config: SuiteConfig) -> dict:
     ]
     for pipeline in pipelines:
         measure_studio(config, pipeline)
-    compare_styles(config, pipelines[0])
-    measure_epochs(config, pipelines[0])
-    compared = compare_settings(config, pipelines)
-    document = summary.document(folder, seeds, config, compared)
+    measured = [] if config.quick else measure_ablations(config, pipelines)
+    document = summary.document(folder, seeds, config, measured)
     document |= {
         "targets": compare(targets, document),
         "versions": evaluate.versions(),
@@ -74,6 +75,8 @@ def run(config: SuiteConfig) -> dict:
 
 def num_steps(config: SuiteConfig, profile: Profile) -> int:
     """Number of steps of a suite that resumes nothing."""
+    if config.quick:
+        return 9
     compared = (
         variants.OBJECTIVE_VARIANTS * config.num_seeds
         if config.kind == "objectives"
@@ -104,9 +107,8 @@ def measure_studio(config: SuiteConfig, pipeline: StudioPipeline) -> None:
     """Draw, label, align in both modes, evaluate and sweep one studio."""
     pipeline.ingest()
     labelled = pipeline.label()
-    keep: dict[str, Any] = {
-        "keep_epochs": pipeline.seed == config.seed
-    }  # of the first studio, for `measure_epochs`
+    # Of the first studio, for `measure_epochs`.
+    keep: dict[str, Any] = {"keep_epochs": pipeline.seed == config.seed and not config.quick}
     both = pipeline.align(labelled, mode="both", **keep)
     pipeline.index(both["encoder"])
     text = pipeline.align(labelled, "align text", mode="text", epochs=variants.TEXT_EPOCHS, **keep)
@@ -136,6 +138,13 @@ def _sweep_modes(config: EvaluateConfig, pipeline: StudioPipeline, world: dict) 
             found = sweep(config, "baseline", child, ALPHAS, child_alpha=child_alpha)
             write_values({str(alpha): values for alpha, values in found.items()}, path, origin)
     return {}
+
+
+def measure_ablations(config: SuiteConfig, pipelines: list[StudioPipeline]) -> list[str]:
+    """Measure what is compared beside the systems; returns the names of its tables."""
+    compare_styles(config, pipelines[0])
+    measure_epochs(config, pipelines[0])
+    return [STYLES, EPOCHS, *compare_settings(config, pipelines)]
 
 
 def compare_styles(config: SuiteConfig, pipeline: StudioPipeline) -> None:

@@ -1,4 +1,7 @@
-"""Means over seeds with their bootstrap intervals."""
+"""Means over seeds with their bootstrap intervals.
+
+A group is (values, weights) of the queries of one seed, float [Q] each.
+"""
 
 from collections.abc import Sequence
 
@@ -6,26 +9,37 @@ import numpy as np
 
 from jobs.evaluate.figures import metrics
 
-
-def resampled_over_seeds(
-    groups: Sequence[tuple[np.ndarray, np.ndarray]], *, num_resamples: int, seed: int
-) -> np.ndarray:
-    """Mean over seeds of the resampled weighted means, float [R]; seeds are resampled independently."""
-    drawn = [
-        metrics.resampled_means(values, weights, num_resamples=num_resamples, seed=(seed, index))
-        for index, (values, weights) in enumerate(groups)
-    ]
-    return np.mean(drawn, axis=0)
+Group = tuple[np.ndarray, np.ndarray]
 
 
-def over_seeds(
-    groups: Sequence[tuple[np.ndarray, np.ndarray]], *, num_resamples: int, seed: int
-) -> metrics.Estimate:
-    """Mean over seeds of each seed's weighted mean, with its bootstrap interval over the seeds' queries.
+def resampled_over_seeds(groups: Sequence[Group], *, num_resamples: int, seed: int) -> np.ndarray:
+    """Mean over seeds of the weighted means, resampled in two stages, float [R]: studios with replacement,
+    and queries within each drawn studio.
 
-    `groups`: (values, weights), float [Q] each, one per seed. Queries are resampled within their seed, so the
-    interval shows the uncertainty on these worlds, not the spread between worlds.
+    The same seed draws the same studios, and the same queries where their number is the same, so systems can
+    be compared resample by resample.
     """
-    means = [float(np.asarray(values) @ weights / np.sum(weights)) for values, weights in groups]
+    means = np.stack(
+        [
+            metrics.resampled_means(values, weights, num_resamples=num_resamples, seed=(seed, index))
+            for index, (values, weights) in enumerate(groups)
+        ]
+    )
+    rng = np.random.default_rng(seed)
+    shape = (num_resamples, len(groups))
+    # Each draw of a studio takes its own resample of the queries.
+    return means[rng.integers(len(groups), size=shape), rng.integers(num_resamples, size=shape)].mean(axis=1)
+
+
+def mean_over_seeds(groups: Sequence[Group]) -> float:
+    """Mean over seeds of each seed's weighted mean."""
+    return float(np.mean([np.average(values, weights=weights) for values, weights in groups]))
+
+
+def over_seeds(groups: Sequence[Group], *, num_resamples: int, seed: int) -> metrics.Estimate:
+    """`mean_over_seeds` with its bootstrap interval over studios and, within them, queries.
+
+    With one seed there is no spread between studios: the interval is over its queries alone.
+    """
     resamples = resampled_over_seeds(groups, num_resamples=num_resamples, seed=seed)
-    return metrics.interval_of(float(np.mean(means)), resamples, sum(len(values) for values, _ in groups))
+    return metrics.interval_of(mean_over_seeds(groups), resamples, sum(len(values) for values, _ in groups))

@@ -9,7 +9,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from cluster.tables import Store
-from jobs.evaluate.config import SYSTEMS, TOP_K, PageOptions
+from jobs.evaluate.config import TOP_K, PageOptions
+from jobs.evaluate.figures import compared
 from jobs.evaluate.figures.registry import METRICS, SYSTEM_TITLES
 from jobs.evaluate.page import render
 from lab.evaluation_files import read_tables
@@ -27,8 +28,9 @@ def page(document: Mapping, folder: Path, config: SuiteConfig, options: PageOpti
         "trade_off": charts.trade_off(document["sweep"]),
         "win_rates": charts.win_rates(document["win_rate"]),
         "training": charts.training(document["epochs"]),
-        "metrics_by_epoch": charts.metrics_by_epoch(document["training"]),
     }
+    if document["training"]:
+        drawings["metrics_by_epoch"] = charts.metrics_by_epoch(document["training"])
     template = render.templates("lab.suite").get_template("suite.html.j2")
     return template.render(
         report=document,
@@ -36,7 +38,8 @@ def page(document: Mapping, folder: Path, config: SuiteConfig, options: PageOpti
         titles=SYSTEM_TITLES,
         metric_titles={key: metric.title for key, metric in METRICS.items()}
         | {ACCURATE_BEAUTY.key: ACCURATE_BEAUTY.title},
-        systems=[system for system in SYSTEMS if system in document["metrics"]],
+        systems=list(document["systems"]),
+        differences=[compared.title(name) for name in document["differences"]],
         charts={name: Markup(drawing) for name, drawing in drawings.items()},
         sheets=drawn,
         losses=losses,
@@ -46,13 +49,13 @@ def page(document: Mapping, folder: Path, config: SuiteConfig, options: PageOpti
 
 
 def headline(document: Mapping) -> list[dict]:
-    """Rows of the table of figures: a metric, each system's figure, and both differences."""
+    """Rows of the tables of figures: a metric, each system's figure, and the differences."""
     return [
         {
             "metric": metric,
-            "figures": [(s, document["metrics"][s].get(key)) for s in SYSTEMS if s in document["metrics"]],
-            "differences": [document["difference"][name].get(key) for name in ("aligned", "text")],
+            "figures": [of[key] for of in document["systems"].values()],
+            "differences": [of[key] for of in document["differences"].values()],
         }
         for key, metric in METRICS.items()
-        if document["metrics"]["baseline"].get(key)
+        if document["systems"]["baseline"][key]["value"] is not None
     ]

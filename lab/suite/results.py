@@ -2,7 +2,7 @@
 
     python -m lab.suite.results runs/suite/report.json
 
-Copies the figures to docs/results.json, and writes a short table into README.md, the long tables into
+Copies the figures to docs/results.json, and writes short tables into README.md, the long tables into
 docs/results.md, and the table of metrics into docs/evaluation.md, each between two marks. Without an argument
 the tables are written again from docs/results.json. A test compares them with docs/results.json.
 """
@@ -14,29 +14,38 @@ from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.profile import ROOT
+from jobs.evaluate.figures import compared
 from jobs.evaluate.figures.registry import AESTHETIC, METRICS, PRECISION, RECALL, SYSTEM_TITLES
 from lab.suite.styles import ACCURATE_BEAUTY
 
 RESULTS = ROOT / "docs" / "results.json"
 BEGIN, END = "<!-- written by lab/suite/results.py -->", "<!-- end -->"
 README_METRICS = (AESTHETIC, "hpir_aesthetic", PRECISION, RECALL, "zero_shot")
-README_SYSTEMS = ("baseline", "teacher", "aligned")
+README_DIFFERENCES = ("aligned_minus_baseline", "aligned_minus_best_null", "teacher_minus_best_null")
+README_DIFFERENCES += ("text_minus_best_null",)
 # What docs/results.json keeps of a report.
-KEPT = ("suite", "seeds", "num_images", "num_queries", "num_preferences", "metrics", "difference", "gain")
-KEPT += ("win_rate", "judge_table", "styles", "ablations", "objectives", "targets", "machine")
+KEPT = ("suite", "seeds", "intervals_over", "num_images", "num_queries", "num_preferences", "systems")
+KEPT += (
+    "best_null",
+    "differences",
+    "share_of_teacher_gain",
+    "win_rate",
+    "judge_table",
+    "styles",
+    "ablations",
+    "objectives",
+    "targets",
+    "machine",
+)
 KEPT += ("wise_ft_alpha", "sweep", "training", "seconds", "created_at")
 
 
 def readme(results: Mapping) -> str:
-    """The short table of README.md."""
-    rows = [
-        [_title(key), *(_value(results["metrics"][system][key]) for system in README_SYSTEMS),
-         _signed(results["difference"]["aligned"][key])]
-        for key in README_METRICS
-    ]  # fmt: skip
-    return table(
-        ["", *(SYSTEM_TITLES[s] for s in README_SYSTEMS), "aligned − baseline (95 % interval)"], rows
-    )
+    """The short tables of README.md."""
+    shown = [name for name in README_DIFFERENCES if name in results["differences"]]
+    return "\n\n".join(
+        [_systems(results, README_METRICS), _differences(results, README_METRICS, shown), _null(results)]
+    ).strip()
 
 
 def results_page(results: Mapping) -> str:
@@ -44,10 +53,13 @@ def results_page(results: Mapping) -> str:
     metrics = [AESTHETIC, PRECISION, RECALL, "hpir_aesthetic", "hpir_accuracy"]
     sections = [
         _provenance(results),
-        table(["", *(SYSTEM_TITLES[s] for s in results["metrics"])], _systems(results)),
+        _systems(results, tuple(METRICS)),
+        "### Differences",
+        f"Paired; in brackets the 95 % interval over {results['intervals_over']}. {_null(results)}".strip(),
+        _differences(results, tuple(METRICS), list(results["differences"])),
         "### Targets",
         table(["quantity", "target", "reached", ""], _targets(results)),
-        "### Win rates over the baseline",
+        "### Win rates",
         table(["", "win rate", "wins", "ties", "losses"], _win_rates(results)),
         "### The judge's protocols",
         table(
@@ -113,36 +125,51 @@ def _provenance(results: Mapping) -> str:
         f"`kallos suite`, {results['created_at'][:10]}, on {machine['num_cores']} cores of "
         f"{machine['processor']}, {machine['memory_bytes'] / 2**30:.0f} GiB, no GPU. Mean of studios "
         f"{', '.join(map(str, results['seeds']))}, each with {results['num_images']:,} gallery images and "
-        f"{results['num_queries']} held-out queries. In brackets: the 95 % interval over queries of the "
-        "difference from the baseline. The people who vote are simulated."
+        f"{results['num_queries']} held-out queries. The people who vote are simulated."
     )
 
 
-def _systems(results: Mapping) -> list[list[str]]:
-    return [[_title(key), *(_cell(results, system, key) for system in results["metrics"])] for key in METRICS]
+def _systems(results: Mapping, metrics: Sequence[str]) -> str:
+    """The table of figures: a row per metric, a column per system."""
+    of = results["systems"]
+    rows = [[_title(key), *(_value(of[system].get(key)) for system in of)] for key in metrics]
+    return table(["", *(SYSTEM_TITLES[system] for system in of)], rows)
 
 
-def _cell(results: Mapping, system: str, key: str) -> str:
-    change = results["difference"].get(system, {}).get(key)
-    if not change or change.get("value") is None:
-        return _value(results["metrics"][system].get(key))
-    low, high = change["ci95"]
-    return f"{_value(results['metrics'][system].get(key))} ({low:+.3f} to {high:+.3f})"
+def _differences(results: Mapping, metrics: Sequence[str], names: Sequence[str]) -> str:
+    """The table of differences: a row per metric, a column per comparison."""
+    rows = [[_title(m), *(_signed(results["differences"][name].get(m)) for name in names)] for m in metrics]
+    return table(["difference (95 % interval)", *map(compared.title, names)], rows)
+
+
+def _null(results: Mapping) -> str:
+    best = results["best_null"]
+    return f"The best null is `{best}`." if best else ""
 
 
 def _targets(results: Mapping) -> list[list[str]]:
+    required = {"lower": "lower bound above", "value": "at least"}
     return [
-        [row["quantity"], f"at least {row['target']:+.2f}", _signed(row), "met" if row["met"] else "missed"]
+        [
+            row["quantity"],
+            f"{required[row['bound']]} {row['target']:+.3f}",
+            _signed(row),
+            "not measured" if row["value"] is None else "met" if row["met"] else "missed",
+        ]
         for row in results["targets"]
     ]
 
 
 def _win_rates(results: Mapping) -> list[list[str]]:
+    judges = {"judge": "by the judge", "people": "by simulated people"}
     return [
-        [f"{SYSTEM_TITLES[system]}, by {title}", _with_interval(rate), *(str(rate[key]) for key in counts)]
-        for system, rates in results["win_rate"].items()
-        for counts in [("wins", "ties", "losses")]
-        for title, rate in (("the judge", rates["judge"]), ("simulated people", rates["people"]))
+        [
+            f"{SYSTEM_TITLES[name.split('_vs_')[0]]} over {name.split('_vs_')[1]}, {judges[who]}",
+            _with_interval(rate),
+            *(str(rate[key]) for key in ("wins", "ties", "losses")),
+        ]
+        for name, rates in results["win_rate"].items()
+        for who, rate in rates.items()
     ]
 
 

@@ -1,19 +1,19 @@
 """The suite's report.json: every figure over several studios, from the files of their evaluations.
 
-A figure is {"value", "ci95", "num_queries", "seeds"}: the mean over seeds, its bootstrap interval over the
-queries of all seeds, and each seed's own value.
+A figure is {"value", "ci95", "num_queries", "seeds"}: the mean over seeds, its bootstrap interval over
+studios and the queries within them, and each seed's own value. One that was not measured for every seed is
+null.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pyarrow import parquet
 
 from jobs.evaluate.config import CHALLENGERS, PROTOCOLS, SYSTEMS
-from jobs.evaluate.figures import metrics, protocols, winrate
+from jobs.evaluate.figures import compared, metrics, winrate
 from jobs.evaluate.figures.per_query import QueryValues
 from jobs.evaluate.figures.registry import AESTHETIC, METRICS, PRECISION, RECALL
 from jobs.evaluate.output_files import EvaluationTables
@@ -22,46 +22,54 @@ from lab.machine import machine
 from lab.studio.truth import load_scenes
 from lab.suite import over_seeds, people
 from lab.suite.config import SuiteConfig
+from lab.suite.over_seeds import Group
 from lab.suite.styles import ACCURATE_BEAUTY
 
 Worlds = Sequence[Mapping[str, QueryValues]]  # one per seed: metric -> values by query
-Outcomes = Sequence[Mapping[str, np.ndarray]]  # one per seed: challenger -> WIN, TIE or LOSS, int [Q]
+Outcomes = Sequence[np.ndarray]  # one per seed: WIN, TIE or LOSS, int [Q]
+OPPONENTS = ("baseline", "suffix")  # people compare a challenger's results with theirs
 
 
-def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, compared: Sequence[str]) -> dict:
-    """The content of report.json, without targets, versions and times; `compared`: its tables of variants."""
+def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, measured: Sequence[str]) -> dict:
+    """The content of report.json, without targets, versions and times; `measured`: its tables of variants."""
     sampling = {"num_resamples": config.num_resamples, "seed": config.seed}
     folders = [folder / f"seed{seed}" for seed in seeds]
     found = [read_tables(one / "evaluate") for one in folders]
     documents = [read_document(one / "evaluate") for one in folders]
     worlds = [json.loads((one / "world.json").read_text()) for one in folders]
-    by_people = [people_outcomes(*one) for one in zip(folders, found, seeds, strict=True)]
+    by_people = outcomes_by_people(folders, found, seeds)
     series = {system: [values_in(tables.series, system) for tables in found] for system in SYSTEMS}
-    of = {system: worlds for system, worlds in series.items() if all(worlds)}
+    of = {system: values for system, values in series.items() if all(values)}
+    systems = {s: {m: mean(of[s], m, sampling) for m in METRICS} for s in of}
+    best = compared.best_null({s: own[AESTHETIC]["value"] for s, own in systems.items()})
     return {
         "suite": config.kind,
         "seeds": list(seeds),
+        "intervals_over": "studios and the queries within them" if len(seeds) > 1 else "queries",
         "num_images": documents[0]["num_images"],
         "num_queries": documents[0]["num_queries"],
         "num_preferences": [world["label"]["num_preferences"] for world in worlds],
-        "wise_ft_alpha": worlds[0]["both"]["wise_ft_alpha"],
-        "metrics": {s: {m: mean(of[s], m, sampling) for m in METRICS} for s in of},
-        "difference": {
-            name: {m: difference(of[name], of["baseline"], m, sampling) for m in METRICS}
-            for name in CHALLENGERS
+        "wise_ft_alpha": {mode: [w[mode]["wise_ft_alpha"] for w in worlds] for mode in ("both", "text")},
+        "systems": systems,
+        "best_null": best,
+        "differences": {
+            name: {m: difference(of[after], of[before], m, sampling) for m in METRICS}
+            for name, (after, before) in compared.comparisons(of, best).items()
         },
-        "gain": gains(of, sampling),
-        "win_rate": {name: win_rates(found, by_people, name, sampling) for name in CHALLENGERS},
+        "share_of_teacher_gain": {s: {AESTHETIC: share_of_gain(of, s, sampling)} for s in CHALLENGERS},
+        "win_rate": win_rates(found, by_people, sampling),
         "judge_table": judge_table(found, by_people, sampling),
         "judged": [document["judged"] for document in documents],
         "sweep": {m: table(folders, f"sweep_{m}", tuple(METRICS), sampling) for m in ("both", "text")},
         "epochs": {mode: [world[mode]["epochs"] for world in worlds] for mode in ("both", "text")},
         "training": {
-            mode: table(folders[:1], f"epochs_{mode}", tuple(METRICS), sampling) for mode in ("both", "text")
+            mode: table(folders[:1], f"epochs_{mode}", tuple(METRICS), sampling)
+            for mode in ("both", "text")
+            if "epochs" in measured
         },
-        "styles": styles(folders[0], sampling),
+        "styles": styles(folders[0], sampling) if "styles" in measured else [],
         **{
-            name: variants(of_seeds, name, sampling) if name in compared else []
+            name: variants(of_seeds, name, sampling) if name in measured else []
             for name, of_seeds in (("ablations", folders[:1]), ("objectives", folders))
         },
         "captions": documents[0]["captions"],
@@ -70,115 +78,124 @@ def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, compared: 
     }
 
 
-def people_outcomes(folder: Path, found: EvaluationTables, seed: int) -> dict[str, np.ndarray]:
-    """challenger -> how simulated people compare its results with the baseline's."""
-    latents = load_scenes(folder / "studio")
-    return {name: people.outcomes_in(found, name, latents, seed=seed) for name in CHALLENGERS}
+def outcomes_by_people(
+    folders: Sequence[Path], found: Sequence[EvaluationTables], seeds: Sequence[int]
+) -> dict[str, Outcomes]:
+    """ "<challenger>_vs_<opponent>" -> how simulated people compare their results."""
+    scenes = [load_scenes(folder / "studio") for folder in folders]
+    studios = list(zip(found, scenes, seeds, strict=True))
+    shown = {name for tables in found for name in tables.answers["system"].unique().to_pylist()}
+    return {
+        f"{name}_vs_{opponent}": [
+            people.outcomes_in(tables, name, latents, seed=seed, opponent=opponent)
+            for tables, latents, seed in studios
+        ]
+        for name in CHALLENGERS
+        for opponent in OPPONENTS
+        if opponent in shown
+    }
 
 
-def figure(groups: Sequence[tuple[np.ndarray, np.ndarray]], sampling: Mapping[str, int]) -> dict | None:
-    """A figure of (values, weights) per seed; None if it was not measured for every seed."""
-    if not groups or any(not len(values) or not np.sum(weights) for values, weights in groups):
-        return None
-    own = [round(float(values @ weights / weights.sum()), 6) for values, weights in groups]
+def figure(groups: Sequence[Group], sampling: Mapping[str, int]) -> dict:
+    """A figure of (values, weights) per seed."""
+    groups = [(values[weights > 0], weights[weights > 0]) for values, weights in groups]
+    if not groups or any(not len(values) for values, _ in groups):
+        return {"value": None, "ci95": None, "num_queries": 0, "seeds": []}
+    own = [round(over_seeds.mean_over_seeds([group]), 6) for group in groups]
     return over_seeds.over_seeds(groups, **sampling).as_dict() | {"seeds": own}
 
 
-def mean(worlds: Worlds, metric: str, sampling: Mapping[str, int]) -> dict | None:
+def mean(worlds: Worlds, metric: str, sampling: Mapping[str, int]) -> dict:
     """The figure of one metric of one system."""
-    present = [world[metric] for world in worlds if metric in world]
-    if len(present) < len(worlds):
-        return None
-    return figure([(series.values, series.weights) for series in present], sampling)
+    if not all(metric in world for world in worlds):
+        return figure([], sampling)
+    return figure([(world[metric].values, world[metric].weights) for world in worlds], sampling)
 
 
-def difference(after: Worlds, before: Worlds, metric: str, sampling: Mapping[str, int]) -> dict | None:
-    """After minus before over the same queries, and the p-value of a paired sign-flip test of all seeds."""
-    pairs = [(a[metric], b[metric]) for a, b in zip(after, before, strict=True) if metric in a]
-    if len(pairs) < len(before):
-        return None
-    groups = [(a.values - b.values, b.weights) for a, b in pairs]
-    # All seeds have the same weight in the mean, so also in the test.
-    values, weights = (np.concatenate(column) for column in zip(*groups, strict=True))
-    share = np.concatenate([w / w.sum() for _, w in groups])
-    p_value = metrics.sign_flip_p(values, np.where(weights > 0, share, 0.0), **sampling)
-    return (figure(groups, sampling) or {}) | {"p_value": p_value}
+def difference(after: Worlds, before: Worlds, metric: str, sampling: Mapping[str, int]) -> dict:
+    """After minus before over the same queries; null where a system was measured on others, as the teacher's
+    recall is.
+    """
+    pairs = [(a.get(metric), b.get(metric)) for a, b in zip(after, before, strict=True)]
+    groups = [
+        (a.values - b.values, b.weights) for a, b in pairs if a and b and len(a.values) == len(b.values)
+    ]
+    return figure(groups if len(groups) == len(pairs) else [], sampling)
 
 
-def gains(of: Mapping[str, Worlds], sampling: Mapping[str, int]) -> dict:
-    """The teacher's relative gain over the baseline in aesthetic@k, and each challenger's share of it."""
-    drawn = {
-        system: over_seeds.resampled_over_seeds(
-            [(world[AESTHETIC].values, world[AESTHETIC].weights) for world in worlds], **sampling
-        )
-        for system, worlds in of.items()
-    }
-    exact = {s: float(np.mean([w[AESTHETIC].values.mean() for w in worlds])) for s, worlds in of.items()}
-    num_queries = sum(len(world[AESTHETIC].values) for world in of["baseline"])
+def share_of_gain(of: Mapping[str, Worlds], challenger: str, sampling: Mapping[str, int]) -> dict:
+    """Share of the teacher's gain over the baseline in aesthetic@k that a challenger keeps.
 
-    def ratio(of_systems: Callable[[Mapping], Any]) -> dict:
-        with np.errstate(divide="ignore", invalid="ignore"):  # a resample in which nothing was gained
-            resamples = of_systems(drawn)
-        kept = resamples[np.isfinite(resamples)]
-        return metrics.interval_of(of_systems(exact), kept, num_queries).as_dict()
-
-    found = {"teacher_over_baseline": ratio(lambda m: m["teacher"] / m["baseline"] - 1.0)}
-    for name in CHALLENGERS:
-        found[f"share_{name}"] = ratio(
-            lambda m, n=name: (m[n] - m["baseline"]) / (m["teacher"] - m["baseline"])
-        )
-    return found
+    Null if the teacher gained nothing. A resample in which it gained nothing counts 0: nothing was kept.
+    """
+    systems = ("baseline", "teacher", challenger)
+    groups = [[(w[AESTHETIC].values, w[AESTHETIC].weights) for w in of.get(s, ())] for s in systems]
+    exact = [over_seeds.mean_over_seeds(each) if each else 0.0 for each in groups]
+    if exact[1] <= exact[0]:
+        return figure([], sampling)
+    baseline, teacher, own = (over_seeds.resampled_over_seeds(each, **sampling) for each in groups)
+    gain = teacher - baseline
+    shares = np.divide(own - baseline, gain, out=np.zeros_like(gain), where=gain > 0)
+    num_queries = sum(len(values) for values, _ in groups[0])
+    share = (exact[2] - exact[0]) / (exact[1] - exact[0])
+    return metrics.interval_of(share, shares, num_queries).as_dict()
 
 
 def win_rates(
-    found: Sequence[EvaluationTables], by_people: Outcomes, challenger: str, sampling: Mapping[str, int]
-) -> dict:
-    """By the order-consistent judge and by simulated people, with wins, ties and losses of all seeds."""
-    by_judge = [
-        winrate.outcomes(tables.margins("ranker")[people.rows_of(tables, challenger)]) for tables in found
-    ]
-    outcomes = {"judge": by_judge, "people": [of_seed[challenger] for of_seed in by_people]}
-    return {
-        who: (figure([((o + 1) / 2, np.ones(len(o))) for o in of_seeds], sampling) or {})
-        | winrate.counts(np.concatenate(of_seeds))
-        for who, of_seeds in outcomes.items()
-    }
+    found: Sequence[EvaluationTables], by_people: Mapping[str, Outcomes], sampling: Mapping[str, int]
+) -> dict[str, dict]:
+    """ "<challenger>_vs_<opponent>" -> by simulated people and, over the baseline, by the order-consistent
+    judge: the win rate with wins, ties and losses of all seeds.
+    """
+
+    def rate(outcomes: Outcomes) -> dict:
+        groups = [((own + 1) / 2, np.ones(len(own))) for own in outcomes]
+        return figure(groups, sampling) | winrate.counts(np.concatenate(outcomes))
+
+    rates = {name: {"people": rate(outcomes)} for name, outcomes in by_people.items()}
+    for name in CHALLENGERS:
+        margins = [tables.margins("ranker")[people.rows_of(tables, name)] for tables in found]
+        rates[f"{name}_vs_baseline"]["judge"] = rate([winrate.outcomes(own) for own in margins])
+    return rates
 
 
 def judge_table(
-    found: Sequence[EvaluationTables], by_people: Outcomes, sampling: Mapping[str, int]
+    found: Sequence[EvaluationTables], by_people: Mapping[str, Outcomes], sampling: Mapping[str, int]
 ) -> list[dict]:
-    """How each protocol judges the results that differ, over all seeds and challengers, and how often it
-    agrees with people where they decided; a tie of the judge counts half.
+    """How each protocol judges the results that differ from the baseline's, over all seeds and challengers,
+    and how often it agrees with people where they decided; a tie of the judge counts half.
     """
-    kept = [np.flatnonzero(tables.rows["differs"].to_numpy(zero_copy_only=False)) for tables in found]
-    queries = [
-        f"{index} {query}"  # the same words in two studios are two queries
-        for index, (tables, rows) in enumerate(zip(found, kept, strict=True))
-        for query in tables.rows["query"].take(rows).to_pylist()
-    ]
-    margins = {
-        protocol: np.concatenate([t.margins(protocol)[rows] for t, rows in zip(found, kept, strict=True)])
-        for protocol in PROTOCOLS
-    }
-    votes = np.concatenate(
-        [
-            np.concatenate([of_seed[name] for name in _challengers(tables)])[rows]
-            for tables, of_seed, rows in zip(found, by_people, kept, strict=True)
-        ]
-    )
-    table = protocols.table(queries, margins, **sampling)
-    for row in table:
-        consistent, seed = row["order_consistency"], sampling["seed"]
-        judged = winrate.outcomes(margins[row["protocol"]], consistent=consistent, seed=seed)
-        decided = (votes != winrate.TIE).astype(float)
-        row["agreement"] = protocols.share(queries, 0.5 + 0.5 * judged * votes, decided, **sampling)
+    kept, votes = [], []
+    for index, tables in enumerate(found):
+        rows = np.concatenate([people.rows_of(tables, name) for name in CHALLENGERS])
+        voted = np.concatenate([by_people[f"{name}_vs_baseline"][index] for name in CHALLENGERS])
+        differs = tables.rows["differs"].to_numpy(zero_copy_only=False)[rows]
+        kept.append(rows[differs])
+        votes.append(voted[differs])
+    queries = [t.rows["query"].take(rows).to_pylist() for t, rows in zip(found, kept, strict=True)]
+
+    def of_queries(values: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None = None) -> dict:
+        weighed = weights or [np.ones(len(own)) for own in values]
+        return figure(
+            [metrics.by_query(*own) for own in zip(queries, values, weighed, strict=True)], sampling
+        )
+
+    table = []
+    for protocol in PROTOCOLS:
+        margins = [tables.margins(protocol)[rows] for tables, rows in zip(found, kept, strict=True)]
+        for consistent in (True, False):
+            judged = [winrate.outcomes(m, consistent=consistent, seed=sampling["seed"]) for m in margins]
+            agrees = [0.5 + 0.5 * own * vote for own, vote in zip(judged, votes, strict=True)]
+            table.append(
+                {
+                    "protocol": protocol,
+                    "order_consistency": consistent,
+                    "win_rate": of_queries([(own + 1) / 2 for own in judged]),
+                    "decided": of_queries([(own != winrate.TIE).astype(float) for own in judged]),
+                    "agreement": of_queries(agrees, [(vote != winrate.TIE).astype(float) for vote in votes]),
+                }
+            )
     return table
-
-
-def _challengers(found: EvaluationTables) -> list[str]:
-    """The challengers in the order of their rows."""
-    return list(dict.fromkeys(found.rows.to_pydict()["challenger"]))
 
 
 def table(
@@ -193,7 +210,7 @@ def table(
     for row_name in dict.fromkeys(tables[0].to_pydict()["system"]):
         worlds = [values_in(one, row_name) for one in tables]
         measured = {metric: mean(worlds, metric, sampling) for metric in names}
-        rows.append({"name": row_name, **{m: f for m, f in measured.items() if f is not None}})
+        rows.append({"name": row_name, **{m: f for m, f in measured.items() if f["value"] is not None}})
     return rows
 
 

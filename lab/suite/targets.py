@@ -2,33 +2,46 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from cluster.command import Options, validated
 from cluster.errors import UserError, shown
 from jobs.evaluate.config import CHALLENGERS, SYSTEMS
-from jobs.evaluate.figures.registry import METRICS
+from jobs.evaluate.figures import compared
+from jobs.evaluate.figures.registry import AESTHETIC, METRICS
 
 # The figures of report.json, which are known before any is measured.
 FIGURES = {
-    *(f"metrics.{system}.{metric}" for system in SYSTEMS for metric in METRICS),
-    *(f"difference.{challenger}.{metric}" for challenger in CHALLENGERS for metric in METRICS),
-    *(f"win_rate.{challenger}.{who}" for challenger in CHALLENGERS for who in ("judge", "people")),
-    *(f"gain.share_{challenger}" for challenger in CHALLENGERS),
-    "gain.teacher_over_baseline",
+    *(f"systems.{system}.{metric}" for system in SYSTEMS for metric in METRICS),
+    *(
+        f"differences.{name}.{metric}"
+        for name in compared.comparisons(SYSTEMS, compared.NULLS[0])
+        for metric in METRICS
+    ),
+    *(f"win_rate.{name}_vs_{other}.people" for name in CHALLENGERS for other in ("baseline", "suffix")),
+    *(f"win_rate.{name}_vs_baseline.judge" for name in CHALLENGERS),
+    *(f"share_of_teacher_gain.{name}.{AESTHETIC}" for name in CHALLENGERS),
 }
 DEFAULT = Path(__file__).with_name("targets.yaml")
 
 
 class Target(Options):
-    """A figure of report.json, divided by that of `relative_to` if given, has to be `at_least` this."""
+    """A figure of report.json that has to be above `at_least`: by default with the lower bound of its 95 %
+    interval, with `bound: value` by its value alone.
+    """
 
     quantity: str
     figure: str
     at_least: float
-    relative_to: str | None = None
+    bound: Literal["lower", "value"] = "lower"
+
+    def met(self, figure: Mapping) -> bool:
+        """Whether the figure reaches the target; one that was not measured, or has no interval, does not."""
+        if self.bound == "value":
+            return figure["value"] is not None and bool(figure["value"] >= self.at_least)
+        return bool(figure["ci95"]) and bool(figure["ci95"][0] > self.at_least)
 
 
 class Targets(Options):
@@ -45,8 +58,7 @@ def load_targets(path: str | None) -> tuple[Target, ...]:
     file = Path(path) if path else DEFAULT
     try:
         targets = validated(Targets, yaml.safe_load(file.read_text(encoding="utf-8"))).targets
-        named = {name for t in targets for name in (t.figure, t.relative_to) if name}
-        if unknown := named - FIGURES:
+        if unknown := {target.figure for target in targets} - FIGURES:
             raise UserError(f"{shown(min(unknown))} is not a figure of report.json, such as {min(FIGURES)}")
         return targets
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -56,33 +68,26 @@ def load_targets(path: str | None) -> tuple[Target, ...]:
 
 
 def compare(targets: Sequence[Target], report: Mapping) -> list[dict]:
-    """{"quantity", "target", "value", "ci95", "met"} of each target whose figure was measured."""
+    """{"quantity", "target", "bound", "value", "ci95", "met"} of each target."""
     rows = []
     for target in targets:
         figure = _figure(report, target.figure)
-        if target.relative_to:
-            figure = _ratio(figure, _figure(report, target.relative_to))
-        if figure and figure.get("value") is not None:
-            rows.append(
-                {
-                    "quantity": target.quantity,
-                    "target": target.at_least,
-                    "value": figure["value"],
-                    "ci95": figure["ci95"],
-                    "met": bool(figure["value"] >= target.at_least),
-                }
-            )
+        rows.append(
+            {
+                "quantity": target.quantity,
+                "target": target.at_least,
+                "bound": target.bound,
+                "value": figure["value"],
+                "ci95": figure["ci95"],
+                "met": target.met(figure),
+            }
+        )
     return rows
 
 
-def _figure(report: Mapping, path: str) -> dict | None:
+def _figure(report: Mapping, path: str) -> Mapping:
+    """The figure at a path of keys, null if it was not measured."""
     found: Any = report
     for key in path.split("."):
-        found = (found or {}).get(key)  # a system that was not measured has no figures
-    return found
-
-
-def _ratio(figure: dict | None, other: dict | None) -> dict | None:
-    if not figure or not other:
-        return None
-    return {"value": round(figure["value"] / other["value"], 6), "ci95": None}
+        found = found.get(key, {})
+    return found or {"value": None, "ci95": None}

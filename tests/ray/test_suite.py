@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from cluster.profile import PROFILES
+from jobs.evaluate.config import SYSTEMS
 from lab.redraw.config import RedrawConfig
 from lab.redraw.job import run as redraw
 from lab.suite import variants
@@ -48,14 +49,15 @@ def measured(config):
 
 
 def test_every_system_and_table_is_measured(measured):
-    assert all(
-        measured["metrics"][system]["aesthetic@5"] for system in ("baseline", "teacher", "aligned", "text")
-    )
+    assert list(measured["systems"]) == list(SYSTEMS)
+    assert all(measured["systems"][system]["aesthetic@5"]["ci95"] for system in SYSTEMS)
+    assert measured["differences"]["aligned_minus_best_null"]["image_recall@1"]["ci95"]
+    assert measured["win_rate"]["aligned_vs_suffix"]["people"]["ci95"]
     assert [row["name"] for row in measured["sweep"]["both"]] == ["0.0", "0.25", "0.5", "0.75", "1.0"]
     assert len(measured["styles"]) == 6 and len(measured["judge_table"]) == 6
     assert [row["name"] for row in measured["ablations"]] == [variant.name for variant in VARIANTS]
     assert [row["own"] for row in measured["ablations"]] == [True, False, True]
-    assert len(measured["targets"]) == 10
+    assert len(measured["targets"]) == 26 and all(row["ci95"] for row in measured["targets"])
 
 
 def test_metrics_by_epoch_start_and_end_with_the_wise_ft_curve(measured):
@@ -73,21 +75,21 @@ def test_wise_ft_curve_passes_through_the_evaluated_encoders(measured):
     """
     where = {row["name"]: row for row in measured["sweep"]["text"]}
     moved = {row["name"]: row for row in measured["sweep"]["both"]}
-    own = str(measured["wise_ft_alpha"])
-    for name, system in (("0.0", "baseline"), (own, "text")):
+    own = {mode: str(alphas[0]) for mode, alphas in measured["wise_ft_alpha"].items()}
+    for name, system in (("0.0", "baseline"), (own["text"], "text")):
         for metric in ("recall@1", "aesthetic@5", "hpir_aesthetic"):
-            found = measured["metrics"][system][metric]["value"]
+            found = measured["systems"][system][metric]["value"]
             assert where[name][metric]["value"] == pytest.approx(found, abs=0.03)
     for metric, most in (("recall@1", 0.05), ("aesthetic@5", 0.05), ("hpir_aesthetic", 0.12)):
-        found = measured["metrics"]["aligned"][metric]["value"]
-        assert moved[own][metric]["value"] == pytest.approx(found, abs=most)
+        found = measured["systems"]["aligned"][metric]["value"]
+        assert moved[own["both"]][metric]["value"] == pytest.approx(found, abs=most)
 
 
 def test_second_run_resumes_and_repeats_nothing(config, measured, monkeypatch):
     monkeypatch.setattr(variants, "ABLATION_VARIANTS", VARIANTS)
     monkeypatch.setattr(variants, "TEXT_EPOCHS", 1)
     again = run(config)
-    for same in ("metrics", "difference", "win_rate", "sweep", "training", "ablations", "num_preferences"):
+    for same in ("systems", "differences", "win_rate", "sweep", "training", "ablations", "num_preferences"):
         assert again[same] == measured[same], same
     assert again["seconds"]["total"] < measured["seconds"]["total"] / 2
     assert again["resumed"] and not measured["resumed"]

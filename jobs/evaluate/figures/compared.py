@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Mapping
 
+from jobs.evaluate.figures.registry import SYSTEM_TITLES
+
 NULLS = ("suffix", "axis")  # rivals without training that the labels choose: the better one is the best null
 COMPARED = ("teacher", "aligned", "text")  # compared with the baseline and with the best null
 
@@ -21,3 +23,9 @@ def comparisons(systems: Collection[str], best: str | None) -> dict[str, tuple[s
         if system in systems
         for name, other in others.items()
     }
+
+
+def title(comparison: str) -> str:
+    """A key of `differences` in words: `aligned_minus_best_null` -> `aligned − best null`."""
+    system, other = comparison.split("_minus_")
+    return f"{SYSTEM_TITLES[system]} − {other.replace('_', ' ')}"

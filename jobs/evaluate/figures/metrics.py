@@ -5,6 +5,7 @@ Shapes: Q queries, R resamples, D dimensions, k results.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def vendi_score(vectors: np.ndarray) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def resample_counts(num_queries: int, *, num_resamples: int, seed: int | Sequence[int]) -> np.ndarray:
+@lru_cache(maxsize=16)  # drawing them takes longer than all else, and many figures share them
+def resample_counts(num_queries: int, *, num_resamples: int, seed: int | tuple[int, ...]) -> np.ndarray:
     """How often each query is drawn in each resample, float [R, Q]; each row sums to Q.
 
     Drawing Q queries with replacement R times is one multinomial draw, and a resampled sum is a matrix
@@ -69,7 +71,9 @@ def resample_counts(num_queries: int, *, num_resamples: int, seed: int | Sequenc
     """
     rng = np.random.default_rng(seed)
     even = np.full(num_queries, 1 / num_queries)
-    return rng.multinomial(num_queries, even, size=num_resamples).astype(float)
+    counts = rng.multinomial(num_queries, even, size=num_resamples).astype(float)
+    counts.flags.writeable = False
+    return counts
 
 
 def estimate(
@@ -91,7 +95,7 @@ def estimate(
 
 
 def resampled_means(
-    values: np.ndarray, weights: np.ndarray | None = None, *, num_resamples: int, seed: int | Sequence[int]
+    values: np.ndarray, weights: np.ndarray | None = None, *, num_resamples: int, seed: int | tuple[int, ...]
 ) -> np.ndarray:
     """Weighted means of `num_resamples` resamples of the queries, float [R]; the same seed draws the same
     queries, so systems can be compared resample by resample.

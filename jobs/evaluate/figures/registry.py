@@ -95,5 +95,5 @@ SYSTEM_TITLES = {
     "rephrase": "rephrase",
     "teacher": "teacher",
     "aligned": "aligned",
-    "text": "aligned, text tower only",
+    "text": "aligned (text)",
 }

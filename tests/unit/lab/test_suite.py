@@ -23,13 +23,14 @@ from lab import evaluation_files
 from lab.evaluation_files import read_tables
 from lab.redraw import job as redraw
 from lab.redraw.config import RedrawConfig
-from lab.suite import over_seeds, page, people, tables, targets, variants
+from lab.suite import job, over_seeds, page, people, tables, targets, variants
 from lab.suite import summary as suite_summary
 from lab.suite.config import SuiteConfig
 
 SEEDS = (3, 4)
 CONFIG = SuiteConfig(seed=3, num_resamples=200, num_sheets=2)
 EVALUATION = EvaluateConfig(seed=3, num_resamples=200, num_sheets=2, protocols=PROTOCOLS)
+SAMPLING = {"num_resamples": 400, "seed": 0}
 EPOCHS = [
     {"loss_preference": 0.7, "loss_pt": 2.0, "rewards/accuracies": 0.5, "recall@10": 0.9},
     {"loss_preference": 0.6, "loss_pt": 2.1, "rewards/accuracies": 0.7, "recall@10": 0.8},
@@ -64,7 +65,7 @@ def folder(tmp_path_factory):
         reports = {
             "label": {"num_preferences": 9},
             "both": {"epochs": EPOCHS, "wise_ft_alpha": 0.5},
-            "text": {"epochs": EPOCHS},
+            "text": {"epochs": EPOCHS, "wise_ft_alpha": 0.75},
         }
         (world / "world.json").write_text(json.dumps(reports))
         curve = {
@@ -90,24 +91,77 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def document(folder):
-    found = suite_summary.document(folder, SEEDS, CONFIG, ["ablations"])
+    found = suite_summary.document(folder, SEEDS, CONFIG, ["styles", "epochs", "ablations"])
     return found | {"targets": targets.compare(targets.load_targets(None), found)}
 
 
 def test_figures_are_means_over_seeds_with_the_value_of_each(document):
-    found = document["metrics"]["baseline"]["aesthetic@5"]
+    found = document["systems"]["baseline"]["aesthetic@5"]
     assert found["value"] == pytest.approx((0.2 + 0.7 + (2 + 4) / 20 / 5) / 3, abs=1e-6)
     assert found["seeds"] == [found["value"]] * 2 and found["num_queries"] == 6
-    assert document["difference"]["aligned"]["recall@10"]["value"] == 0.5
-    assert document["metrics"]["baseline"]["zero_shot"]["value"] == 0.5
+    assert document["differences"]["aligned_minus_baseline"]["recall@10"]["value"] == 0.5
+    assert document["systems"]["baseline"]["zero_shot"]["value"] == 0.5
+    assert document["seeds"] == [3, 4] and document["wise_ft_alpha"] == {
+        "both": [0.5] * 2,
+        "text": [0.75] * 2,
+    }
 
 
-def test_seeds_are_resampled_independently_so_their_mean_has_a_narrower_interval():
+def test_queries_are_resampled_independently_in_every_studio():
     values, weights = np.random.default_rng(0).random(200), np.ones(200)
     one = metrics.estimate(values, weights, num_resamples=2000, seed=1)
     four = over_seeds.over_seeds([(values, weights)] * 4, num_resamples=2000, seed=1)
     assert four.value == pytest.approx(one.value)
     assert (four.high - four.low) / (one.high - one.low) == pytest.approx(0.5, rel=0.1)
+    alone = over_seeds.over_seeds([(values, weights)], num_resamples=2000, seed=1)
+    assert (alone.low, alone.high) == pytest.approx((one.low, one.high), abs=0.005)
+
+
+def test_studios_are_resampled():
+    """Studios without spread inside: two give 0, 0.5 or 1, and the interval is that of their spread."""
+    zeros, ones, weights = np.zeros(50), np.ones(50), np.ones(50)
+    two = over_seeds.over_seeds([(zeros, weights), (ones, weights)], num_resamples=500, seed=1)
+    assert (two.value, two.low, two.high) == (0.5, 0.0, 1.0)
+    groups = [(zeros + value, weights) for value in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    five = over_seeds.over_seeds(groups, num_resamples=4000, seed=1)
+    half_width = 1.96 * np.std([0.1, 0.2, 0.3, 0.4, 0.5]) / np.sqrt(5)
+    assert (five.low, five.high) == pytest.approx((0.3 - half_width, 0.3 + half_width), abs=0.015)
+
+
+def test_difference_of_a_constant_shift_is_paired_over_queries_and_studios():
+    rng = np.random.default_rng(2)
+    before = [{"m": QueryValues.unweighted(rng.normal(studio, 1, 30))} for studio in range(3)]
+    after = [{"m": QueryValues.unweighted(of["m"].values + 0.1)} for of in before]
+    found = suite_summary.difference(after, before, "m", SAMPLING)
+    assert [found["value"], *found["ci95"]] == pytest.approx([0.1] * 3) and found["seeds"] == [0.1] * 3
+    fewer = [{"m": QueryValues.unweighted(of["m"].values[:5])} for of in before]
+    assert suite_summary.difference(fewer, before, "m", SAMPLING)["value"] is None  # the teacher's recall
+
+
+def test_subject_of_weight_zero_is_not_drawn():
+    groups = [(np.array([1.0, 0.0]), np.array([0.0, 2.0]))]
+    assert suite_summary.figure(groups, SAMPLING)["ci95"] == [0.0, 0.0]
+    assert suite_summary.figure([(np.array([1.0]), np.array([0.0]))], SAMPLING)["value"] is None
+
+
+@pytest.mark.parametrize(("teacher", "share"), [(0.6, 0.5), (0.2, None), (0.1, None)])
+def test_share_of_the_gain_needs_a_gain(teacher, share):
+    of = {
+        name: [constant(aesthetic_at_5=value)] * 2
+        for name, value in (("baseline", 0.2), ("teacher", teacher), ("aligned", 0.4))
+    }
+    found = suite_summary.share_of_gain(of, "aligned", SAMPLING)
+    assert found["value"] == share and found["ci95"] == (share and [share, share])
+
+
+def test_resample_in_which_the_teacher_gains_nothing_counts_nothing_kept():
+    """The teacher gains in one of two studios: a quarter of the resamples lacks that studio."""
+    of = {
+        name: [constant(aesthetic_at_5=value) for value in values]
+        for name, values in (("baseline", (0.0, 0.0)), ("teacher", (0.0, 0.4)), ("aligned", (0.1, 0.3)))
+    }
+    found = suite_summary.share_of_gain(of, "aligned", SAMPLING)
+    assert found["value"] == pytest.approx(1.0) and found["ci95"][0] == 0.0
 
 
 def test_table_of_another_origin_is_not_reused(tmp_path):
@@ -117,15 +171,8 @@ def test_table_of_another_origin_is_not_reused(tmp_path):
     assert tables.has_origin(path, {"encoder": "a"}) and not tables.has_origin(path, {"encoder": "b"})
 
 
-def test_share_of_gain_is_one_if_the_teacher_equals_the_aligned_encoder(document):
-    assert document["gain"]["share_aligned"]["value"] == pytest.approx(1.0)
-    gained = document["metrics"]["teacher"]["aesthetic@5"]["value"]
-    before = document["metrics"]["baseline"]["aesthetic@5"]["value"]
-    assert document["gain"]["teacher_over_baseline"]["value"] == pytest.approx(gained / before - 1, abs=1e-5)
-
-
 def test_win_rates_and_judge_table_pool_the_seeds(document):
-    rate = document["win_rate"]["aligned"]
+    rate = document["win_rate"]["aligned_vs_baseline"]
     assert (rate["judge"]["wins"], rate["judge"]["ties"], rate["judge"]["losses"]) == (4, 2, 0)
     assert (rate["people"]["wins"], rate["people"]["ties"], rate["people"]["losses"]) == (2, 2, 2)
     rows = document["judge_table"]
@@ -146,7 +193,8 @@ def test_win_rate_by_people_of_one_evaluation(folder):
 
 def test_targets_are_met_or_missed(document):
     met = {row["quantity"]: row["met"] for row in document["targets"]}
-    assert met["share of that gain, mode both"] and not met["win rate of aligned over baseline, people"]
+    assert met["text-to-image recall@10, aligned - baseline"]
+    assert not met["precision@5, aligned - baseline"]
 
 
 def test_tables_that_were_not_measured_are_empty(document):
@@ -176,7 +224,7 @@ def test_redraw_draws_the_page_of_a_suite_from_its_folder(report, folder):
     output_files.write_document(report, folder)
     drawn = redraw.run(RedrawConfig(folder=str(folder), num_sheets=2))
     assert (folder / "report.html").read_text() == page.page(report, folder, CONFIG, CONFIG)
-    assert drawn["metrics"] == report["metrics"]
+    assert drawn["systems"] == report["systems"]
     redraw.run(RedrawConfig(folder=str(folder), num_sheets=0, num_losses=0))
     assert "<article>" not in (folder / "report.html").read_text()
 
@@ -188,31 +236,71 @@ def test_redraw_of_a_folder_without_an_evaluation_is_refused(tmp_path):
 
 def test_targets_are_read_from_a_file(document, tmp_path):
     path = tmp_path / "targets.yaml"
-    wanted = [{"quantity": "beauty", "figure": "metrics.aligned.aesthetic@5", "at_least": 0.2}]
+    wanted = [{"quantity": "beauty", "figure": "systems.aligned.aesthetic@5", "at_least": 0.2}]
+    wanted[0]["bound"] = "value"
     path.write_text(yaml.safe_dump({"targets": wanted}))
     (row,) = targets.compare(targets.load_targets(str(path)), document)
     assert row["quantity"] == "beauty" and row["met"]
-    assert row["value"] == document["metrics"]["aligned"]["aesthetic@5"]["value"]
+    assert row["value"] == document["systems"]["aligned"]["aesthetic@5"]["value"]
 
 
 def test_malformed_targets_are_refused_before_anything_is_measured(tmp_path):
     path = tmp_path / "targets.yaml"
     with pytest.raises(UserError, match=r"targets .*cannot be read"):
         targets.load_targets(str(path))
-    path.write_text("targets: [{quantity: beauty, figure: metrics.aligned.absent}]")
+    path.write_text("targets: [{quantity: beauty, figure: systems.aligned.absent}]")
     with pytest.raises(UserError, match=r"malformed.*at_least"):
         targets.load_targets(str(path))
-    path.write_text("targets: [{quantity: beauty, figure: metrics.aligned.absent, at_least: 1}]")
-    with pytest.raises(UserError, match=r"'metrics.aligned.absent' is not a figure of report.json"):
+    path.write_text("targets: [{quantity: beauty, figure: systems.aligned.absent, at_least: 1}]")
+    with pytest.raises(UserError, match=r"'systems.aligned.absent' is not a figure of report.json"):
         targets.load_targets(str(path))
     path.write_bytes(b"targets: \xff")
     with pytest.raises(UserError, match=r"targets .*cannot be read"):
         targets.load_targets(str(path))
 
 
-def test_targets_may_name_every_figure_of_the_report(document):
-    for path in targets.FIGURES:
-        targets.compare([targets.Target(quantity="", figure=path, at_least=0)], document)
+@pytest.mark.parametrize(
+    ("bound", "value", "ci95", "met"),
+    [
+        ("lower", 0.3, [0.06, 0.5], True),
+        ("lower", 0.3, [0.05, 0.5], False),  # the bound has to be past the target
+        ("lower", 0.3, None, False),
+        ("lower", None, None, False),
+        ("value", 0.05, [-1.0, 1.0], True),
+        ("value", 0.04, [0.05, 0.06], False),
+        ("value", None, None, False),
+    ],
+)
+def test_target_is_met_by_the_lower_bound_unless_it_is_about_the_value(bound, value, ci95, met):
+    path = "differences.aligned_minus_best_null.aesthetic@5"
+    target = targets.Target(quantity="beauty", figure=path, at_least=0.05, bound=bound)
+    report = {"differences": {"aligned_minus_best_null": {"aesthetic@5": {"value": value, "ci95": ci95}}}}
+    (row,) = targets.compare([target], report)
+    assert row["met"] is met and row["value"] == value
+
+
+def test_target_that_was_not_measured_is_listed_and_missed():
+    target = targets.Target(quantity="b", figure="win_rate.aligned_vs_suffix.people", at_least=0.5)
+    (row,) = targets.compare([target], {"win_rate": {}})
+    assert row == {
+        "quantity": "b",
+        "target": 0.5,
+        "bound": "lower",
+        "value": None,
+        "ci95": None,
+        "met": False,
+    }
+
+
+def test_targets_ask_the_same_retrieval_of_both_modes():
+    asked = {mode: {} for mode in ("aligned", "text")}
+    for target in targets.load_targets(None):
+        for mode, of in asked.items():
+            name = target.figure.removeprefix(f"differences.{mode}_minus_baseline.")
+            if name != target.figure and not name.startswith("hpir"):
+                of[name] = target.at_least
+    assert asked["aligned"] == asked["text"] and len(asked["text"]) == 8
+    assert {name: least for name, least in asked["text"].items() if least != -0.015} == {"precision@5": -0.03}
 
 
 def test_suite_config_has_no_option_that_a_suite_decides():
@@ -231,6 +319,25 @@ def test_suite_config_has_no_option_that_a_suite_decides():
     assert not decided & SuiteConfig.model_fields.keys()
     with pytest.raises(ValueError, match="queries"):
         SuiteConfig(queries="own.txt")
+
+
+def test_quick_limits_the_sizes_and_compares_no_losses():
+    quick = SuiteConfig(quick=True, num_train_queries=8).limited()
+    assert (quick.num_seeds, quick.num_train_queries, quick.num_queries) == (1, 8, 60)
+    plain = SuiteConfig()
+    assert plain.limited() == plain and plain.num_seeds == 5 and plain.num_queries >= 100
+    assert job.num_steps(quick, load_profile("mini")) == 9
+    with pytest.raises(ValueError, match="quick has no comparisons"):
+        SuiteConfig(quick=True, kind="objectives")
+
+
+def test_report_of_a_quick_suite_has_no_ablations(folder):
+    found = suite_summary.document(folder, SEEDS[:1], CONFIG, [])
+    assert found["styles"] == found["ablations"] == found["objectives"] == [] and found["training"] == {}
+    assert found["intervals_over"] == "queries"
+    made_with = {"versions": {}, "created_at": "2026-01-01", "seconds": {"total": 60.0}, "resumed": False}
+    html = page.page(found | made_with | {"targets": []}, folder, CONFIG, CONFIG)
+    assert "Ablations" not in html and "Rephrasing styles" not in html
 
 
 def test_exactly_one_variant_of_each_table_has_the_profiles_settings():
@@ -257,7 +364,7 @@ def test_variant_changes_only_settings_that_differ_from_the_profile():
 @pytest.mark.parametrize("name", ["report.json", "resolved_config.yaml", "answers.parquet"])
 def test_redraw_names_a_file_that_is_damaged(name, tmp_path):
     (tmp_path / name).write_bytes(b"\xff{")
-    for other in ("answers", "rows", "series"):
+    for other in ("answers", "rows", "series", "votes"):
         (tmp_path / f"{other}.parquet").touch()
     readers = {
         "report.json": evaluation_files.read_document,
