@@ -25,6 +25,7 @@ MAX_NEGATIVES = 8
 MAX_NAMES = 32
 DEFAULT_K = 12
 MAX_CANDIDATES = 500
+MAX_BEAUTY = 2.0
 FIRST_YEAR, LAST_YEAR = 1001, 9998
 RANGES = (
     ("min_width_px", "max_width_px"),
@@ -215,6 +216,12 @@ class BaseSearchRequest(RequestBody):
         Field(max_length=MAX_NAMES),
         BeforeValidator(_refuse_too_many),
     ] = Field({}, description="how far to shift along each taste of /v1/tastes, -1 to 1")
+    beauty: float = Field(
+        0.0,
+        ge=0,
+        le=MAX_BEAUTY,
+        description=f"how far to move from literal towards beautiful, 0 to {MAX_BEAUTY:g}",
+    )
     filters: Filters = Field(Filters.model_validate({}), description="conditions that every result meets")
     diversity: Diversity | None = Field(None, description="prefer results that differ from each other")
     cursor: str = Field(
@@ -276,7 +283,10 @@ class SearchResponse(BaseModel):
     query: str = Field(description="the query, without surrounding spaces")
     query_words: WordsRead = Field(description="how many words of the query were read")
     negatives_words: list[WordsRead] = Field(description="how many words of each negative were read")
-    rephrased: str = Field(description="the rephrased query of the teacher, empty for other systems")
+    rephrased: str = Field(
+        description="the words that `teacher`, `rephrase` or `suffix` searched for instead of the query, "
+        "empty for other systems"
+    )
     system: str = Field(description="the system that answered; `candidate` if an experiment assigned it")
     encoder: str = Field(description="fingerprint of its encoder, 16 hex characters")
     results: list[SearchResult] = Field(description="best first, at most `k`")
@@ -293,6 +303,16 @@ class SearchesResponse(BaseModel):
     answers: list[SearchResponse]
 
 
+class BeautyAxis(BaseModel):
+    """The axis along which `beauty` moves a query."""
+
+    source: Literal["fitted", "prompts"] = Field(
+        description="`fitted` by `kallos align` to the same preferences, or from `prompts` such as "
+        "beautiful minus ugly"
+    )
+    strength: float = Field(description="how far a `beauty` of 1 moves a query vector of length 1")
+
+
 class SystemHealth(BaseModel):
     """One system that can be searched."""
 
@@ -300,6 +320,7 @@ class SystemHealth(BaseModel):
     parent: str = Field(description="fingerprint of its parent, empty if it has none")
     num_rows: int | None = Field(description="images in its index, null if the store does not respond")
     recall_at_10: float | None = Field(description="recall@10 against exact search, null if not measured")
+    beauty: BeautyAxis
 
 
 class Health(BaseModel):
@@ -307,6 +328,10 @@ class Health(BaseModel):
 
     status: Literal["ok"] = "ok"
     systems: dict[str, SystemHealth]
+    suffix: str | None = Field(
+        description="what `suffix` adds to every query; null if no aligned encoder has fitted `suffix` and "
+        "`axis` for the baseline"
+    )
     max_k: int = Field(description="largest `k` of a search")
     max_upload_bytes: int = Field(description="largest image file in a request, bytes")
     url_images: bool = Field(description="whether a search may give an image by its URL")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import uvicorn
 from starlette.testclient import TestClient
 
@@ -18,10 +19,12 @@ from cluster.tables import EncoderRecord
 from serve_app.errors import ApiError
 from serve_app.http.api import make_api
 from serve_app.models import FeedbackResponse, Heatmap, WordsRead
+from serve_app.search.beauty import Axis
 from serve_app.search.service import SearchAnswer
 
 IMAGE_IDS = [hashlib.sha256(f"image {index}".encode()).hexdigest() for index in range(30)]
 MAX_WORDS = 40  # of a text that the fake encoder reads
+PROMPT_AXIS = Axis(np.ones(4, np.float32) / 2, 0.5, "prompts")
 JPEG = b"\xff\xd8\xff\xe0 not a real picture"
 
 
@@ -44,6 +47,11 @@ class FakeService:
         system = SimpleNamespace(record=record, num_rows=len(IMAGE_IDS), recall_at_10=1.0)
         self.systems = {"live": system, "baseline": system}
         self.system_names = tuple(self.systems)
+
+    suffix = None
+
+    def axis(self, system):
+        return PROMPT_AXIS
 
     def unready_reason(self):
         return ""

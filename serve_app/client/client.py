@@ -47,6 +47,7 @@ class SearchFields(TypedDict, total=False):
     negatives: Sequence[str]  # what not to show, in words
     negative_weight: float  # how strongly to avoid the negatives, 0 to 1
     tastes: Mapping[str, float]  # how far to shift along each taste, -1 to 1
+    beauty: float  # how far to move from literal towards beautiful, 0 to 2
     filters: Filters | Mapping[str, Any]  # conditions that every result meets
     diversity: Diversity | Mapping[str, Any]  # prefer results that differ from each other
     cursor: str  # `next` of the previous page

@@ -6,6 +6,7 @@ import tyro
 from pydantic import Field
 
 from cluster import command
+from serve_app.models import MAX_BEAUTY
 
 
 class SearchConfig(command.ProfileConfig):
@@ -16,6 +17,12 @@ class SearchConfig(command.ProfileConfig):
         default=None, description="image to search for: a file, an image_id, or an http(s) URL; default: none"
     )
     negatives: tuple[str, ...] = Field(default=(), description="what the results should not show, in words")
+    beauty: float | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_BEAUTY,
+        description="how far to move from literal towards beautiful; default: 0, literal",
+    )
     system: str | None = Field(
         default=None, description="system that answers, such as live or baseline; default: the server's first"
     )

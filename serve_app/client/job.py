@@ -106,7 +106,7 @@ def search_fields(config: SearchConfig) -> SearchFields:
         raise UserError(
             "The search contains bytes that are not UTF-8: correct them, or use a UTF-8 terminal."
         )
-    given = {name: getattr(config, name) for name in ("image", "negatives", "system", "k")}
+    given = {name: getattr(config, name) for name in ("image", "negatives", "beauty", "system", "k")}
     if config.image is not None and not is_reference(config.image):
         given["image"] = _content(config.image)
     return cast(SearchFields, {name: value for name, value in given.items() if value})

@@ -3,7 +3,8 @@
 import { byId } from "./dom.js";
 
 const TIMEOUT_MS = 20_000;
-const TEACHER_TIMEOUT_MS = 120_000; // it rephrases and judges before it answers
+const MODEL_TIMEOUT_MS = 120_000;
+export const SLOW_SYSTEMS = ["rephrase", "teacher"]; // wait for a language model before they search
 
 export class RequestError extends Error {
   constructor(title, message, { status = 0, code = "", retryAfter = 0 } = {}) {
@@ -101,7 +102,7 @@ const post = (path, body, options) =>
   call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...options });
 
 export const search = (body, signal) =>
-  post("v1/search", body, { signal, timeout: body.system === "teacher" ? TEACHER_TIMEOUT_MS : TIMEOUT_MS });
+  post("v1/search", body, { signal, timeout: SLOW_SYSTEMS.includes(body.system) ? MODEL_TIMEOUT_MS : TIMEOUT_MS });
 
 export const feedback = (event, options) => post("v1/feedback", event, options);
 
@@ -110,7 +111,7 @@ export const blob = (path, signal) => send(path, { signal });
 export async function connect() {
   Object.assign(server, await call("healthz"));
   server.names = Object.keys(server.systems);
-  // openapi.json lists every system that a search accepts, including the teacher, which /healthz does not list.
+  // openapi.json lists every system that a search accepts, also those that /healthz does not list because they have no encoder of their own.
   const { content } = await fetchOnce("openapi.json", {});
   const document = await content.text().then(JSON.parse).catch(() => null);
   const { enum: names, const: only } = document?.components?.schemas.SearchRequest.properties.system ?? {};

@@ -2,6 +2,7 @@
 
 import { call, connect, server } from "./api.js";
 import { change, COUNTS, loadAddress, onChange, state } from "./search_state.js";
+import * as beautiful from "./beautiful.js";
 import * as blindComparison from "./blind_comparison.js";
 import { onChoose } from "./result_columns.js";
 import { byId, hideNotice, make, notice, onToggle, showPressed } from "./dom.js";
@@ -9,6 +10,7 @@ import * as filters from "./filters.js";
 import * as imageQuery from "./image_query.js";
 import * as keyboard from "./keyboard.js";
 import * as imageComparison from "./image_comparison.js";
+import * as rivals from "./rivals.js";
 import * as search from "./search.js";
 import * as tastes from "./tastes.js";
 import * as theme from "./theme.js";
@@ -30,7 +32,14 @@ const counts = () => {
 
 function followAddress() {
   search.stopTyping();
-  loadAddress({ counts: counts(), tastes: availableTastes, systems: server.names, blind: blindComparison.isAvailable() });
+  loadAddress({
+    counts: counts(),
+    tastes: availableTastes,
+    maxBeauty: Number(byId("beautiful").max),
+    rivals: rivals.available(),
+    systems: server.names,
+    blind: blindComparison.isAvailable(),
+  });
 }
 
 async function start() {
@@ -45,6 +54,7 @@ async function start() {
     health.textContent = sizes.length ? `${Math.max(...sizes).toLocaleString("en")} images` : "connected";
     health.className = "health ok";
     tastes.layOut(availableTastes);
+    rivals.layOut();
     showExamples(examples.queries);
     ready = true;
     followAddress();
@@ -68,8 +78,8 @@ function showExamples(queries) {
   box.hidden = queries.length === 0;
 }
 
-for (const part of [search, imageQuery, tastes, filters, blindComparison, imageComparison, viewer, keyboard]) part.listen();
-for (const draw of [search.draw, imageQuery.draw, tastes.draw, filters.draw, blindComparison.draw, drawTeacher]) onChange(draw);
+for (const part of [search, imageQuery, beautiful, tastes, filters, rivals, blindComparison, imageComparison, viewer, keyboard]) part.listen();
+for (const draw of [search.draw, imageQuery.draw, beautiful.draw, tastes.draw, filters.draw, rivals.draw, blindComparison.draw, drawTeacher]) onChange(draw);
 onChange(imageComparison.stop);
 onChange(search.run);
 onChoose((column, index) => (imageComparison.isActive() ? imageComparison.finish(index) : viewer.open(column, index)));

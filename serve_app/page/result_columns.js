@@ -8,11 +8,15 @@ import { release } from "./previews.js";
 
 const TITLES = {
   baseline: ["Baseline", "before"],
+  suffix: ["Suffix", "the baseline with the same words added to every query"],
+  axis: ["Axis", "the baseline with every query moved in the same direction"],
+  rephrase: ["Rephrase", "the baseline with the language model's words, without a judge"],
   live: ["Live", "aligned"],
   candidate: ["Candidate", "not yet promoted"],
   teacher: ["Teacher", "the slow cascade that alignment learns from"],
 };
-const ORDER = ["baseline", "candidate", "live", "teacher"];
+const ORDER = ["baseline", "suffix", "axis", "rephrase", "candidate", "live", "teacher"];
+const VARIANTS = ["suffix", "axis", "rephrase", "teacher"]; // search with the baseline's encoder in ways of their own
 const NUM_SKELETONS = 6;
 
 let chooseResult = () => {};
@@ -83,7 +87,7 @@ export class Column {
     if (rephrased) return `searched for “${rephrased}”`;
     if (system !== this.system) return `answered by the ${system}, for an experiment`;
     const note = TITLES[system]?.[1];
-    if (system === "teacher") return note;
+    if (VARIANTS.includes(system)) return note;
     const same = system !== "baseline" && encoder === baseline;
     return `${same ? "the baseline's " : note ? `${note} · ` : ""}encoder ${encoder.slice(0, 8)}`;
   }
@@ -143,7 +147,8 @@ export function layOut() {
 }
 
 function systemColumns() {
-  const names = server.names.filter((name) => name in server.systems || (name === "teacher" && state.teacher));
+  const chosen = [...state.rivals, ...(state.teacher ? ["teacher"] : [])];
+  const names = server.names.filter((name) => name in server.systems || chosen.includes(name));
   names.sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b));
   return names.map((name) => columns.find((column) => column.system === name && !column.side) ?? new Column(name));
 }
@@ -161,7 +166,7 @@ export function compare() {
   for (const column of columns) {
     if (column.side || !column.answers.length) continue;
     column.showEncoder(encoder);
-    const same = column.system !== "teacher" && column.answers[0].encoder === encoder;
+    const same = !VARIANTS.includes(column.system) && column.answers[0].encoder === encoder;
     if (!baseline || column === baseline || same) continue;
     column.results.forEach((result, index) => {
       showRankChange(column.cards.children[index], index, baseline.indexOf(result.image_id));

@@ -1,6 +1,6 @@
 // Runs the search whenever the state changes, and shows results, further pages and errors.
 
-import { RequestError } from "./api.js";
+import { RequestError, SLOW_SYSTEMS } from "./api.js";
 import { change, requestFor, state } from "./search_state.js";
 import { columns, compare, layOut } from "./result_columns.js";
 import { byId, debounced, hideNotice, notice, toast } from "./dom.js";
@@ -20,13 +20,13 @@ export async function run() {
   if (!drawHead(isStart)) return;
   layOut();
   for (const column of columns) column.showLoading();
-  const encoderColumns = columns.filter((column) => column.system !== "teacher");
-  const teacher = columns.find((column) => column.system === "teacher");
-  if (teacher) searchTeacher(teacher, signal);
+  const isSlow = ({ system }) => SLOW_SYSTEMS.includes(system);
+  const fastColumns = columns.filter((column) => !isSlow(column));
+  for (const column of columns.filter(isSlow)) searchSlowly(column, signal);
   try {
-    const answers = await Promise.all(encoderColumns.map((column) => column.search(requestFor(column.system, example), signal)));
+    const answers = await Promise.all(fastColumns.map((column) => column.search(requestFor(column.system, example), signal)));
     if (signal.aborted) return;
-    encoderColumns.forEach((column, index) => column.show(answers[index]));
+    fastColumns.forEach((column, index) => column.show(answers[index]));
     compare();
     drawMore();
     byId("results").dispatchEvent(new Event("shown"));
@@ -59,10 +59,10 @@ function fail(error) {
   notice(error);
 }
 
-// The teacher is slow: its results are added after those of the encoders.
-async function searchTeacher(column, signal) {
+// Their results are added after those of the other systems.
+async function searchSlowly(column, signal) {
   try {
-    const answer = await column.search(requestFor("teacher", example), signal);
+    const answer = await column.search(requestFor(column.system, example), signal);
     if (signal.aborted) return;
     column.show(answer);
     compare();
@@ -70,24 +70,25 @@ async function searchTeacher(column, signal) {
   } catch (error) {
     if (signal.aborted) return;
     column.clear();
-    if (error instanceof RequestError && error.code === "teacher_starting") waitForTeacher(column, signal, error.retryAfter || 10);
-    else column.showMessage(`${error.title ?? "The page failed"}. ${error.message}`, "Try again", () => retryTeacher(column, signal));
+    if (error instanceof RequestError && error.code === "teacher_starting") waitForModels(column, signal, error.retryAfter || 10);
+    else column.showMessage(`${error.title ?? "The page failed"}. ${error.message}`, "Try again", () => retrySlowly(column, signal));
   }
 }
 
-function retryTeacher(column, signal) {
+function retrySlowly(column, signal) {
   column.showLoading();
-  searchTeacher(column, signal);
+  searchSlowly(column, signal);
 }
 
-function waitForTeacher(column, signal, seconds) {
+function waitForModels(column, signal, seconds) {
   if (signal.aborted) return;
   if (seconds <= 0) {
-    retryTeacher(column, signal);
+    retrySlowly(column, signal);
     return;
   }
-  column.showMessage(`The teacher is starting. Next try in ${seconds} s.`, "Try now", () => { clearTimeout(timer); retryTeacher(column, signal); });
-  const timer = setTimeout(() => waitForTeacher(column, signal, seconds - 1), 1000);
+  const what = column.system === "teacher" ? "The teacher" : "The language model";
+  column.showMessage(`${what} is starting. Next try in ${seconds} s.`, "Try now", () => { clearTimeout(timer); retrySlowly(column, signal); });
+  const timer = setTimeout(() => waitForModels(column, signal, seconds - 1), 1000);
 }
 
 // ---- further pages

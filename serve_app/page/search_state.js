@@ -3,10 +3,10 @@
 export const COUNTS = [6, 12, 24, 48];
 const DIVERSITY = 0.5;
 const HALF = 0.5;
-const START = { words: "", k: 12, image: null, weight: HALF, tastes: {}, filters: {}, diverse: false, blind: false, teacher: false };
+const START = { words: "", k: 12, image: null, weight: HALF, beauty: 0, tastes: {}, filters: {}, diverse: false, blind: false, teacher: false, rivals: [] };
 
 // words: the text of the search box, with negatives. image: null, {id}, or {data, url, name} of a file: base64,
-// blob: URL, file name. filters: name -> text, as in FILTERS.
+// blob: URL, file name. filters: name -> text, as in FILTERS. rivals: names of systems.
 export const state = structuredClone(START);
 
 const listeners = [];
@@ -70,6 +70,7 @@ export function requestFor(system, fallback = "") {
     ...(state.image && { image: id ? { image_id: id } : { data } }),
     ...(state.image && query && { image_weight: state.weight }),
     ...(negatives.length && { negatives }),
+    ...(state.beauty && { beauty: state.beauty }),
     ...(Object.keys(state.tastes).length && { tastes: state.tastes }),
     ...(filters.length && { filters: Object.fromEntries(filters) }),
     ...(state.diverse && { diversity: { weight: DIVERSITY } }),
@@ -88,10 +89,11 @@ function address() {
   if (words || state.k !== START.k) parameters.set("k", state.k);
   if (state.image?.id) parameters.set("image_id", state.image.id);
   if (state.image && state.weight !== HALF) parameters.set("weight", state.weight);
+  if (state.beauty) parameters.set("beautiful", state.beauty); // `beauty` is the filter
   for (const [name, value] of Object.entries(state.tastes)) parameters.set(`taste.${name}`, value);
   for (const [name, value] of Object.entries(state.filters)) parameters.set(name, value);
   if (state.diverse) parameters.set("varied", "1");
-  if (state.teacher) parameters.set("teacher", "1");
+  for (const name of [...state.rivals, ...(state.teacher ? ["teacher"] : [])]) parameters.set(name, "1");
   if (state.blind) parameters.set("mode", "blind");
   return parameters.size ? `?${parameters}` : location.pathname;
 }
@@ -109,7 +111,7 @@ function remember(kind) {
 const clamp = (value, low, high) => Math.min(Math.max(Number(value) || 0, low), high);
 
 // Set the state from the address, ignoring invalid parameters. The arguments: what the controls offer.
-export function loadAddress({ counts, tastes, systems, blind }) {
+export function loadAddress({ counts, tastes, maxBeauty, rivals, systems, blind }) {
   const parameters = new URLSearchParams(location.search);
   const loaded = structuredClone(START);
   loaded.words = parameters.get("q") ?? "";
@@ -119,12 +121,14 @@ export function loadAddress({ counts, tastes, systems, blind }) {
   loaded.image = uploads[history.state?.upload] ?? (id ? { id } : null);
   const weight = parameters.get("weight") ?? "";
   if (within(0, 1)(weight)) loaded.weight = Number(weight);
+  loaded.beauty = clamp(parameters.get("beautiful"), 0, maxBeauty);
   for (const { name } of tastes) {
     const value = clamp(parameters.get(`taste.${name}`), -1, 1);
     if (value) loaded.tastes[name] = value;
   }
   for (const [name, [, , isValid]] of Object.entries(FILTERS)) if (isValid(parameters.get(name) ?? "")) loaded.filters[name] = parameters.get(name);
   loaded.diverse = parameters.has("varied");
+  loaded.rivals = rivals.filter((name) => parameters.has(name));
   loaded.teacher = parameters.has("teacher") && systems.includes("teacher");
   loaded.blind = blind && parameters.get("mode") === "blind";
   typing = false;

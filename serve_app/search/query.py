@@ -8,13 +8,17 @@ import numpy as np
 from cluster.profile import Serve
 from serve_app.errors import ApiError
 from serve_app.models import BaseSearchRequest, ImageInput, WordsRead
-from serve_app.search import tastes, uploads
+from serve_app.search import beauty, tastes, uploads
 from serve_app.search.step_timer import StepTimer
 from serve_app.search.systems import System
 
 
-async def vector(request: BaseSearchRequest, system: System, config: Serve, timer: StepTimer) -> np.ndarray:
-    """The query vector, float32 [D], normalised: words and image, minus the negatives, shifted by the tastes.
+async def vector(
+    request: BaseSearchRequest, system: System, axis: beauty.Axis, config: Serve, timer: StepTimer
+) -> np.ndarray:
+    """The query vector, float32 [D], normalised.
+
+    It is the sum of words and image, minus the negatives, shifted by the tastes, then moved along the axis.
 
     Raises ApiError for an unknown taste or image, or an upload that cannot be read.
     """
@@ -35,7 +39,8 @@ async def vector(request: BaseSearchRequest, system: System, config: Serve, time
             point -= request.negative_weight * np.mean(encoded, axis=0)
         timer.record("encode", started)
     point = tastes.shift(point, system.axes, request.tastes)
-    return (point / max(float(np.linalg.norm(point)), 1e-12)).astype(np.float32)
+    point = (point / max(float(np.linalg.norm(point)), 1e-12)).astype(np.float32)
+    return beauty.shift(point, axis, request.beauty) if request.beauty else point
 
 
 def words_read(text: str, system: System) -> WordsRead:

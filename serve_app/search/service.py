@@ -30,6 +30,7 @@ from serve_app.models import (
 )
 from serve_app.search import filters, paging, query, tastes
 from serve_app.search.batched_search import ResultPage, ResultRow, SearchOptions
+from serve_app.search.beauty import AXIS, REPHRASE, SUFFIX, Axis
 from serve_app.search.diversity import mmr
 from serve_app.search.experiment import is_assigned
 from serve_app.search.step_timer import StepTimer
@@ -38,6 +39,8 @@ from serve_app.search.teacher import TEACHER, Teacher
 
 NUM_CACHED_PREVIEWS = 2048  # about 10 kB each
 NUM_EXAMPLES = 6
+# Systems that search with the baseline's encoder, in ways of their own.
+VARIANTS = (SUFFIX, AXIS, REPHRASE, TEACHER)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Service:
         self._feedback = Feedback(store, signed_ids)
         self._images = store.open("images")
         self._cached_preview = lru_cache(NUM_CACHED_PREVIEWS)(self._read_preview)
-        self.system_names = (*systems.names, *([TEACHER] if teacher else []))
+        self.system_names = (*systems.names, SUFFIX, AXIS, *([REPHRASE, TEACHER] if teacher else []))
         self.examples = list(examples) or _examples(store, systems.get(systems.required[0]))
 
     @property
@@ -97,6 +100,17 @@ class Service:
         axes = self._systems.get(self._systems.required[0]).axes
         known = tastes.PROPERTIES
         return [{"name": name, "less": known[name].less, "more": known[name].more} for name in axes]
+
+    @property
+    def suffix(self) -> str | None:
+        """What the system `suffix` adds to a query, None if it is not available."""
+        baseline = self._systems.by_alias.get("baseline")
+        nulls = self._systems.nulls(baseline.fingerprint) if baseline else None
+        return nulls.suffix if nulls else None
+
+    def axis(self, system: System) -> Axis:
+        """The axis along which `beauty` moves a query of this system."""
+        return self._systems.axis(system)
 
     def unready_reason(self) -> str:
         """Why searches cannot be answered now, in one sentence; "" if they can."""
@@ -123,7 +137,7 @@ class Service:
         cursor = paging.read(request)
         if cursor is None:
             name = self._assign(request.system, client)
-            return name, self._systems.get("baseline" if name == TEACHER else name), None
+            return name, self._system(name), None
         system = self._systems.by_encoder(cursor.encoder)
         if system is None:
             raise ApiError(
@@ -132,9 +146,12 @@ class Service:
         aliases = [
             alias for alias, one in self._systems.by_alias.items() if one.fingerprint == cursor.encoder
         ]
-        if request.system == TEACHER or request.system in aliases or not aliases:
+        if request.system in (*VARIANTS, *aliases) or not aliases:
             return request.system, system, cursor
         return aliases[0], system, cursor
+
+    def _system(self, name: str) -> System:
+        return self._systems.get("baseline" if name in VARIANTS else name)
 
     def _assign(self, name: str, client: str) -> str:
         """`name`, or the candidate if the experiment assigns this client to it."""
@@ -149,7 +166,8 @@ class Service:
         self, request: BaseSearchRequest, name: str, system: System, cursor: paging.Cursor | None
     ) -> SearchAnswer:
         timer = StepTimer(self._metrics, name)
-        vector = await query.vector(request, system, self._config, timer)
+        searched = await self._searched(request, name, system, timer)
+        vector = await query.vector(searched, system, self.axis(system), self._config, timer)
         where, version = filters.sql_condition(request.filters), cursor.version if cursor else None
         offset, num_candidates = cursor.offset if cursor else 0, None
         started = perf_counter()
@@ -175,7 +193,29 @@ class Service:
             ).encode()
         # Deleted images are dropped after the page is cut, so that no other image moves to another page.
         page = [row for row in rows[: request.k] if not row.get("deleted")]
-        return await self._answer(request, name, system, page, timer, next_page)
+        rephrased = searched.query if searched.query != request.query else ""
+        return await self._answer(request, name, system, page, timer, next_page, rephrased)
+
+    async def _searched(
+        self, request: BaseSearchRequest, name: str, system: System, timer: StepTimer
+    ) -> BaseSearchRequest:
+        """The request as the system searches for it: other words, or more beauty.
+
+        A search without words has none to change. Raises ApiError (404) if no aligned encoder has the nulls.
+        """
+        if name == REPHRASE and request.query:
+            assert self._teacher is not None
+            return request.model_copy(update={"query": await self._teacher.rephrase(request.query, timer)})
+        if name not in (SUFFIX, AXIS):
+            return request
+        nulls = self._systems.nulls(system.fingerprint)
+        if nulls is None:
+            message = f"There is no system {name!r}: no open encoder was aligned from the baseline with one."
+            raise ApiError(404, "no_such_system", message, "system")
+        if name == AXIS:
+            # An axis that was fitted with strength 0 is the baseline; `beauty` moves along the prompts then.
+            return request.model_copy(update={"beauty": request.beauty + bool(nulls.axis.strength)})
+        return request.model_copy(update={"query": request.query and request.query + nulls.suffix})
 
     def _num_candidates(self, k: int, diversity: Diversity, cursor: paging.Cursor | None) -> int:
         """How many images a diverse search chooses from: the same number on every page.
@@ -206,9 +246,12 @@ class Service:
     ) -> SearchAnswer:
         self._metrics.search(name)
         # Preferences are about words: if the search used anything else, the id carries no query.
-        words = "" if request.image or request.negatives or request.tastes else request.query
+        changed = request.image or request.negatives or request.tastes or request.beauty
+        words = "" if changed else request.query
         image_ids = [row["image_id"] for row in rows]
-        search_id = self._signed_ids.issue(words, name, system.fingerprint, image_ids, time())
+        # Votes are counted by encoder: what a variant does with the baseline's is not the baseline.
+        encoder = f"{system.fingerprint}+{name}" if name in VARIANTS else system.fingerprint
+        search_id = self._signed_ids.issue(words, name, encoder, image_ids, time())
         texts = (request.query, *request.negatives)
         query_words, *negatives_words = await asyncio.to_thread(
             lambda: [query.words_read(text, system) for text in texts]
@@ -240,7 +283,7 @@ class Service:
         Raises KeyError for an unknown image, ApiError for an unknown system, an unsupported image tower, or a
         preview that cannot be read.
         """
-        chosen = self._systems.get("baseline" if system == TEACHER else system)
+        chosen = self._system(system)
         try:
             image = decode(self.preview(image_id))
         except UnusableImage as error:

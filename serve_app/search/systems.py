@@ -26,6 +26,7 @@ from serve_app.errors import ApiError
 from serve_app.metrics import Metrics
 from serve_app.search import tastes
 from serve_app.search.batched_search import search_batch
+from serve_app.search.beauty import Axis, Nulls, fitted_nulls, prompt_axis
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class System:
     encode_image: Batcher  # uint8 [3, H, W] -> float32 [D]
     search: Batcher  # (query vector float32 [D], SearchOptions) -> ResultPage
     retriever: Retriever
+    prompt_axis: Axis
+    nulls: Nulls | None = None  # fitted when the encoder was aligned, in the space of its parent
     axes: Mapping[str, np.ndarray] = field(default_factory=dict)  # taste -> its direction, float32 [D]
     recall_at_10: float | None = None
     measured_at: datetime | None = None  # last measurement by `kallos index` when the index was opened
@@ -104,6 +107,16 @@ class Systems:
     def by_encoder(self, fingerprint: str) -> System | None:
         """The system of an encoder that has an alias, or lost it recently."""
         return self._opened.get(fingerprint)
+
+    def nulls(self, fingerprint: str) -> Nulls | None:
+        """The nulls in the space of an encoder, from the first alias whose encoder was aligned from it."""
+        aligned = (one for one in self.by_alias.values() if one.record.parent == fingerprint)
+        return next((one.nulls for one in aligned if one.nulls), None)
+
+    def axis(self, system: System) -> Axis:
+        """The axis of beauty in the space of a system: the fitted one if there is one that moves anything."""
+        nulls = self.nulls(system.fingerprint)
+        return nulls.axis if nulls and nulls.axis.strength else system.prompt_axis
 
     def refresh(self) -> None:
         """Follow the aliases. A new encoder is opened first and then replaces the old one at once.
@@ -217,6 +230,8 @@ def open_system(
     return System(
         record=record,
         encoder=encoder,
+        prompt_axis=prompt_axis(encoder.encode_texts),
+        nulls=fitted_nulls(record.metrics),
         encode_text=batched(
             encoder.encode_texts, wait_s=profile.serve.batch_wait_s, on_batch=partial(metrics.batch, "encode")
         ),

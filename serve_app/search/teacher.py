@@ -125,19 +125,17 @@ class Teacher:
 
         Raises ApiError: 503 while an engine starts, 422 for a search by anything but words and filters.
         """
-        if request.image or request.negatives or request.tastes or request.diversity or request.cursor:
+        others = (request.image, request.negatives, request.tastes, request.beauty, request.diversity)
+        if any(others) or request.cursor:
             raise ApiError(
                 422,
                 "teacher_takes_words",
                 "The teacher accepts words and filters only, and returns one page.",
                 "system",
             )
-        await self.wake()
+        await self._wake("rephraser", "judge")
+        rephrased = await self.rephrase(request.query, timer)
         begun = perf_counter()
-        rephrased, error = await self._ask("rephraser", "rephrase", request.query)
-        if error:
-            raise ApiError(503, "teacher_failed", f"The language model gave no usable answer: {error}.")
-        begun = timer.record("rephrase", begun)
         query_vector, rephrased_vector = await asyncio.gather(
             system.encode_text(request.query), system.encode_text(rephrased)
         )
@@ -162,18 +160,29 @@ class Teacher:
         scores = np.nan_to_num(aesthetics, nan=1.0)
         return Ranked(rephrased, [_row(rows[index], float(scores[index])) for index in order])
 
-    async def wake(self) -> None:
-        """Return when both engines run. Raises ApiError (503) with Retry-After while one starts.
+    async def rephrase(self, query: str, timer: StepTimer) -> str:
+        """The rephrased query. Raises ApiError (503) while the engine starts, or if it gives no answer."""
+        await self._wake("rephraser")
+        begun = perf_counter()
+        rephrased, error = await self._ask("rephraser", "rephrase", query)
+        if error:
+            raise ApiError(503, "teacher_failed", f"The language model gave no usable answer: {error}.")
+        timer.record("rephrase", begun)
+        return rephrased
+
+    async def _wake(self, *names: str) -> None:
+        """Return when these engines run. Raises ApiError (503) with Retry-After while one starts.
 
         Serve starts an engine because a request waits for it, so an unanswered ping is not cancelled.
         """
-        for name, handle in self._engines.items():
+        for name in names:
             if name not in self._pings or self._pings[name].done():
-                self._pings[name] = asyncio.create_task(_ping(handle))
-        _, starting = await asyncio.wait(self._pings.values(), timeout=AWAKE_S)
+                self._pings[name] = asyncio.create_task(_ping(self._engines[name]))
+        pings = {name: self._pings[name] for name in names}
+        _, starting = await asyncio.wait(pings.values(), timeout=AWAKE_S)
         if starting:
             raise _starting()
-        for name, ping in self._pings.items():
+        for name, ping in pings.items():
             if error := ping.exception():
                 raise ApiError(503, "teacher_failed", f"The {name} does not start: {type(error).__name__}.")
 

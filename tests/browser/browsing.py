@@ -6,7 +6,7 @@ import io
 import time
 from types import SimpleNamespace
 
-from fake_service import words_read
+from fake_service import PROMPT_AXIS, words_read
 from PIL import Image
 
 from serve_app.errors import ApiError
@@ -17,7 +17,15 @@ NUM_IMAGES = 30
 ORDERS = {
     "live": [5, 0, 1, 29, 3, 2, 4],
     "baseline": list(range(NUM_IMAGES)),
+    "suffix": [3, 0, 1],
+    "axis": [4, 0, 1],
+    "rephrase": [6, 0, 1],
     "teacher": [7, 5, 0],
+}
+REPHRASED = {
+    "suffix": "{}, golden light",
+    "rephrase": "a photograph of {}",
+    "teacher": "a photograph of {}",
 }
 HOSTILE = '<img src=x onerror="document.title=1">'
 TASTES = [
@@ -41,20 +49,25 @@ def encoder_of(name):
 class FakePageService:
     """A service whose baseline ranks images 0, 1, 2, ... and whose live system starts with 5, 0, 1, 29.
 
-    It records requests in `searches`, `events` and `heatmaps`. A search_id is "<system> <query> <offset>".
+    A search with beauty gets the reverse order. `searches`, `events` and `heatmaps` record the requests. A
+    search_id is "<system> <query> <offset>".
     """
 
     def __init__(self):
         self.examples, self.tastes, self.delay_s, self.fail = ["a red boat", "two cats"], [], 0.0, False
-        self.system_names = ("live", "baseline")
+        self.system_names, self.suffix = ("live", "baseline"), None
         self.systems = {name: self.system(name, NUM_IMAGES) for name in self.system_names}
         self.searches, self.clients, self.events, self.heatmaps = [], set(), [], []
         self.num_refusals = 0  # searches still to be refused because the teacher is starting
-        self.encoders = {"teacher": encoder_of("baseline")}  # overrides `encoder_of(system)`
+        # Overrides `encoder_of(system)`.
+        self.encoders = dict.fromkeys(("suffix", "axis", "rephrase", "teacher"), encoder_of("baseline"))
 
     def system(self, name, num_rows):
         record = SimpleNamespace(encoder=encoder_of(name), parent="")
         return SimpleNamespace(record=record, num_rows=num_rows, recall_at_10=1.0)
+
+    def axis(self, system):
+        return PROMPT_AXIS
 
     def unready_reason(self):
         return ""
@@ -65,11 +78,12 @@ class FakePageService:
         await asyncio.sleep(self.delay_s)
         if self.fail:
             raise RuntimeError("a failure of the server")
-        if request.system == "teacher" and self.num_refusals > 0:
+        if request.system in ("rephrase", "teacher") and self.num_refusals > 0:
             self.num_refusals -= 1
             headers = {"Retry-After": "1"}
             raise ApiError(503, "teacher_starting", "The teacher is starting.", headers=headers)
         order = ORDERS[request.system] if request.query != "nothing" else []
+        order = order[::-1] if request.beauty else order
         start = int(request.cursor or 0)
         caption = HOSTILE if request.query == "hostile" else f"{request.query}, picture"
         rows = [
@@ -88,7 +102,7 @@ class FakePageService:
             query=request.query,
             query_words=words_read(request.query),
             negatives_words=[words_read(text) for text in request.negatives],
-            rephrased=f"a photograph of {request.query}" if request.system == "teacher" else "",
+            rephrased=REPHRASED.get(request.system, "").format(request.query),
             system=request.system,
             encoder=self.encoders.get(request.system, encoder_of(request.system)),
             rows=rows,

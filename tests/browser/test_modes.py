@@ -143,6 +143,34 @@ def test_teacher_column_appears_once_the_teacher_has_started(with_teacher, page,
     page.wait_for_selector("[data-system=teacher]", state="detached")
 
 
+@pytest.fixture
+def with_rivals(service):
+    """Adds the rivals of alignment to the service before the app is made."""
+    service.system_names = ("live", "baseline", "suffix", "axis", "rephrase", "teacher")
+    service.suffix = ", golden light"
+
+
+def test_rivals_become_columns_with_explanations(with_rivals, page, service):
+    search(page, "a boat")
+    assert texts(page, ".column h2") == ["Baseline", "Live"]
+    page.click("#rivals-button")
+    assert texts(page, ".rival b") == ["Suffix", "Axis", "Rephrase"]
+    assert "“…, golden light”" in page.inner_text(".rival:first-child")
+    service.num_refusals = 1
+    for name in ("suffix", "axis", "rephrase"):
+        page.check(f"#rivals [name={name}]")
+    page.wait_for_selector(".message:has-text('The language model is starting. Next try in 1 s.')")
+    page.wait_for_selector("[data-system=rephrase] .card")
+    assert texts(page, ".column h2") == ["Baseline", "Suffix", "Axis", "Rephrase", "Live"]
+    assert "searched for “a boat, golden light”" in page.inner_text("[data-system=suffix] .encoder")
+    assert "every query moved" in page.inner_text("[data-system=axis] .encoder")
+    assert texts(page, "[data-system=axis] .rank-change")[0] == "↑ 4"
+    page.reload()
+    page.wait_for_selector("[data-system=rephrase] .card")
+    assert "suffix=1&axis=1&rephrase=1" in page.url
+    assert page.inner_text("#rivals-button .count") == "3"
+
+
 def test_search_and_viewer_work_by_keyboard(page):
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("/")
@@ -221,15 +249,16 @@ CONTRASTS = """
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_texts_have_the_contrast_of_wcag_aa(with_teacher, service, blank, address, scheme):
+def test_all_texts_have_the_contrast_of_wcag_aa(with_rivals, service, blank, address, scheme):
     service.tastes = TASTES
     blank.emulate_media(color_scheme=scheme)
     blank.goto(address)
     blank.wait_for_selector(".card")
     measured = {"start": blank.evaluate(CONTRASTS)}
     search(blank, "a boat")
-    for button in ("#filters-button", "#tastes-button", "#teacher"):
+    for button in ("#filters-button", "#tastes-button", "#rivals-button", "#teacher"):
         blank.click(button)
+    blank.fill("#beautiful", "0.5")
     blank.wait_for_selector("[data-system=teacher] .card")
     measured["results"] = blank.evaluate(CONTRASTS)
     blank.click("[data-system=live] .card button")
@@ -253,13 +282,15 @@ def test_all_texts_have_the_contrast_of_wcag_aa(with_teacher, service, blank, ad
     assert measured["results"]["seen"] > 60
 
 
-def test_page_fits_a_phone_without_horizontal_scrolling(with_teacher, page):
+def test_page_fits_a_phone_without_horizontal_scrolling(with_rivals, page):
     page.set_viewport_size({"width": 390, "height": 844})
     search(page, "a boat")
     wide = "document.documentElement.scrollWidth"
     assert page.evaluate(wide) <= 390
     assert all(element.bounding_box()["width"] > 150 for element in page.query_selector_all(".column"))
     page.click("#filters-button")
+    page.click("#rivals-button")
+    page.fill("#beautiful", "0.5")
     page.click("#teacher")
     page.wait_for_selector("[data-system=teacher] .card")
     assert page.evaluate(wide) <= 390

@@ -266,6 +266,32 @@ def test_tastes_are_sent_kept_in_the_address_and_reset(page, service, address):
     until(lambda: service.searches[-1].tastes == {})
 
 
+def test_slider_moves_all_results_and_the_address_reproduces_the_search(page, service, address):
+    search(page, "a boat")
+    page.focus("#beautiful")
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_selector(f"[data-system=baseline] .card:first-child[data-image='{image_id(29)}']")
+    settled(page)
+    assert [request.beauty for request in service.searches[-2:]] == [0.3, 0.3]
+    assert page.get_attribute("#beautiful", "aria-valuetext") == "0.3 of 2 towards beautiful"
+    hint = page.inner_text("#beautiful-hint")
+    assert hint.startswith("Every query moves by 0.3") and "Live and Baseline: along the direction" in hint
+    link = page.url
+    assert "beautiful=0.3" in link
+    page.goto(f"{address}/?q=a+dog&beautiful=7&beauty=0.6")
+    shown(page, "a dog")
+    assert (service.searches[-1].beauty, service.searches[-1].filters.min_aesthetic) == (2.0, 0.6)
+    page.goto(link)
+    shown(page, "a boat")
+    assert service.searches[-1].beauty == 0.3 and page.input_value("#beautiful") == "0.3"
+    page.focus("#beautiful")
+    page.keyboard.press("Home")
+    page.wait_for_selector(f"[data-system=baseline] .card:first-child[data-image='{image_id(0)}']")
+    assert "beautiful" not in page.url and page.is_hidden("#beautiful-hint")
+    assert page.get_attribute("#beautiful", "aria-valuetext") == "literal"
+
+
 def test_hovered_image_is_marked_in_both_columns(page):
     search(page, "a boat")
     page.hover(f"[data-system=live] .card[data-image='{image_id(5)}']")

@@ -91,6 +91,7 @@ def test_healthz_describes_every_system(server, deployment):
             "parent": "",
             "num_rows": encoder.dim,
             "recall_at_10": 1.0,
+            "beauty": {"source": "prompts", "strength": 0.5},
         }
         assert health["systems"][alias] == expected
 

@@ -6,7 +6,7 @@ from fastapi.responses import JSONResponse
 from cluster.profile import Serve
 from serve_app.errors import ApiError
 from serve_app.http.routes import refusals
-from serve_app.models import Health, Ready, SystemHealth
+from serve_app.models import BeautyAxis, Health, Ready, SystemHealth
 from serve_app.search.service import Service
 from serve_app.search.systems import System
 
@@ -22,11 +22,13 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
                 parent=system.record.parent,
                 num_rows=_num_rows(system),
                 recall_at_10=system.recall_at_10,
+                beauty=_axis(service, system),
             )
             for alias, system in service.systems.items()
         }
         health = Health(
             systems=systems,
+            suffix=service.suffix,
             max_k=config.max_k,
             max_upload_bytes=config.max_upload_bytes,
             url_images=config.url_images,
@@ -39,6 +41,11 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
         if reason := service.unready_reason():
             raise ApiError(503, "not_ready", reason)
         return Ready()
+
+
+def _axis(service: Service, system: System) -> BeautyAxis:
+    axis = service.axis(system)
+    return BeautyAxis(source=axis.source, strength=axis.strength)
 
 
 def _num_rows(system: System) -> int | None:

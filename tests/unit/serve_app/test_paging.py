@@ -16,12 +16,14 @@ from serve_app.feedback.signed_ids import SignedIds
 from serve_app.models import search_request
 from serve_app.search import paging
 from serve_app.search.batched_search import search_batch
+from serve_app.search.beauty import Axis
 from serve_app.search.service import Service
 from serve_app.search.systems import COLUMNS
 
 DIM = 40
 ENCODER = "e" * 16
 QUERY = np.linspace(1, 0.5, DIM).astype(np.float32)
+AXIS = Axis(np.eye(DIM, dtype=np.float32)[7], 0.5, "prompts")
 Request = search_request(["live", "baseline"], 50)
 DIVERSITY = [None, {"weight": 0.6, "num_candidates": 30}]
 
@@ -54,6 +56,7 @@ class Table:
         self.systems = SimpleNamespace(
             by_alias={"live": system}, names=("live",), required=("live",), get=lambda alias: system,
             by_encoder=lambda fingerprint: system if fingerprint == ENCODER else None,
+            axis=lambda system: AXIS,
         )  # fmt: skip
         metrics = SimpleNamespace(observe=lambda *args: None, search=lambda name: None)
         self.service = Service(
@@ -101,6 +104,14 @@ def test_deleted_image_leaves_its_page_and_moves_no_other_image(table, diversity
     assert after == [before[0], *kept]
 
 
+@pytest.mark.parametrize("beauty", [0.0, 1.0, 2.0])
+def test_every_page_follows_the_query_that_moved_along_the_axis(table, beauty):
+    scores = QUERY / np.linalg.norm(QUERY) + beauty * AXIS.strength * AXIS.direction  # of the unit vectors
+    expected = [table.image_ids[row] for row in np.argsort(-scores, kind="stable")]
+    assert (expected[0] == table.image_ids[7]) == (beauty > 0)
+    assert [image_id for page in table.pages(beauty=beauty) for image_id in page] == expected
+
+
 @pytest.mark.parametrize("diversity", DIVERSITY)
 def test_paging_continues_past_a_page_whose_images_were_all_deleted(table, diversity):
     before = table.pages(diversity=diversity)
@@ -134,7 +145,7 @@ def test_deleted_image_that_was_added_again_returns_to_its_place(table, diversit
     "changes",
     [{"query": "ships"}, {"system": "baseline"}, {"filters": {"min_width_px": 1}}, {"negatives": ["people"]},
      {"diversity": {"weight": 0.1}}, {"image": {"image_id": "0" * 64}}, {"tastes": {"warmth": 0.1}},
-     {"negative_weight": 0.1}],
+     {"negative_weight": 0.1}, {"beauty": 0.5}],
 )  # fmt: skip
 def test_cursor_of_another_search_is_refused(table, changes):
     _, cursor = table.page(diversity=DIVERSITY[1])

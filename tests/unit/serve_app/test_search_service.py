@@ -1,6 +1,7 @@
 """The search service over fake systems: which system answers, what is counted, where paging ends."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -12,14 +13,18 @@ from cluster.profile import Serve
 from serve_app.errors import ApiError
 from serve_app.feedback.signed_ids import SignedIds
 from serve_app.models import search_request
-from serve_app.search import paging
+from serve_app.search import paging, tastes
 from serve_app.search.batched_search import ResultPage
-from serve_app.search.service import Service
-from serve_app.search.teacher import TEACHER
+from serve_app.search.beauty import Axis, Nulls
+from serve_app.search.service import VARIANTS, Service
+from serve_app.search.step_timer import StepTimer
 
 VERSION = 4
 MAX_WORDS = 3  # of a text that the fake encoders read
-Request = search_request(["live", "baseline", TEACHER], 50)
+AXIS = Axis(np.array([1.0, 0.0], np.float32), 0.5, "fitted")
+NULLS = Nulls(", golden light", AXIS)
+SIGNED_IDS = SignedIds(b"secret")
+Request = search_request(["live", "baseline", *VARIANTS], 50)
 
 
 class FakeSystems:
@@ -39,25 +44,40 @@ class FakeSystems:
     def by_encoder(self, fingerprint):
         return next((one for one in self.by_alias.values() if one.fingerprint == fingerprint), None)
 
+    def nulls(self, fingerprint):
+        return NULLS if fingerprint == "baseline" else None
+
+    def axis(self, system):
+        return AXIS
+
 
 def fake_system(fingerprint: str) -> SimpleNamespace:
     """A system with endless results: the image at each rank is named after the rank."""
 
+    encoded, searched = [], []
+
     async def encode_text(text):
+        encoded.append(text)
         if text == "break":
             raise ApiError(422, "broken", "Made to fail.")
         return np.ones(2, np.float32)
 
     async def search(item):
-        _, options = item
+        vector, options = item
+        searched.append(vector)
         ranks = range(options.offset, options.offset + options.k)
-        vector = np.ones(2, np.float32)
-        rows = [{"image_id": str(rank), "score": 0.5, "vector": vector} for rank in ranks]
+        rows = [{"image_id": str(rank), "score": 0.5, "vector": np.ones(2, np.float32)} for rank in ranks]
         return ResultPage(rows, VERSION)
 
     encoder = SimpleNamespace(dim=2, num_words_read=lambda text: min(len(text.split()), MAX_WORDS))
     return SimpleNamespace(
-        fingerprint=fingerprint, encoder=encoder, encode_text=encode_text, search=search, axes={}
+        fingerprint=fingerprint,
+        encoder=encoder,
+        encode_text=encode_text,
+        search=search,
+        axes={"brightness": np.array([0.0, 1.0], np.float32)},
+        encoded=encoded,
+        searched=searched,
     )
 
 
@@ -83,11 +103,23 @@ def metrics():
     return FakeMetrics()
 
 
+class FakeTeacher:
+    """Rephrases every query in the same way."""
+
+    async def rephrase(self, query: str, timer: StepTimer) -> str:
+        return f"a photograph of {query}"
+
+
 def service(metrics: FakeMetrics, systems: FakeSystems | None = None, **settings) -> Service:
     store = SimpleNamespace(open=lambda name: None)
-    tickets = SignedIds(b"secret")
     return Service(
-        store, systems or FakeSystems(), Serve(**settings), metrics, signed_ids=tickets, examples=["a"]
+        store,
+        systems or FakeSystems(),
+        Serve(**settings),
+        metrics,
+        signed_ids=SIGNED_IDS,
+        teacher=FakeTeacher(),
+        examples=["a"],
     )
 
 
@@ -185,6 +217,85 @@ def test_page_of_a_closed_encoder_is_refused(metrics):
     with pytest.raises(ApiError) as refusal:
         ask(service(metrics), cursor=cursor(encoder="another"))
     assert (refusal.value.status_code, refusal.value.code) == (410, "page_expired")
+
+
+# ---- from literal to beautiful, and the systems that search with the baseline's encoder in other ways
+
+DIAGONAL = np.array([1, 1]) / np.sqrt(2)  # the query vector of every text
+
+
+def normalised(x: float, y: float) -> np.ndarray:
+    return np.array([x, y]) / np.hypot(x, y)
+
+
+MOVED, MOVED_TWICE = (normalised(DIAGONAL[0] + by, DIAGONAL[1]) for by in (0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"system": "baseline", "beauty": 0.0}, DIAGONAL),
+        ({"system": "baseline", "beauty": 2.0}, MOVED_TWICE),
+        ({"system": "axis"}, MOVED),
+        ({"system": "axis", "beauty": 1.0}, MOVED_TWICE),
+        ({"system": "suffix", "beauty": 1.0}, MOVED),
+        ({"system": "baseline", "negatives": ["c"], "beauty": 1.0}, MOVED),
+        ({"system": "baseline", "diversity": {}, "beauty": 2.0}, MOVED_TWICE),
+    ],
+)
+def test_beauty_moves_the_query_along_the_axis(metrics, fields, expected):
+    systems = FakeSystems()
+    ask(service(metrics, systems), **fields)
+    np.testing.assert_allclose(systems.get("baseline").searched[-1], expected, atol=1e-6)
+
+
+def test_beauty_moves_the_query_after_the_tastes_have_shifted_it(metrics):
+    systems = FakeSystems()
+    ask(service(metrics, systems), system="baseline", tastes={"brightness": 1.0}, beauty=1.0)
+    tasted = normalised(1.0, 1.0 + tastes.REACH)
+    expected = normalised(tasted[0] + 0.5, tasted[1])
+    np.testing.assert_allclose(systems.get("baseline").searched[-1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("system", "text"), [("suffix", "a boat, golden light"), ("rephrase", "a photograph of a boat")]
+)
+def test_suffix_and_rephrase_search_for_other_words_on_every_page(metrics, system, text):
+    systems = FakeSystems()
+    searched = service(metrics, systems)
+    first = ask(searched, system=system)
+    second = ask(searched, system=system, cursor=first.next)
+    assert systems.get("baseline").encoded == [text, text]
+    assert (first.rephrased, first.query, first.system, first.encoder) == (text, "a boat", system, "baseline")
+    assert [row["image_id"] for row in second.rows] == list("56789")
+
+
+def test_suffix_and_axis_are_refused_if_no_encoder_was_aligned_from_the_baseline_with_them(metrics):
+    systems = FakeSystems(baseline="another")
+    for name in ("suffix", "axis"):
+        with pytest.raises(ApiError) as refusal:
+            ask(service(metrics, systems), system=name)
+        assert (refusal.value.status_code, refusal.value.code) == (404, "no_such_system")
+    assert service(metrics, systems).suffix is None
+    assert service(metrics).suffix == ", golden light"
+
+
+@pytest.mark.parametrize(
+    ("fields", "signed"),
+    [
+        ({"system": "baseline"}, ("a boat", "baseline")),
+        ({"system": "suffix"}, ("a boat", "baseline+suffix")),
+        ({"system": "axis"}, ("a boat", "baseline+axis")),
+        ({"system": "baseline", "beauty": 0.5}, ("", "baseline")),
+    ],
+)
+def test_search_id_tells_a_variant_from_the_baseline_and_has_no_query_if_beauty_was_asked_for(
+    metrics, fields, signed
+):
+    answer = ask(service(metrics), **fields)
+    image_ids = [row["image_id"] for row in answer.rows]
+    read = SIGNED_IDS.read(answer.search_id, image_ids, time.time())
+    assert (read.query, read.encoder) == signed
 
 
 class UnreachableSystem:

@@ -62,7 +62,7 @@ def with_keys(app):
 def document_of_real_service() -> dict:
     """The OpenAPI document of the real service, built without its models."""
     fake = FakeService()
-    fake.system_names = ("live", "baseline", "candidate")
+    fake.system_names = ("live", "baseline", "candidate", "suffix", "axis")
     return fake_app(fake, allow_delete=True).openapi()
 
 

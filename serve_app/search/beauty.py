@@ -1,0 +1,60 @@
+"""From literal to beautiful: a query vector moves along an axis of its encoder's space, without any training.
+
+`kallos align` fits two cheap rivals of alignment, the nulls, in the space of the parent encoder: a constant
+suffix for every query, and an axis. Without them, the axis leads from the bad to the good words of
+`actors.scorers.PROMPT_PAIRS`, which exist for every encoder.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from actors.scorers import PROMPT_PAIRS
+
+SUFFIX, AXIS, REPHRASE = "suffix", "axis", "rephrase"
+PROMPT_STRENGTH = 0.5
+"""How far a beauty of 1 moves a query vector of length 1 along the axis of the prompts."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A direction, float32 [D], and how far a beauty of 1 moves a query vector of length 1 along it."""
+
+    direction: np.ndarray
+    strength: float
+    source: Literal["fitted", "prompts"]
+
+
+@dataclass(frozen=True)
+class Nulls:
+    """What `kallos align` fitted for the parent of an encoder."""
+
+    suffix: str
+    axis: Axis
+
+
+def prompt_axis(encode_texts: Callable[[Sequence[str]], np.ndarray]) -> Axis:
+    """The axis of the prompts: the mean of good minus bad text vectors, normalised."""
+    good, bad = zip(*PROMPT_PAIRS, strict=True)
+    direction = (encode_texts(list(good)) - encode_texts(list(bad))).mean(axis=0)
+    return Axis(_normalised(direction), PROMPT_STRENGTH, "prompts")
+
+
+def fitted_nulls(metrics: Mapping[str, Any]) -> Nulls | None:
+    """The nulls in the metrics of an encoder, None if it has none."""
+    fitted = metrics.get("align", {}).get("nulls")
+    if not fitted:
+        return None
+    axis = Axis(np.asarray(fitted["axis"], np.float32), float(fitted["strength"]), "fitted")
+    return Nulls(fitted["suffix"], axis)
+
+
+def shift(vector: np.ndarray, axis: Axis, beauty: float) -> np.ndarray:
+    """normalise(q + beauty * strength * direction) for a query vector q of length 1, float32 [D]."""
+    return _normalised(vector + beauty * axis.strength * axis.direction)
+
+
+def _normalised(vector: np.ndarray) -> np.ndarray:
+    return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
