@@ -62,10 +62,7 @@ def results_page(results: Mapping) -> str:
         "### Win rates",
         table(["", "win rate", "wins", "ties", "losses"], _win_rates(results)),
         "### The judge's protocols",
-        table(
-            ["protocol", "order consistency", "decided", "win rate", "agreement with people"],
-            _protocols(results),
-        ),
+        _protocols(results),
         "### Rephrasing styles",
         f"The baseline's results with the queries rephrased in each style, studio {results['seeds'][0]}.",
         _rows_table("style", results["styles"], [PRECISION, AESTHETIC, ACCURATE_BEAUTY.key]),
@@ -173,15 +170,21 @@ def _win_rates(results: Mapping) -> list[list[str]]:
     ]
 
 
-def _protocols(results: Mapping) -> list[list[str]]:
-    return [
+def _protocols(results: Mapping) -> str:
+    """The table of protocols; agreement with people on the results, and by criterion on groups of images."""
+    rows = results["judge_table"]
+    criteria = list(rows[0].get("people", ()))
+    head = ["protocol", "order consistency", "decided", "win rate", "agreement with people"]
+    shown = [
         [
             f"`{row['protocol']}`",
             "both orders must agree" if row["order_consistency"] else "one order, at random",
             *(_with_interval(row[key]) for key in ("decided", "win_rate", "agreement")),
+            *(_with_interval(row["people"][criterion]) for criterion in criteria),
         ]
-        for row in results["judge_table"]
+        for row in rows
     ]
+    return table([*head, *(f"agreement on {criterion}" for criterion in criteria)], shown)
 
 
 def _rows_table(first: str, rows: Iterable[Mapping], metrics: Sequence[str]) -> str:

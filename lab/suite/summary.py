@@ -13,7 +13,7 @@ import numpy as np
 from pyarrow import parquet
 
 from jobs.evaluate.config import CHALLENGERS, PROTOCOLS, SYSTEMS
-from jobs.evaluate.figures import compared, metrics, winrate
+from jobs.evaluate.figures import compared, judge_votes, metrics, winrate
 from jobs.evaluate.figures.per_query import QueryValues
 from jobs.evaluate.figures.registry import AESTHETIC, METRICS, PRECISION, RECALL
 from jobs.evaluate.output_files import EvaluationTables
@@ -163,7 +163,8 @@ def judge_table(
     found: Sequence[EvaluationTables], by_people: Mapping[str, Outcomes], sampling: Mapping[str, int]
 ) -> list[dict]:
     """How each protocol judges the results that differ from the baseline's, over all seeds and challengers,
-    and how often it agrees with people where they decided; a tie of the judge counts half.
+    and how often it agrees with people: where they decided on the results, and by criterion on the groups of
+    images that they voted on. A tie of the judge counts half.
     """
     kept, votes = [], []
     for index, tables in enumerate(found):
@@ -184,7 +185,12 @@ def judge_table(
     for protocol in PROTOCOLS:
         margins = [tables.margins(protocol)[rows] for tables, rows in zip(found, kept, strict=True)]
         for consistent in (True, False):
-            judged = [winrate.outcomes(m, consistent=consistent, seed=sampling["seed"]) for m in margins]
+            order = {"consistent": consistent, "seed": sampling["seed"]}
+            judged = [winrate.outcomes(own, **order) for own in margins]
+            by_criterion = {
+                criterion: [judge_votes.agreement(t.votes, protocol, criterion, **order) for t in found]
+                for criterion in judge_votes.JUDGED
+            }
             agrees = [0.5 + 0.5 * own * vote for own, vote in zip(judged, votes, strict=True)]
             table.append(
                 {
@@ -193,6 +199,7 @@ def judge_table(
                     "win_rate": of_queries([(own + 1) / 2 for own in judged]),
                     "decided": of_queries([(own != winrate.TIE).astype(float) for own in judged]),
                     "agreement": of_queries(agrees, [(vote != winrate.TIE).astype(float) for vote in votes]),
+                    "people": {name: figure(groups, sampling) for name, groups in by_criterion.items()},
                 }
             )
     return table

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from actors.judge import RatedCriterion
 from jobs.evaluate import hpir
 from jobs.evaluate.figures import winrate
-from jobs.evaluate.figures.protocols import share
+from jobs.evaluate.figures.metrics import by_query, estimate
 from jobs.evaluate.inputs import VoteTable
 from jobs.evaluate.language_models import Judgements, JudgeQuestions
 
@@ -131,16 +131,21 @@ def with_agreement(rows: Sequence[dict], judged: pa.Table, *, num_resamples: int
         people = {}
         for criterion in judged["criterion"].unique().to_pylist():
             if only in ("", JUDGED[criterion]):
-                votes = judged.filter(pc.equal(judged["criterion"], criterion))
-                agrees = _agrees(votes, protocol, consistent=row["order_consistency"], seed=seed)
-                queries, weights = votes["query"].to_pylist(), votes["confidence"].to_numpy()
-                people[criterion] = share(queries, agrees, weights, num_resamples=num_resamples, seed=seed)
+                own = agreement(judged, protocol, criterion, consistent=row["order_consistency"], seed=seed)
+                people[criterion] = estimate(*own, num_resamples=num_resamples, seed=seed).as_dict()
         found.append({**row, "people": people})
     return found
 
 
-def _agrees(votes: pa.Table, protocol: str, *, consistent: bool, seed: int) -> np.ndarray:
-    """1 where the protocol sides with the majority, 0 where it does not, 0.5 for a tie; float [N]."""
+def agreement(
+    judged: pa.Table, protocol: str, criterion: str, *, consistent: bool, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How often a protocol sides with the majority of the votes on a criterion, by query: (values, weights).
+
+    A tie of the judge counts half. Both float [Q].
+    """
+    votes = judged.filter(pc.equal(judged["criterion"], criterion))
     margins = np.stack([votes[f"{protocol}_{order}"].to_numpy() for order in ORDERS], axis=1)
     sides = winrate.outcomes(margins, consistent=consistent, seed=seed)
-    return 0.5 + 0.5 * sides * votes["majority"].to_numpy()
+    agrees = 0.5 + 0.5 * sides * votes["majority"].to_numpy()
+    return by_query(votes["query"].to_pylist(), agrees, votes["confidence"].to_numpy())

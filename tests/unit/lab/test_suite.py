@@ -180,6 +180,9 @@ def test_win_rates_and_judge_table_pool_the_seeds(document):
     # People value accuracy: the protocol that rates it agrees with them, this judge's comparison does not.
     by_name = {(row["protocol"], row["order_consistency"]): row["agreement"]["value"] for row in rows}
     assert by_name["ranker", True] == 0.5 and by_name["scorer", True] == 1.0
+    # On the groups that people voted on, the scorer's ratings side with them in both criteria.
+    by_votes = {row["protocol"]: row["people"] for row in rows if row["order_consistency"]}
+    assert [by_votes["scorer"][name]["value"] for name in ("accuracy", "aesthetic")] == [1.0, 1.0]
 
 
 def test_win_rate_by_people_of_one_evaluation(folder):
