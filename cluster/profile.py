@@ -194,6 +194,12 @@ class Align(Settings):
     human_weight: float = Field(
         default=1.0, ge=0, description="weight of a pair that a person decided; 0 excludes such pairs"
     )
+    evidence_cap: float = Field(
+        default=200.0,
+        gt=0,
+        description="sum of its pairs' weights from which a query has its full weight; below, its weight is "
+        "proportional to the sum",
+    )
     gradient_clip: float = Field(default=1.0, gt=0, description="largest L2 norm of the gradient")
     seed: int = Field(default=0, ge=0, description="seed of the training order and of sampling")
     pixel_cache_bytes: int = Field(
@@ -216,18 +222,27 @@ class Index(Settings):
 
 
 class Guard(Settings):
-    """The recall that alignment may cost: beyond it, training stops and promotion is refused."""
+    """The recall that alignment may cost: the encoder keeps within it, and promotion checks it."""
 
     num_captions: int = Field(
-        default=256, ge=0, description="number of held-out captions that measure recall@10 after every epoch"
+        default=256, ge=0, description="maximum number of held-out captions that measure recall; 0 = none"
     )
-    max_recall_drop: float = Field(default=0.03, ge=0, le=1, description="largest loss of recall@10, 0 to 1")
-    wise_ft_alpha: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="a in (1 - a) * parent + a * trained weights (WiSE-FT); 1 = as trained",
+    max_recall_drop: float = Field(
+        default=0.03, ge=0, le=1, description="largest loss of recall@1 and of recall@10, 0 to 1"
     )
+    wise_ft_alpha: float | Literal["auto"] = Field(
+        default="auto",
+        description="a in (1 - a) * parent + a * trained weights (WiSE-FT), 0 to 1; `auto` = the largest "
+        "multiple of 0.05 within max_recall_drop",
+    )
+
+    @field_validator("wise_ft_alpha", mode="before")
+    @classmethod
+    def _is_auto_or_a_share(cls, value: Any) -> Any:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "auto" and not (is_number and 0 <= value <= 1):
+            raise ValueError("Input should be auto, or a number from 0 to 1")
+        return value
 
 
 class Serve(Settings):

@@ -26,7 +26,8 @@ class Corpus:
 
     `queries` has a row per query: `query`, and for its pairs lists of equal length: `winner` and `loser`
     (int32 rows of `image_ids`), `p_winner` (float32, the probability that the winner is better), `weight`
-    (float32 > 0), `winner_reference` and `loser_reference` (float32 scores of the reference, divided by tau).
+    (float32 > 0, see `group_pairs`), `winner_reference` and `loser_reference` (float32 scores of the
+    reference, divided by tau).
     `captions` has a row per caption pair: `image` (int32 row of `image_ids`) and `caption`. `guard` has the
     held-out caption pairs, in the same columns. `image_ids` are the distinct images of all three.
     """
@@ -102,26 +103,34 @@ def weigh_pairs(pairs: pa.Table, settings: Align) -> pa.Table:
     return pairs.append_column("weight", pa.array(weight.astype(np.float32))).filter(pa.array(weight > 0))
 
 
-def group_pairs(pairs: pa.Table, *, max_pairs_per_query: int, seed: int) -> pa.Table:
+def group_pairs(pairs: pa.Table, *, max_pairs_per_query: int, evidence_cap: float, seed: int) -> pa.Table:
     """Rows of `query`, `winner`, `loser`, `p_winner` and `weight` -> a row per query with lists of its pairs.
 
+    The evidence of a query is the sum of its pairs' weights. The query's own weight is min(1, evidence /
+    `evidence_cap`), scaled so that the mean over all queries is 1: the cap then does not change the balance
+    with L_pt. Its pairs share that weight in proportion to theirs, in the new `weight`.
+
     The result does not depend on the order of the rows. A query with more than `max_pairs_per_query` pairs
-    keeps a seeded sample.
+    keeps a seeded sample of them, and its weight.
     """
     # `p_winner` and `weight` break ties between equal pairs from different judges or people.
     order = ("query", "winner", "loser", "p_winner", "weight")
     pairs = pairs.sort_by([(name, "ascending") for name in order])
-    kept = _sample_per_query(pairs["query"], max_pairs_per_query, seed)
-    groups = pairs.take(kept).group_by("query", use_threads=False)
-    lists = groups.aggregate(
+    codes = pairs["query"].combine_chunks().dictionary_encode().indices.to_numpy()
+    weight = pairs["weight"].to_numpy()
+    of_query = np.minimum(1, np.bincount(codes, weight) / evidence_cap)
+    kept = _sample_per_query(codes, max_pairs_per_query, seed)
+    share = weight[kept] / np.bincount(codes[kept], weight[kept])[codes[kept]]
+    weight = pa.array((share * of_query[codes[kept]] / of_query.mean()).astype(np.float32))
+    groups = pairs.take(kept).drop_columns("weight").append_column("weight", weight)
+    lists = groups.group_by("query", use_threads=False).aggregate(
         [("winner", "list"), ("loser", "list"), ("p_winner", "list"), ("weight", "list")]
     )
     return lists.rename_columns([name.removesuffix("_list") for name in lists.column_names])
 
 
-def _sample_per_query(queries: pa.ChunkedArray, limit: int, seed: int) -> np.ndarray:
-    """Rows to keep, ascending: at most `limit` of each query. `queries` is sorted."""
-    codes = queries.combine_chunks().dictionary_encode().indices.to_numpy()
+def _sample_per_query(codes: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Rows to keep, ascending: at most `limit` of each query. `codes`: each row's query, int [N], sorted."""
     order = np.lexsort((np.random.default_rng(seed).random(len(codes)), codes))
     rank_in_query = np.arange(len(codes)) - np.searchsorted(codes, codes)
     return np.sort(order[rank_in_query < limit])
@@ -144,12 +153,11 @@ def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dic
     them: per pair `pair_query`, `pair_winner`, `pair_loser` int64 [P], `p_winner`, `winner_reference`,
     `loser_reference`, `pair_weight` float32 [P]; per caption pair `caption_image`, `caption_text` int64 [C].
 
-    The weights of a query's pairs sum to 1 / number of queries in the batch. So every query counts the same,
-    whatever the number and weights of its pairs, and the mean over batches is the mean over their queries.
+    A pair's weight is divided by the number of queries in the batch, so the mean over batches is the mean
+    over their queries.
     """
     chosen, pairs = corpus.queries.take(queries), corpus.captions.take(captions)
-    of_query, weight = pc.list_parent_indices(chosen["winner"]).to_numpy(), flat(chosen["weight"])
-    share = weight / np.bincount(of_query, weight)[of_query]  # of the query's total weight
+    of_query = pc.list_parent_indices(chosen["winner"]).to_numpy()
     pair_rows = [flat(chosen["winner"]), flat(chosen["loser"])]
     images, indices = np.unique(np.concatenate([*pair_rows, pairs["image"].to_numpy()]), return_inverse=True)
     texts = pa.array([*strings(chosen["query"]), *strings(pairs["caption"])], pa.string()).dictionary_encode()
@@ -164,7 +172,7 @@ def make_batch(corpus: Corpus, queries: np.ndarray, captions: np.ndarray) -> dic
         "p_winner": flat(chosen["p_winner"]),
         "winner_reference": flat(chosen["winner_reference"]),
         "loser_reference": flat(chosen["loser_reference"]),
-        "pair_weight": (share / len(queries)).astype(np.float32),
+        "pair_weight": (flat(chosen["weight"]) / len(queries)).astype(np.float32),
         "caption_image": caption_image,
         "caption_text": text_indices[len(queries) :],
     }

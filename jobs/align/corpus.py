@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from actors.caption_pairs import part_of
 from actors.encoder import Encoder
 from actors.missing_vectors import first_readable
 from cluster import terminal
@@ -81,6 +82,22 @@ def _with_images(store: Store, pairs: pa.Table) -> pa.Table:
         )
     if num_gone := pairs.num_rows - kept.num_rows:
         terminal.say(f"align: {num_gone} of {pairs.num_rows} preferences are skipped: their images are gone")
+    return kept
+
+
+def trainable(pairs: pa.Table) -> pa.Table:
+    """The pairs neither of whose images is held out. Raises UserError when there are none."""
+    ids = pc.unique(pa.chunked_array([*pairs["winner"].chunks, *pairs["loser"].chunks]))
+    training = ids.filter(
+        pa.array([part_of(image_id) == "train" for image_id in ids.to_pylist()], pa.bool_())
+    )
+    winner, loser = (pc.is_in(pairs[side], training) for side in ("winner", "loser"))
+    kept = pairs.filter(pc.and_(winner, loser))
+    if not kept.num_rows:
+        raise UserError(
+            f"All {pairs.num_rows} preferences have an image that is held out (10 % of all images are, by "
+            "their image_id): label more queries."
+        )
     return kept
 
 
@@ -163,7 +180,12 @@ def read_corpus(
     image's stored vector, divided by tau. Pairs without a stored vector are left out. Raises UserError when
     that leaves none, and as `read_vectors` does.
     """
-    queries = group_pairs(pairs, max_pairs_per_query=settings.max_pairs_per_query, seed=settings.seed)
+    queries = group_pairs(
+        pairs,
+        max_pairs_per_query=settings.max_pairs_per_query,
+        evidence_cap=settings.evidence_cap,
+        seed=settings.seed,
+    )
     ids_of_pairs = _distinct_ids(pc.list_flatten(queries["winner"]), pc.list_flatten(queries["loser"]))
     image_ids = _distinct_ids(ids_of_pairs, captions.training["image_id"], captions.held_out["image_id"])
     vectors, found = read_vectors(store, parent, ids_of_pairs)

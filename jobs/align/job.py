@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
+from torch import Tensor
 
 from actors.encoder import Encoder, load_registered, save_encoder
 from cluster import command, session, terminal
@@ -18,8 +18,15 @@ from cluster.tables import EncoderRecord, Store
 from jobs.align import prepare
 from jobs.align.batches import weigh_pairs
 from jobs.align.config import AlignConfig
-from jobs.align.corpus import read_corpus, read_pairs, save_corpus, saved_corpus, without_images
-from jobs.align.guard import RECALL, outcome
+from jobs.align.corpus import (
+    read_corpus,
+    read_pairs,
+    save_corpus,
+    saved_corpus,
+    trainable,
+    without_images,
+)
+from jobs.align.guard import interpolate, outcome
 from jobs.align.images import load_images
 from jobs.align.learner import check_finite
 from jobs.align.train import TrainingRun, finished_state, train
@@ -33,11 +40,11 @@ def run(config: AlignConfig) -> dict[str, Any]:
     out = output_folder(config, store)
     record = store.encoder(config.parent)
     read = read_pairs(store, config.run_id, record.encoder)
-    pairs = weigh_pairs(read, settings)
+    pairs = weigh_pairs(trainable(read), settings)
     schedule, captions = prepare.plan_batches(store, pairs, config.where, settings, profile.guard)
-    model, limit = profile.encoder, profile.guard.max_recall_drop
+    model = profile.encoder
     parent = load_registered(record, precision=model.precision, num_threads=model.num_threads)
-    name = prepare.run_name(record.encoder, parent.precision, settings, pairs, captions, limit)
+    name = prepare.run_name(record.encoder, parent.precision, settings, pairs, captions)
     folder = out / "align" / name
     command.save_config(config, folder)
     corpus = saved_corpus(folder / "corpus")
@@ -52,7 +59,7 @@ def run(config: AlignConfig) -> dict[str, Any]:
         schedule = schedule.of_corpus(corpus)
         terminal.say(
             f"align: {schedule.num_queries} queries, {pairs.num_rows} pairs, {len(corpus.image_ids)} images, "
-            f"{corpus.guard.num_rows} captions held out"
+            f"{corpus.guard.num_rows} captions for the guard"
         )
         training_run = TrainingRun(
             model=model.model_copy(update={"model": prepare.local_path(record.checkpoint)}),
@@ -61,21 +68,18 @@ def run(config: AlignConfig) -> dict[str, Any]:
             settings=settings,
             keep_epochs=config.keep_epochs,
         )
-        state = train(training_run, schedule, corpus, images, limit)
+        state = train(training_run, schedule, corpus, images)
     check_finite(state)
     schedule, num_captions = schedule.of_corpus(corpus), corpus.guard.num_rows
-    recall = outcome(state, num_captions=num_captions, max_drop=limit, num_epochs=settings.epochs)
-    if state["over_limit"]:
-        kept = recall["kept_epoch"]
-        terminal.say(f"align: {RECALL} fell by more than {limit:g}: the encoder of epoch {kept} is kept")
-    checkpoint, fingerprint = save(parent, record, state["learned"], profile.guard.wise_ft_alpha, out)
+    curve = state["alpha_curve"]
+    recall = outcome(curve, profile.guard, num_captions=num_captions, num_epochs=settings.epochs)
+    checkpoint, fingerprint = save(parent, record, state["learned"], recall["wise_ft_alpha"], out)
     report = {
         "encoder": fingerprint,
         "parent": record.encoder,
         "checkpoint": checkpoint,
         "mode": settings.mode,
         "run_id": config.run_id or "",
-        "wise_ft_alpha": profile.guard.wise_ft_alpha,
         "training": str(folder),
         "num_queries": schedule.num_queries,
         "num_queries_left_out": len(read["query"].unique()) - schedule.num_queries,
@@ -89,9 +93,10 @@ def run(config: AlignConfig) -> dict[str, Any]:
 
 
 def counts(pairs: pa.Table) -> dict[str, int]:
-    """Number of preferences, and how many of them get a special weight, by reason."""
+    """Number of preferences, and how many of them do not train or get a special weight, by reason."""
     return {
         "num_preferences": pairs.num_rows,
+        "num_held_out": pairs.num_rows - trainable(pairs).num_rows,
         "num_near_ties": int(near_ties(pairs["p_winner"].to_numpy()).sum()),
         "num_inconsistent": pc.sum(pc.invert(pairs["consistent"])).as_py(),
         "num_human": pairs["source"].to_pylist().count(HUMAN),
@@ -114,17 +119,14 @@ def output_folder(config: AlignConfig, store: Store) -> Path:
 
 
 def save(
-    parent: Encoder, record: EncoderRecord, learned: dict[str, torch.Tensor], alpha: float, out: Path
+    parent: Encoder, record: EncoderRecord, learned: dict[str, Tensor], alpha: float, out: Path
 ) -> tuple[str, str]:
     """Write the aligned encoder to `<out>/encoders/<fingerprint>`; returns the folder and the fingerprint.
 
     Its weights are (1 - alpha) theta_ref + alpha theta (WiSE-FT, arXiv 2109.01903), computed on the CPU.
     Changes the weights of `parent`.
     """
-    weights = parent.model.state_dict()
-    with torch.no_grad():
-        for name, value in learned.items():
-            weights[name].lerp_(value.to(weights[name].dtype), alpha)
+    interpolate(parent.model, parent.model.state_dict(), learned, alpha)
     draft = out / "encoders" / f".draft-{uuid.uuid4().hex}"
     fingerprint = save_encoder(parent.model, prepare.local_path(record.checkpoint), str(draft))
     folder = draft.with_name(fingerprint)

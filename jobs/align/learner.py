@@ -7,10 +7,9 @@ eval mode, so that BatchNorm statistics do not change: the reference scores were
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,13 +17,11 @@ from actors.caption_pairs import contrastive_loss
 from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import Align
-from jobs.align.guard import GuardSet, recall_at_10
 from jobs.align.objectives import preference_losses
 
 # As in CLIP (arXiv 2103.00020, table 19). With a smaller epsilon, weights whose gradient is only rounding
 # error would move by a whole step.
 ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-6
-GUARD_BATCH = 64  # images of the guard set in one forward pass
 # The metrics of an epoch: means over its queries (`loss_pt`: over its caption pairs).
 METRICS = (
     "loss",
@@ -99,6 +96,7 @@ def batch_loss(
     loss_pt = _caption_loss(images, texts, batch, temperature)
     parts = (losses, chosen, rejected, (chosen > rejected).float(), chosen - rejected)
     loss_preference, *rewards = ((batch["pair_weight"] * part).sum() for part in parts)
+    rewards = [value / batch["pair_weight"].sum() for value in rewards]  # means, whatever the queries weigh
     loss = loss_preference + settings.pretrain_weight * loss_pt
     values = (loss, loss_preference, loss_pt, *rewards)  # in the order of METRICS
     return loss, {name: value.detach() for name, value in zip(METRICS, values, strict=True)}
@@ -139,10 +137,8 @@ def check_finite(state: dict[str, Any]) -> None:
 class Learner:
     """The state of training: towers, optimiser, learning rate, and the metrics of each epoch so far.
 
-    `num_steps` is the number of optimiser steps in an epoch. `recall_before` is the reference's recall@10 on
-    the guard set, None until it is measured or if there is no guard set. `over_limit` is true when the last
-    epoch lost more recall than allowed: training then ends with the weights that `keep` saved before that
-    epoch.
+    `num_steps` is the number of optimiser steps in an epoch. `alpha_curve` is what the guard measures after
+    the last epoch, empty until then or if there is no guard set.
     """
 
     def __init__(self, encoder: Encoder, settings: Align, num_steps: int) -> None:
@@ -164,14 +160,12 @@ class Learner:
             lambda step: learning_rate_factor(step, num_steps=all_steps, warmup=settings.warmup),
         )
         self.epochs: list[dict[str, float]] = []
-        self.recall_before: float | None = None
-        self.over_limit = False
-        self._kept: dict[str, Tensor] = {}
+        self.alpha_curve: list[dict[str, float]] = []
 
     @property
     def finished(self) -> bool:
         """Whether training is over."""
-        return self.over_limit or has_diverged(self.epochs) or len(self.epochs) >= self.settings.epochs
+        return has_diverged(self.epochs) or len(self.epochs) >= self.settings.epochs
 
     def step(self, batches: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One optimiser step on the mean loss of the batches; returns the means of their metrics.
@@ -216,31 +210,14 @@ class Learner:
             total += torch.stack([metrics[name] for name in METRICS])
         return total / self.num_steps
 
-    def recall(self, guard: GuardSet, take: Callable[[np.ndarray], np.ndarray]) -> float:
-        """recall@10 of the guard set with the current weights; `take` is `Images.take`."""
-        vectors = []
-        for start in range(0, len(guard.rows), GUARD_BATCH):
-            images = take(guard.rows[start : start + GUARD_BATCH])
-            vectors.append(images if self.towers.text_only else self.encoder.encode_images(images))
-        return recall_at_10(self.encoder.encode_texts(guard.captions), np.concatenate(vectors))
-
-    def keep(self) -> None:
-        """Copy the weights to host memory: they are the result if the next epoch loses too much recall."""
-        learned = self.towers.learned()
-        self._kept = {name: value.detach().to("cpu", copy=True) for name, value in learned.items()}
-
     def state(self) -> dict[str, Any]:
-        """Everything that a new worker needs to continue exactly where this one stopped.
-
-        `learned` has the weights of the last epoch within the guard's limit.
-        """
+        """Everything that a new worker needs to continue exactly where this one stopped."""
         return {
-            "learned": self._kept if self.over_limit else self.towers.learned(),
+            "learned": self.towers.learned(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": {"last_epoch": self.lr_schedule.last_epoch},
             "epochs": self.epochs,
-            "recall_before": self.recall_before,
-            "over_limit": self.over_limit,
+            "alpha_curve": self.alpha_curve,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -249,5 +226,4 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_schedule.last_epoch = state["schedule"]["last_epoch"]
         self.epochs = state["epochs"]
-        self.recall_before = state["recall_before"]
-        self.over_limit = state["over_limit"]
+        self.alpha_curve = state["alpha_curve"]

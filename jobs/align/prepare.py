@@ -54,11 +54,9 @@ def worker_stage(settings: Align) -> Stage:
     return Stage(min_actors=count, max_actors=count, num_cpus=1, num_gpus=1 if settings.use_gpu else 0)
 
 
-def run_name(
-    parent: str, precision: str, settings: Align, pairs: pa.Table, captions: CaptionPairs, max_drop: float
-) -> str:
+def run_name(parent: str, precision: str, settings: Align, pairs: pa.Table, captions: CaptionPairs) -> str:
     """Hash of everything that determines the result of training; 16 hex characters."""
-    scalars = f"{parent} {precision} {settings.model_dump_json()} {max_drop}"
+    scalars = f"{parent} {precision} {settings.model_dump_json()}"
     digest = hashlib.sha256(scalars.encode())
     pairs = pairs.sort_by([(name, "ascending") for name in pairs.column_names])
     for table in (pairs, captions.training, captions.held_out):

@@ -9,7 +9,7 @@ from pathlib import Path
 from cluster import terminal
 
 POLL_S = 1.0
-SHOWN = ("loss", "loss_preference", "loss_pt", "rewards/accuracies", "rewards/margins", "recall@10")
+SHOWN = ("loss", "loss_preference", "loss_pt", "rewards/accuracies", "rewards/margins", "recall@1")
 
 
 def write_epoch(path: Path, num_epochs: int, metrics: dict[str, float]) -> None:

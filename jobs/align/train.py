@@ -2,7 +2,7 @@
 
 The batches of all epochs are one Ray Dataset, split in order among the workers. It begins after the epoch of
 the newest checkpoint, so a resumed run trains on exactly the batches that are left. After every epoch
-the first worker measures the guard set, and all workers stop when recall@10 has fallen too far.
+the first worker measures the guard set, and after the last one the guard's whole curve.
 """
 
 import functools
@@ -23,7 +23,7 @@ from torch import Tensor
 from actors.encoder import Encoder
 from cluster.profile import Align, EncoderModel
 from jobs.align.batches import BatchSchedule, Corpus, make_batch, strings
-from jobs.align.guard import RECALL, GuardSet, exceeds
+from jobs.align.guard import GuardSet, alpha_curve, guard_recalls
 from jobs.align.images import Images, SharedImages
 from jobs.align.learner import METRICS, Learner, has_diverged
 from jobs.align.progress import follow, write_epoch
@@ -50,20 +50,17 @@ class TrainingRun:
 
 
 def train(
-    run: TrainingRun, schedule: BatchSchedule, corpus: Corpus, images: Images, max_recall_drop: float, *,
+    run: TrainingRun, schedule: BatchSchedule, corpus: Corpus, images: Images, *,
     loop: Callable[[dict[str, Any]], None] | None = None, max_failures: int = MAX_FAILURES,
 ) -> dict[str, Any]:  # fmt: skip
     """Train to the last epoch, from the newest checkpoint if there is one; returns `Learner.state`.
 
-    Training stops early when recall@10 of the guard set falls by more than `max_recall_drop`, or when it
-    diverges: the loss of the last epoch is then NaN. `loop` is the function that each worker runs, by default
-    `train_worker`.
+    Training stops early when it diverges: the loss of the last epoch is then NaN. `loop` is the function that
+    each worker runs, by default `train_worker`.
     Raises ray.train.TrainingFailedError when workers fail more than `max_failures` times.
     """
     settings, folder = run.settings, Path(run.folder)
-    guard = GuardSet(
-        strings(corpus.guard["caption"]), corpus.guard["image"].to_numpy(), max_drop=max_recall_drop
-    )
+    guard = GuardSet(strings(corpus.guard["caption"]), corpus.guard["image"].to_numpy())
     resources = {"CPU": 1, "GPU": 1} if settings.use_gpu else {"CPU": 1}
     trainer = ray.train.torch.TorchTrainer(
         loop or train_worker,
@@ -134,7 +131,7 @@ def num_epochs_done(folder: Path) -> int:
 def finished_state(folder: Path, settings: Align) -> dict[str, Any] | None:
     """The `Learner.state` of a finished run; None when training is not finished."""
     for checkpoint, metrics in checkpoints(folder)[-1:]:
-        if metrics["over_limit"] or has_diverged([metrics]) or metrics["epoch"] >= settings.epochs:
+        if has_diverged([metrics]) or metrics["epoch"] >= settings.epochs:
             return load_state(checkpoint)
     return None
 
@@ -144,12 +141,7 @@ def train_worker(config: dict[str, Any]) -> None:
     run: TrainingRun = config["run"]
     guard: GuardSet = config["guard"]
     images: Images = config["images"]
-    encoder = Encoder.load(
-        run.model.model,
-        precision=run.model.precision,
-        num_threads=run.model.num_threads,
-        num_gpus=float(run.settings.use_gpu),
-    )
+    encoder = _reference(run)
     learner = Learner(encoder, run.settings, run.num_steps)
     if checkpoint := ray.train.get_checkpoint():
         learner.load(load_state(checkpoint, encoder.device))
@@ -157,38 +149,33 @@ def train_worker(config: dict[str, Any]) -> None:
         learner.towers, move_to_device=False, parallel_strategy_kwargs={"broadcast_buffers": False}
     )
     own_batches = _own_batches(images, len(learner.epochs) * run.batches_per_epoch)
-    if guard.captions and learner.recall_before is None:
-        learner.recall_before = _guard_recall(learner, guard, images)
     while not learner.finished:
-        if guard.captions and _is_first():
-            learner.keep()
         started = time.perf_counter()
         means = learner.epoch(own_batches)
         seconds = round(time.perf_counter() - started, 2)
         metrics = {"epoch": len(learner.epochs) + 1, **_over_workers(means), "seconds": seconds}
-        if guard.captions and not has_diverged([metrics]):
-            metrics[RECALL] = _guard_recall(learner, guard, images)
-            assert learner.recall_before is not None
-            learner.over_limit = exceeds(learner.recall_before, metrics[RECALL], guard.max_drop)
         learner.epochs.append(metrics)
+        if guard.captions and _is_first() and not has_diverged([metrics]):
+            metrics |= guard_recalls(encoder, guard, images.take)
+            if learner.finished:
+                learned = learner.towers.learned()
+                learner.alpha_curve = alpha_curve(_reference(run), learned, guard, images.take)
         _report(learner, run)
+
+
+def _reference(run: TrainingRun) -> Encoder:
+    """The parent, on the device of this worker."""
+    model = run.model
+    return Encoder.load(
+        model.model,
+        precision=model.precision,
+        num_threads=model.num_threads,
+        num_gpus=float(run.settings.use_gpu),
+    )
 
 
 def _is_first() -> bool:
     return ray.train.get_context().get_world_rank() == 0
-
-
-def _guard_recall(learner: Learner, guard: GuardSet, images: Images) -> float:
-    """recall@10, measured and broadcast by the first worker, so that all workers decide alike.
-
-    The others wait a few seconds in the broadcast; Ray Train allows a collective half an hour.
-    """
-    value = torch.zeros(1, dtype=torch.float64, device=learner.encoder.device)
-    if _is_first():
-        value += learner.recall(guard, images.take)
-    if torch.distributed.is_initialized():
-        torch.distributed.broadcast(value, src=0)
-    return value.item()
 
 
 def _own_batches(images: Images, num_done: int) -> Iterator[dict[str, Any]]:
@@ -213,11 +200,11 @@ def _over_workers(means: Tensor) -> dict[str, float]:
 
 def _report(learner: Learner, run: TrainingRun) -> None:
     """Report metrics to Ray Train; the first worker also reports the checkpoint."""
-    metrics = {**learner.epochs[-1], "over_limit": learner.over_limit}
+    metrics = learner.epochs[-1]
     if not _is_first():
         ray.train.report(metrics)
         return
-    write_epoch(Path(run.folder) / PROGRESS_NAME, run.settings.epochs, learner.epochs[-1])
+    write_epoch(Path(run.folder) / PROGRESS_NAME, run.settings.epochs, metrics)
     with tempfile.TemporaryDirectory() as folder:
         torch.save(learner.state(), Path(folder) / STATE_NAME)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -72,17 +72,16 @@ def check_table(store: Store, encoder: str) -> int:
 
 
 def recall_drops(store: Store, record: EncoderRecord) -> list[float | None]:
-    """The drop of recall@10 in each alignment that led to the encoder, oldest first; [] for a root.
+    """The guard's drop of recall in each alignment that led to the encoder, oldest first; [] for a root.
 
-    `kallos align` recorded the figures. A drop is None when it was not measured. A leading None stands for
-    unknown ancestors: the parent is not registered, or the chain of parents is circular.
+    `kallos align` recorded the larger of the drops of recall@1 and recall@10. A drop is None when it was not
+    measured. A leading None stands for unknown ancestors: the parent is not registered, or the chain of
+    parents is circular.
     """
     drops, seen = [], set()
     while record.parent:
         seen.add(record.encoder)
-        recall = record.metrics.get("align", {}).get("recall@10", {})
-        before, after = recall.get("before"), recall.get("after")
-        drops.append(None if before is None or after is None else before - after)
+        drops.append(record.metrics.get("align", {}).get("recall_drop"))
         try:
             record = store.encoder(record.parent)
         except UserError:
@@ -99,7 +98,7 @@ def recall_drop(drops: list[float | None]) -> float | None:
 
 
 def check_recall(record: EncoderRecord, drops: list[float | None], guard: Guard) -> None:
-    """Raise UserError for an aligned encoder whose drop of recall@10 is too large or unknown.
+    """Raise UserError for an aligned encoder whose drop of recall is too large or unknown.
 
     All alignments since the first encoder count, because small drops add up. An unknown drop is accepted if
     the profile measures none (guard.num_captions 0).
@@ -107,12 +106,12 @@ def check_recall(record: EncoderRecord, drops: list[float | None], guard: Guard)
     drop = recall_drop(drops)
     if None in drops and guard.num_captions:
         raise UserError(
-            f"The drop of recall@10 of encoder {record.encoder} was not measured{_parts(drops)}: align "
+            f"The drop of recall of encoder {record.encoder} was not measured{_parts(drops)}: align "
             "again on images with captions, or set guard.num_captions to 0 in the profile."
         )
     if drop is not None and drop > guard.max_recall_drop:
         raise UserError(
-            f"Encoder {record.encoder} lost {drop:.3f} of recall@10{_parts(drops)}, and "
+            f"Encoder {record.encoder} lost {drop:.3f} of recall{_parts(drops)}, and "
             f"guard.max_recall_drop allows {guard.max_recall_drop:g}: align with a smaller learning rate or "
             "fewer epochs, or raise the limit in the profile."
         )

@@ -79,7 +79,7 @@ def promote(config: DemoConfig) -> str:
     except UserError as error:
         return f"not promoted: {error}"
     drop = report["recall_drop"]
-    moved = "" if drop is None else f": recall@10 of the guard changed by {0 - 100 * drop:+.1f} points"
+    moved = "" if drop is None else f": recall of the guard changed by {0 - 100 * drop:+.1f} points"
     return f"promoted to live{moved}"
 
 

@@ -1,13 +1,13 @@
 """Batches of alignment: their queries, images, texts and weights, on hand-made arrays."""
 
-import dataclasses
+import math
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from cluster.errors import UserError
-from cluster.profile import Align
+from cluster.profile import Align, load_profile
 from jobs.align.batches import BatchSchedule, Corpus, group_pairs, make_batch, weigh_pairs
 from jobs.align.corpus import save_corpus, saved_corpus, without_images
 
@@ -78,27 +78,18 @@ def test_a_batch_has_each_image_and_text_once(corpus: Corpus):
     assert batch["caption_text"].tolist() == [0, 2]
 
 
-def test_every_query_has_the_same_weight_whatever_its_number_of_pairs(corpus: Corpus):
-    batch = make_batch(corpus, np.array([0, 1]), np.array([], np.int64))
-    assert batch["pair_weight"].tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 2])
-    assert batch["caption_image"].tolist() == batch["caption_text"].tolist() == []
-
-
-def test_pairs_share_the_weight_of_their_query_in_proportion(corpus: Corpus):
-    weights = pa.array([[1.0, 0.5, 0.25], [0.25]], pa.list_(pa.float32()))
-    queries = corpus.queries.set_column(corpus.queries.schema.get_field_index("weight"), "weight", weights)
-    weighed = dataclasses.replace(corpus, queries=queries)
-    batch = make_batch(weighed, np.array([1, 0]), np.array([], np.int64))
-    # Each query gets one half: the single pair has all of it, although its weight is small.
-    assert batch["pair_weight"].tolist() == pytest.approx([1 / 2, 2 / 7, 1 / 7, 1 / 14])
+def test_weights_in_a_batch_are_divided_by_the_number_of_its_queries(corpus: Corpus):
+    batch = make_batch(corpus, np.array([1, 0]), np.array([], np.int64))
+    assert batch["pair_weight"].tolist() == pytest.approx([1 / 8, 1 / 2, 1 / 2, 1 / 2])
     assert batch["pair_weight"].dtype == np.float32
+    assert batch["caption_image"].tolist() == batch["caption_text"].tolist() == []
 
 
 def test_a_query_drawn_twice_has_its_text_and_images_once(corpus: Corpus):
     batch = make_batch(corpus, np.array([1, 1]), np.array([], np.int64))
     assert batch["images"].tolist() == [2, 4] and batch["texts"] == ["a cat"]
     assert batch["pair_query"].tolist() == [0, 0]
-    assert batch["pair_weight"].tolist() == [0.5, 0.5]
+    assert batch["pair_weight"].tolist() == [0.125, 0.125]
 
 
 def schedule(**changes: int) -> BatchSchedule:
@@ -171,37 +162,99 @@ def test_preferences_that_all_have_weight_zero_are_refused():
         weigh_pairs(near, Align(human_weight=0))
 
 
-def pairs(rows: list[tuple[str, str, str, float]]) -> pa.Table:
+def pairs(rows: list[tuple[str, str, str, float]], weights: list[float] | None = None) -> pa.Table:
     names = ("query", "winner", "loser", "p_winner")
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    return pa.table({**columns, "weight": [p / 2 for p in columns["p_winner"]]})
+    return pa.table({**columns, "weight": pa.array(weights or [1.0] * len(rows), pa.float32())})
+
+
+def group(table: pa.Table, *, limit: int = 200, cap: float = 200, seed: int = 0) -> dict[str, list]:
+    return group_pairs(table, max_pairs_per_query=limit, evidence_cap=cap, seed=seed).to_pydict()
 
 
 def test_grouping_pairs_by_query_does_not_depend_on_the_order_of_rows():
     rows = [("b", "x", "y", 1.0), ("a", "z", "y", 0.8), ("b", "x", "w", 0.9), ("a", "x", "z", 0.7)]
-    grouped = group_pairs(pairs(rows), max_pairs_per_query=9, seed=0).to_pydict()
+    grouped = group(pairs(rows, [1, 0.25, 0.5, 0.75]), cap=1)
     assert grouped == {
         "query": ["a", "b"],
         "winner": [["x", "z"], ["x", "x"]],
         "loser": [["z", "y"], ["w", "y"]],
         "p_winner": [[0.7, 0.8], [0.9, 1.0]],
-        "weight": [[0.35, 0.4], [0.45, 0.5]],
+        "weight": [[0.75, 0.25], pytest.approx([1 / 3, 2 / 3])],
     }
-    assert grouped == group_pairs(pairs(rows[::-1]), max_pairs_per_query=9, seed=0).to_pydict()
+    assert grouped == group(pairs(rows[::-1], [0.75, 0.5, 0.25, 1]), cap=1)
 
 
 def test_a_pair_from_two_judges_is_kept_twice_in_a_fixed_order():
     rows = [("a", "x", "y", 0.9), ("a", "x", "y", 0.65), ("a", "y", "x", 0.65)]
-    grouped = group_pairs(pairs(rows), max_pairs_per_query=9, seed=0).to_pydict()
+    grouped = group(pairs(rows))
     assert grouped["winner"] == [["x", "x", "y"]] and grouped["p_winner"] == [[0.65, 0.9, 0.65]]
-    assert grouped == group_pairs(pairs(rows[::-1]), max_pairs_per_query=9, seed=0).to_pydict()
+    assert grouped == group(pairs(rows[::-1]))
 
 
-def test_a_query_with_too_many_pairs_keeps_a_seeded_sample():
+def test_a_query_with_too_many_pairs_keeps_a_seeded_sample_and_its_weight():
     rows = [("many", f"w{index:03d}", "loser", 1.0) for index in range(300)] + [("one", "w", "l", 1.0)]
-    kept, again, other = (
-        group_pairs(pairs(rows), max_pairs_per_query=20, seed=seed)["winner"].to_pylist()
-        for seed in (1, 1, 2)
-    )
+    kept, again, other = (group(pairs(rows), limit=20, cap=1, seed=seed)["winner"] for seed in (1, 1, 2))
     assert [len(winners) for winners in kept] == [20, 1]
     assert len(set(kept[0])) == 20 and kept == again and kept != other
+    assert query_weights(pairs(rows), limit=20, cap=1) == pytest.approx({"many": 1, "one": 1})
+    assert query_weights(pairs(rows), limit=20, cap=300)["many"] == pytest.approx(
+        300 * query_weights(pairs(rows), limit=20, cap=300)["one"]
+    )
+
+
+def query_weights(table: pa.Table, **options) -> dict[str, float]:
+    """Each query's own weight: the sum over its pairs."""
+    grouped = group(table, **options)
+    return dict(zip(grouped["query"], map(sum, grouped["weight"]), strict=True))
+
+
+def judged(query: str, count: int) -> list[tuple[str, str, str, float]]:
+    return [(query, f"w{index:03d}", "loser", 0.9) for index in range(count)]
+
+
+def test_a_click_weighs_less_than_two_hundred_judged_pairs():
+    table = pairs(judged("click", 1) + judged("some", 50) + judged("full", 200) + judged("more", 250))
+    found = query_weights(table)
+    assert [found[name] / found["full"] for name in ("click", "some", "more")] == pytest.approx(
+        [1 / 200, 1 / 4, 1]
+    )
+    assert sum(found.values()) == pytest.approx(4)  # the mean is 1
+
+
+def test_queries_of_equal_evidence_have_weight_one_whatever_the_cap():
+    """Clicks alone train as much as judged queries alone."""
+    clicks = pairs([pair for name in "abc" for pair in judged(name, 1)])
+    for cap in (0.5, 1, 200):
+        assert query_weights(clicks, cap=cap) == pytest.approx({"a": 1, "b": 1, "c": 1})
+
+
+def weighed(changes: dict[str, dict], **settings) -> dict[str, float]:
+    """Weights of queries with 20 pairs each, by the rows' changed values, relative to query "plain"."""
+    plain = {"p_winner": 0.9, "consistent": True, "source": "lmm_score"}
+    rows = [
+        {"query": query, "winner": f"w{index}", "loser": "l", **plain, **changed}
+        for query, changed in {"plain": {}, **changes}.items()
+        for index in range(20)
+    ]
+    found = query_weights(weigh_pairs(pa.Table.from_pylist(rows), Align(**settings)))
+    return {query: found[query] / found["plain"] for query in changes}
+
+
+def test_weights_of_pairs_act_across_queries_whose_pairs_are_all_alike():
+    human, near = {"source": "human"}, {"p_winner": 0.51}
+    changes = {"human": human, "near": near, "torn": {"consistent": False}, "human near": {**human, **near}}
+    settings = {"human_weight": 3, "near_tie_weight": 0.5, "inconsistent_weight": 0.25}
+    expected = {"human": 3, "near": 0.5, "torn": 0.25, "human near": 1.5}
+    assert weighed(changes, **settings) == pytest.approx(expected)
+
+
+def test_human_weight_raises_a_query_to_the_cap_and_no_further():
+    assert weighed({"human": {"source": "human"}}, human_weight=50) == pytest.approx({"human": 10})
+
+
+def test_fully_judged_query_of_the_mini_profile_has_full_weight():
+    profile = load_profile("mini")
+    rows, columns = profile.label.rows, profile.label.columns
+    num_pairs = math.comb(rows + 1, 2) * math.comb(columns + 1, 2) - rows * columns
+    assert num_pairs == profile.align.evidence_cap == 200

@@ -8,14 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from actors.caption_pairs import text_to_image_ranks
 from actors.encoder import Encoder
 from cluster.errors import UserError
 from cluster.profile import Align, Objective
-from jobs.align.guard import GuardSet
 from jobs.align.learner import Learner, batch_loss, check_finite, learning_rate_factor, to_tensors
 from jobs.align.objectives import lambda_weights, plackett_luce_loss, preference_losses, win_shares
-from jobs.evaluate.figures.metrics import recall_at
 
 QUERIES = ["a red sailboat", "two dogs", "a mountain lake", "a beach in the morning"]
 CAPTIONS = ["sailboat", "dogs running", "lake", "sailboat"]
@@ -98,6 +95,21 @@ def test_gathered_scores_equal_those_of_separately_encoded_pairs(folder):
         margin = 0.7 * (chosen - rejected - reference)
         losses.append(0.9 * math.log1p(math.exp(-margin)) + 0.1 * math.log1p(math.exp(margin)))
     assert metrics["loss_preference"].item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_reward_metrics_are_weighted_means_whatever_the_weights_sum_to(folder):
+    subject, batch = learner(folder, pretrain_weight=0), make([0, 1], captions=False)
+    half = copy.deepcopy(batch)
+    half["pair_weight"] /= 2
+    whole, less = (
+        batch_loss(subject.towers, to_tensors(each, subject.encoder), subject.settings, subject.temperature)[
+            1
+        ]
+        for each in (batch, half)
+    )
+    for name in ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"):
+        assert less[name].item() == pytest.approx(whole[name].item(), rel=1e-5)
+    assert less["loss_preference"].item() == pytest.approx(whole["loss_preference"].item() / 2, rel=1e-5)
 
 
 def test_two_accumulated_batches_equal_one_whole_batch(folder):
@@ -205,42 +217,16 @@ def test_a_learner_that_loads_a_state_continues_exactly(folder):
     one = learner(folder, epochs=2)
     one.epoch([make([0, 1])])
     one.epochs.append({"loss": 1.0})
-    one.recall_before = 0.75
     state = copy.deepcopy(one.state())
     other = learner(folder, epochs=2)
     other.load(state)
     assert one.epoch([make([2, 3])]).tolist() == other.epoch([make([2, 3])]).tolist()
     assert largest_difference(weights(one), weights(other)) == 0
-    assert other.epochs == [{"loss": 1.0}] and other.recall_before == 0.75 and not other.finished
-
-
-def test_guard_recall_equals_the_recall_of_the_encoder(folder):
-    subject = learner(folder)
-    pixels = np.random.default_rng(0).integers(0, 256, (70, 3, 96, 96)).astype(np.uint8)
-    guard = GuardSet([f"photo {index}" for index in range(66)], np.arange(4, 70, dtype=np.int32), 0.03)
-    own_images = np.arange(66)
-    texts, images = subject.encoder.encode_texts(guard.captions), subject.encoder.encode_images(pixels[4:])
-    ranks = text_to_image_ranks(texts, lambda: [(own_images, images)])
-    assert subject.recall(guard, lambda rows: pixels[rows]) == recall_at(ranks, 10).mean()
-    text_only = learner(folder, mode="text")
-    assert text_only.recall(guard, lambda rows: texts[rows - 4]) == 1.0
-
-
-def test_beyond_the_limit_the_state_has_the_kept_weights(folder):
-    subject = learner(folder, epochs=3)
-    subject.epoch([make([0, 1])])
-    subject.epochs.append({"epoch": 1, "loss": 0.6})
-    kept = weights(subject)
-    subject.keep()
-    subject.epoch([make([2, 3])])
-    subject.epochs.append({"epoch": 2, "loss": 0.5})
-    assert changed_names(subject.state()["learned"], kept) and not subject.finished
-    subject.over_limit = True
-    assert subject.finished
-    assert not changed_names(subject.state()["learned"], kept)
-    resumed = learner(folder, epochs=3)
-    resumed.load(copy.deepcopy(subject.state()))
-    assert resumed.finished and not changed_names(resumed.towers.learned(), kept)
+    assert other.epochs == [{"loss": 1.0}] and not other.finished
+    one.epochs.append({"loss": 0.9})
+    one.alpha_curve = [{"alpha": 0.0, "recall@1": 0.75, "recall@10": 1.0}]
+    other.load(copy.deepcopy(one.state()))
+    assert other.alpha_curve == one.alpha_curve and other.finished
 
 
 @pytest.mark.parametrize(

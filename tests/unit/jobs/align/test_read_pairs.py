@@ -3,17 +3,18 @@
 import pyarrow as pa
 import pytest
 
+from actors.caption_pairs import part_of
 from cluster.errors import UserError
 from cluster.schemas import PREFERENCE_KEY
 from cluster.tables import SCHEMAS, now
-from jobs.align.corpus import read_pairs
+from jobs.align.corpus import read_pairs, trainable
 from jobs.align.job import counts
 
 PARENT = "0123456789abcdef"
 
 
 def preference(run_id: str, winner: str, source: str = "lmm_score") -> dict:
-    names = dict(query="red boat", rephrased="red boat", style="original", winner=winner, loser="z")
+    names = dict(query="red boat", rephrased="red boat", style="original", winner=winner, loser="e")
     return dict(names, p_winner=0.65, winner_cell=[0, 1], loser_cell=[0, 0], source=source, consistent=True,
                 judge=source, run_id=run_id)  # fmt: skip
 
@@ -34,7 +35,7 @@ def filled(store):
     ]
     table = pa.Table.from_pylist(rankings, SCHEMAS["rankings"])
     store.merge("rankings", table, on=["run_id", "query"])
-    images = pa.Table.from_pylist([{"image_id": image_id} for image_id in "abcdz"], SCHEMAS["images"])
+    images = pa.Table.from_pylist([{"image_id": image_id} for image_id in "abcde"], SCHEMAS["images"])
     store.merge("images", images, on=["image_id"])
     return store
 
@@ -70,7 +71,7 @@ def test_pairs_with_deleted_images_are_skipped_and_counted(filled, capfd):
 
 
 def test_preferences_whose_images_are_all_gone_are_refused(filled):
-    filled.open("images").delete("image_id = 'z'")
+    filled.open("images").delete("image_id = 'e'")
     with pytest.raises(UserError, match="images of all 2 preferences are missing from table images"):
         read_pairs(filled, "one", PARENT)
 
@@ -87,3 +88,19 @@ def test_preference_without_a_value_is_skipped_and_reported(filled, broken, caps
     filled.merge("preferences", pa.Table.from_pylist(rows, SCHEMAS["preferences"]), on=PREFERENCE_KEY)
     with pytest.raises(UserError, match="None of the 1 preferences has all values"):
         read_pairs(filled, "three", PARENT)
+
+
+def test_pairs_with_a_held_out_image_do_not_train_and_are_counted():
+    train, guard, test = "000000ff", "00000004", "00000005"
+    assert [part_of(image_id) for image_id in (train, guard, test)] == ["train", "guard", "test"]
+    sides = [(train, "aa"), (train, guard), (test, train), (guard, test), ("aa", train)]
+    rows = [preference("one", winner) | {"loser": loser} for winner, loser in sides]
+    pairs = pa.Table.from_pylist(rows, SCHEMAS["preferences"])
+    kept = trainable(pairs)
+    assert list(zip(kept["winner"].to_pylist(), kept["loser"].to_pylist(), strict=True)) == [
+        (train, "aa"),
+        ("aa", train),
+    ]
+    assert (counts(pairs)["num_preferences"], counts(pairs)["num_held_out"]) == (5, 3)
+    with pytest.raises(UserError, match=r"All 3 preferences have an image that is held out .* label more"):
+        trainable(pairs.slice(1, 3))
