@@ -29,6 +29,7 @@ from jobs.align.corpus import (
 from jobs.align.guard import interpolate, outcome
 from jobs.align.images import load_images
 from jobs.align.learner import check_finite
+from jobs.align.nulls import fitted_nulls
 from jobs.align.train import TrainingRun, finished_state, train
 
 
@@ -70,9 +71,10 @@ def run(config: AlignConfig) -> dict[str, Any]:
         )
         state = train(training_run, schedule, corpus, images)
     check_finite(state)
-    schedule, num_captions = schedule.of_corpus(corpus), corpus.guard.num_rows
-    curve = state["alpha_curve"]
-    recall = outcome(curve, profile.guard, num_captions=num_captions, num_epochs=settings.epochs)
+    schedule = schedule.of_corpus(corpus)
+    sizes = {"num_captions": corpus.guard.num_rows, "num_epochs": settings.epochs}
+    recall = outcome(state["alpha_curve"], profile.guard, **sizes)
+    nulls = fitted_nulls(profile, settings, store, corpus, parent, record, out / "align" / "nulls")
     checkpoint, fingerprint = save(parent, record, state["learned"], recall["wise_ft_alpha"], out)
     report = {
         "encoder": fingerprint,
@@ -88,7 +90,7 @@ def run(config: AlignConfig) -> dict[str, Any]:
         **recall,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    register(store, report, parent.dim)
+    register(store, report, parent.dim, nulls)
     return report
 
 
@@ -137,10 +139,10 @@ def save(
     return str(folder), fingerprint
 
 
-def register(store: Store, report: dict[str, Any], dim: int) -> None:
-    """Add a row to `encoders`, and point the alias `candidate` at it."""
+def register(store: Store, report: dict[str, Any], dim: int, nulls: dict | None) -> None:
+    """Add a row to `encoders`, with the nulls if there are any, and point the alias `candidate` at it."""
     identity = {name: report[name] for name in ("encoder", "parent", "checkpoint")}
     metrics = {name: value for name, value in report.items() if name not in (*identity, "seconds")}
-    metrics["training"] = store.remember(report["training"])
+    metrics |= {"training": store.remember(report["training"])} | ({"nulls": nulls} if nulls else {})
     store.register_encoder(EncoderRecord(**identity, dim=dim, metrics={"align": metrics}))
     store.set_alias("candidate", report["encoder"])
