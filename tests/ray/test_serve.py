@@ -28,6 +28,7 @@ from serve_app.app import _free_port, build_app
 from serve_app.config import ServeConfig
 from serve_app.errors import ApiError
 from serve_app.metrics import Metrics
+from serve_app.search.beauty import PROMPT_STRENGTH
 from serve_app.search.systems import Systems, opener
 
 
@@ -91,7 +92,7 @@ def test_healthz_describes_every_system(server, deployment):
             "parent": "",
             "num_rows": encoder.dim,
             "recall_at_10": 1.0,
-            "beauty": {"source": "prompts", "strength": 0.5},
+            "beauty": {"source": "prompts", "strength": PROMPT_STRENGTH},
         }
         assert health["systems"][alias] == expected
 
