@@ -6,7 +6,7 @@ import { byId, fromTemplate, panelButton, showCount } from "./dom.js";
 import { titleOf } from "./result_columns.js";
 
 const EXPLANATIONS = {
-  suffix: () => `adds the same words to every query: “…${server.suffix}”`,
+  suffix: () => (server.suffix ? `adds the same words to every query: “…${server.suffix}”` : "adds the same words to every query; none were found that help"),
   axis: () => "moves every query in the same direction, towards what was preferred",
   rephrase: () => "lets the language model rewrite the query, but no judge looks at the images",
 };
