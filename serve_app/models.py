@@ -307,7 +307,7 @@ class BeautyAxis(BaseModel):
     """The axis along which `beauty` moves a query."""
 
     source: Literal["fitted", "prompts"] = Field(
-        description="`fitted` by `kallos align` to the same preferences, or from `prompts` such as "
+        description="`fitted` by `kallos align` to its preferences and captions, or from `prompts` such as "
         "beautiful minus ugly"
     )
     strength: float = Field(description="how far a `beauty` of 1 moves a query vector of length 1")

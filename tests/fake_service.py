@@ -14,17 +14,17 @@ import numpy as np
 import uvicorn
 from starlette.testclient import TestClient
 
+from actors.nulls.axis import Axis
 from cluster.profile import Serve
 from cluster.tables import EncoderRecord
 from serve_app.errors import ApiError
 from serve_app.http.api import make_api
 from serve_app.models import FeedbackResponse, Heatmap, WordsRead
-from serve_app.search.beauty import Axis
 from serve_app.search.service import SearchAnswer
 
 IMAGE_IDS = [hashlib.sha256(f"image {index}".encode()).hexdigest() for index in range(30)]
 MAX_WORDS = 40  # of a text that the fake encoder reads
-PROMPT_AXIS = Axis(np.ones(4, np.float32) / 2, 0.5, "prompts")
+PROMPT_AXIS = Axis(np.ones(4, np.float32) / 2, 0.5)
 JPEG = b"\xff\xd8\xff\xe0 not a real picture"
 
 
@@ -44,7 +44,9 @@ class FakeService:
 
     def __post_init__(self):
         record = EncoderRecord(encoder="e" * 16, checkpoint="nowhere", dim=4)
-        system = SimpleNamespace(record=record, num_rows=len(IMAGE_IDS), recall_at_10=1.0)
+        system = SimpleNamespace(
+            record=record, num_rows=len(IMAGE_IDS), recall_at_10=1.0, prompt_axis=PROMPT_AXIS
+        )
         self.systems = {"live": system, "baseline": system}
         self.system_names = tuple(self.systems)
 

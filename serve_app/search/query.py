@@ -5,6 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
+from actors.nulls.axis import Axis
 from cluster.profile import Serve
 from serve_app.errors import ApiError
 from serve_app.models import BaseSearchRequest, ImageInput, WordsRead
@@ -14,7 +15,7 @@ from serve_app.search.systems import System
 
 
 async def vector(
-    request: BaseSearchRequest, system: System, axis: beauty.Axis, config: Serve, timer: StepTimer
+    request: BaseSearchRequest, system: System, axis: Axis, config: Serve, timer: StepTimer
 ) -> np.ndarray:
     """The query vector, float32 [D], normalised.
 

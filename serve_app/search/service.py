@@ -11,6 +11,7 @@ import numpy as np
 
 from actors.heatmap import similarity_map
 from actors.images import UnusableImage, decode
+from actors.nulls.axis import Axis
 from actors.retriever import Gone
 from cluster.errors import UserError
 from cluster.profile import Serve
@@ -30,7 +31,7 @@ from serve_app.models import (
 )
 from serve_app.search import filters, paging, query, tastes
 from serve_app.search.batched_search import ResultPage, ResultRow, SearchOptions
-from serve_app.search.beauty import AXIS, REPHRASE, SUFFIX, Axis
+from serve_app.search.beauty import AXIS, REPHRASE, SUFFIX
 from serve_app.search.diversity import mmr
 from serve_app.search.experiment import is_assigned
 from serve_app.search.step_timer import StepTimer

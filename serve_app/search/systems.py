@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from actors.encoder import Encoder, load_registered
+from actors.nulls.axis import Axis
 from actors.retriever import Retriever
 from cluster.errors import UserError
 from cluster.profile import EncoderModel, Profile
@@ -26,7 +27,7 @@ from serve_app.errors import ApiError
 from serve_app.metrics import Metrics
 from serve_app.search import tastes
 from serve_app.search.batched_search import search_batch
-from serve_app.search.beauty import Axis, Nulls, fitted_nulls, prompt_axis
+from serve_app.search.beauty import Nulls, fitted_nulls, prompt_axis
 
 logger = logging.getLogger(__name__)
 

@@ -64,7 +64,7 @@ class FakePageService:
 
     def system(self, name, num_rows):
         record = SimpleNamespace(encoder=encoder_of(name), parent="")
-        return SimpleNamespace(record=record, num_rows=num_rows, recall_at_10=1.0)
+        return SimpleNamespace(record=record, num_rows=num_rows, recall_at_10=1.0, prompt_axis=PROMPT_AXIS)
 
     def axis(self, system):
         return PROMPT_AXIS

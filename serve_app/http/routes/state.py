@@ -45,7 +45,8 @@ def add(app: FastAPI, service: Service, config: Serve) -> None:
 
 def _axis(service: Service, system: System) -> BeautyAxis:
     axis = service.axis(system)
-    return BeautyAxis(source=axis.source, strength=axis.strength)
+    source = "prompts" if axis is system.prompt_axis else "fitted"
+    return BeautyAxis(source=source, strength=axis.strength)
 
 
 def _num_rows(system: System) -> int | None:

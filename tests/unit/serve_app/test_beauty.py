@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from fake_service import FakeService, fake_app, local_client
 
+from actors.nulls.axis import Axis
 from actors.scorers import PROMPT_PAIRS
 from cluster.tables import EncoderRecord
 from serve_app.http.routes.page import PAGE
 from serve_app.models import MAX_BEAUTY
-from serve_app.search.beauty import PROMPT_STRENGTH, Axis, Nulls, fitted_nulls, prompt_axis, shift
+from serve_app.search.beauty import PROMPT_STRENGTH, Nulls, fitted_nulls, prompt_axis, shift
 from serve_app.search.systems import Systems
 
 FITTED = {"suffix": ", golden light", "axis": [0.6, 0.8], "strength": 0.3, "loss": 0.5}
@@ -27,34 +28,30 @@ def test_axis_of_the_prompts_is_the_mean_of_good_minus_bad():
     axis = prompt_axis(encode_texts)
     expected = np.array([2.0, 7.0 / len(PROMPT_PAIRS)])
     np.testing.assert_allclose(axis.direction, expected / np.linalg.norm(expected), atol=1e-6)
-    assert (axis.strength, axis.source, axis.direction.dtype) == (PROMPT_STRENGTH, "prompts", np.float32)
+    assert (axis.strength, axis.direction.dtype) == (PROMPT_STRENGTH, np.float32)
 
 
 def test_nulls_are_read_from_the_metrics_of_an_aligned_encoder():
     nulls = fitted_nulls({"align": {"nulls": FITTED}})
-    assert nulls and (nulls.suffix, nulls.axis.strength, nulls.axis.source) == (
-        ", golden light",
-        0.3,
-        "fitted",
-    )
+    assert nulls and (nulls.suffix, nulls.axis.strength) == (", golden light", 0.3)
     np.testing.assert_allclose(nulls.axis.direction, [0.6, 0.8], atol=1e-6)
     assert fitted_nulls({}) is fitted_nulls({"align": {"loss": 1.0}}) is None
 
 
 def test_shift_moves_by_strength_times_beauty_and_normalises_again():
-    axis = Axis(np.array([0.0, 1.0], np.float32), 0.5, "prompts")
+    axis = Axis(np.array([0.0, 1.0], np.float32), 0.5)
     query = np.array([1.0, 0.0], np.float32)
     np.testing.assert_allclose(shift(query, axis, 2.0), np.array([1.0, 1.0]) / np.sqrt(2), atol=1e-6)
     np.testing.assert_array_equal(shift(query, axis, 0.0), query)
 
 
-PROMPTS = Axis(np.ones(2, np.float32), 0.5, "prompts")
+PROMPTS = Axis(np.ones(2, np.float32), 0.5)
 
 
-def system(fingerprint: str, parent: str = "", suffix: str | None = None) -> SimpleNamespace:
+def system(fingerprint, parent="", suffix=None, strength=0.3) -> SimpleNamespace:
     """An open system; `suffix` of the nulls that were fitted when its encoder was aligned."""
     record = EncoderRecord(encoder=fingerprint, parent=parent, checkpoint="nowhere", dim=2)
-    nulls = None if suffix is None else Nulls(suffix, Axis(np.zeros(2, np.float32), 0.3, "fitted"))
+    nulls = None if suffix is None else Nulls(suffix, Axis(np.zeros(2, np.float32), strength))
     return SimpleNamespace(
         fingerprint=fingerprint, record=record, nulls=nulls, prompt_axis=PROMPTS, measured_at=None
     )
@@ -80,7 +77,7 @@ def test_fitted_axis_belongs_to_the_parent_of_the_aligned_encoder(follow):
     candidate = system("c" * 16, "a" * 16, ", of the candidate")
     systems = follow(baseline, aligned, candidate, baseline="a" * 16, live="b" * 16, candidate="c" * 16)
     assert systems.nulls("a" * 16).suffix == ", of the live one"
-    assert systems.axis(baseline).source == "fitted"
+    assert systems.axis(baseline) is aligned.nulls.axis
     assert systems.axis(aligned) is systems.axis(candidate) is PROMPTS
 
 
@@ -90,7 +87,7 @@ def test_axis_is_fitted_from_the_moment_when_an_aligned_encoder_is_open(follow, 
     assert systems.axis(systems.get("baseline")) is PROMPTS
     store.set_alias("candidate", "b" * 16)
     systems.refresh()
-    assert systems.axis(systems.get("baseline")).source == "fitted"
+    assert systems.axis(systems.get("baseline")) is aligned.nulls.axis
 
 
 @pytest.mark.parametrize("value", ["-0.1", str(MAX_BEAUTY + 0.1), "NaN", "Infinity", '"1"', "true", "null"])
@@ -110,10 +107,20 @@ def test_beauty_is_0_unless_given_and_searches_of_a_batch_have_their_own():
     assert sorted(request.beauty for request, _ in service.searches) == [0.0, 1.0, MAX_BEAUTY]
 
 
+def test_axis_that_moves_nothing_is_replaced_by_that_of_the_prompts(follow):
+    baseline, aligned = system("a" * 16), system("b" * 16, "a" * 16, "", strength=0.0)
+    assert follow(baseline, aligned, baseline="a" * 16, live="b" * 16).axis(baseline) is PROMPTS
+
+
 def test_healthz_says_where_the_axis_comes_from():
     health = local_client(fake_app()).get("/healthz").json()
     assert health["systems"]["live"]["beauty"] == {"source": "prompts", "strength": 0.5}
     assert health["suffix"] is None
+    fitted = FakeService()
+    fitted.axis, fitted.suffix = lambda system: Axis(np.ones(4, np.float32), 0.7), ", golden light"
+    health = local_client(fake_app(fitted)).get("/healthz").json()
+    assert health["systems"]["live"]["beauty"] == {"source": "fitted", "strength": 0.7}
+    assert health["suffix"] == ", golden light"
 
 
 def test_slider_of_the_page_has_the_range_of_the_api():

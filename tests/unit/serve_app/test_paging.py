@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from served import add_gallery
 
+from actors.nulls.axis import Axis
 from actors.retriever import Retriever
 from cluster.profile import Serve
 from cluster.tables import Store, embeddings_schema, embeddings_table
@@ -16,14 +17,13 @@ from serve_app.feedback.signed_ids import SignedIds
 from serve_app.models import search_request
 from serve_app.search import paging
 from serve_app.search.batched_search import search_batch
-from serve_app.search.beauty import Axis
 from serve_app.search.service import Service
 from serve_app.search.systems import COLUMNS
 
 DIM = 40
 ENCODER = "e" * 16
 QUERY = np.linspace(1, 0.5, DIM).astype(np.float32)
-AXIS = Axis(np.eye(DIM, dtype=np.float32)[7], 0.5, "prompts")
+AXIS = Axis(np.eye(DIM, dtype=np.float32)[7], 0.5)
 Request = search_request(["live", "baseline"], 50)
 DIVERSITY = [None, {"weight": 0.6, "num_candidates": 30}]
 

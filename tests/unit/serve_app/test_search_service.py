@@ -7,21 +7,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_service import FakeService, fake_app, local_client
+from fake_service import PROMPT_AXIS, FakeService, fake_app, local_client
 
+from actors.nulls.axis import Axis
 from cluster.profile import Serve
 from serve_app.errors import ApiError
 from serve_app.feedback.signed_ids import SignedIds
 from serve_app.models import search_request
 from serve_app.search import paging, tastes
 from serve_app.search.batched_search import ResultPage
-from serve_app.search.beauty import Axis, Nulls
+from serve_app.search.beauty import Nulls
 from serve_app.search.service import VARIANTS, Service
 from serve_app.search.step_timer import StepTimer
 
 VERSION = 4
 MAX_WORDS = 3  # of a text that the fake encoders read
-AXIS = Axis(np.array([1.0, 0.0], np.float32), 0.5, "fitted")
+AXIS = Axis(np.array([1.0, 0.0], np.float32), 0.5)
 NULLS = Nulls(", golden light", AXIS)
 SIGNED_IDS = SignedIds(b"secret")
 Request = search_request(["live", "baseline", *VARIANTS], 50)
@@ -303,6 +304,7 @@ class UnreachableSystem:
 
     record = SimpleNamespace(encoder="e" * 16, parent="")
     recall_at_10 = None
+    prompt_axis = PROMPT_AXIS
 
     @property
     def num_rows(self):
