@@ -23,6 +23,7 @@ from jobs.evaluate import output_files
 from jobs.evaluate.config import PROTOCOLS, EvaluateConfig, MeasureOptions, PageOptions
 from lab.evaluation_files import read_config, read_document
 from lab.pipeline import StepRunner, StudioPipeline, check_models
+from lab.studio.truth import load_scenes
 from lab.suite import page, styles, summary, variants
 from lab.suite.config import SuiteConfig
 from lab.suite.sweep import ALPHAS, sweep, training_curve
@@ -153,7 +154,8 @@ def compare_styles(config: SuiteConfig, pipeline: StudioPipeline) -> None:
     origin = origin_of(own)
     if has_origin(path, origin):
         return
-    found = pipeline.steps.run("styles", "six ways to rephrase, by the baseline", lambda: styles.measure(own))
+    what, latents = "six ways to rephrase, by the baseline", load_scenes(pipeline.studio)
+    found = pipeline.steps.run("styles", what, lambda: styles.measure(own, latents))
     reports = {style: {k: v for k, v in of.items() if k != "values"} for style, of in found.items()}
     path.with_suffix(".json").write_text(command.to_json(reports) + "\n", encoding="utf-8")
     write_values({style: of["values"] for style, of in found.items()}, path, origin)

@@ -3,7 +3,7 @@
 No scripts and no external files: styles are inline, charts are inline SVG, images are data URIs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -16,7 +16,7 @@ from jobs.evaluate.page import render
 from lab.evaluation_files import read_tables
 from lab.suite import charts
 from lab.suite.config import SuiteConfig
-from lab.suite.styles import ACCURATE_BEAUTY
+from lab.suite.styles import STYLE_METRICS
 
 
 def page(document: Mapping, folder: Path, config: SuiteConfig, options: PageOptions) -> str:
@@ -36,8 +36,9 @@ def page(document: Mapping, folder: Path, config: SuiteConfig, options: PageOpti
         report=document,
         rows=headline(document),
         titles=SYSTEM_TITLES,
-        metric_titles={key: metric.title for key, metric in METRICS.items()}
-        | {ACCURATE_BEAUTY.key: ACCURATE_BEAUTY.title},
+        metric_titles={key: metric.title for key, metric in (METRICS | STYLE_METRICS).items()},
+        style_metrics=list(STYLE_METRICS),
+        style_sheets=style_sheets(document["styles"], Store(str(first / "store")), options),
         systems=list(document["systems"]),
         differences=[compared.title(name) for name in document["differences"]],
         charts={name: Markup(drawing) for name, drawing in drawings.items()},
@@ -46,6 +47,30 @@ def page(document: Mapping, folder: Path, config: SuiteConfig, options: PageOpti
         config=config,
         top_k=TOP_K,
     )
+
+
+def style_sheets(rows: Sequence[Mapping], store: Store, options: PageOptions) -> list[render.Sheet]:
+    """Each shown query with its results in every rephrasing style (figure 3 of the paper)."""
+    ids = {image_id for row in rows for shown in row["shown"].values() for image_id in shown}
+    images = {
+        row["image_id"]: render.Cell(
+            render.thumbnail(row["preview"], options.thumb_px), row["caption"], None, None
+        )
+        for row in store.rows_of("images", ["image_id", "preview", "caption"], ids)
+    }
+    return [
+        render.Sheet(
+            query,
+            "",
+            [
+                render.Line("rephrase", row["name"], [images[i] for i in row["shown"][query]], None)
+                for row in rows
+            ],
+            None,
+            "",
+        )
+        for query in (list(rows[0]["shown"])[: options.num_sheets] if rows else ())
+    ]
 
 
 def headline(document: Mapping) -> list[dict]:

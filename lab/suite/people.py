@@ -11,6 +11,7 @@ from lab.studio.latents import Latents, is_accurate
 from lab.studio.raters import Rater, sample_raters, votes
 
 NUM_RATERS = 7
+OPPONENTS = ("baseline", "suffix")  # people compare a challenger's results with theirs
 
 
 def outcomes(
@@ -66,14 +67,27 @@ def outcomes_in(
     return outcomes(latents, queries, *lists, seed=seed)
 
 
-def win_rate(
+def win_rates(
     found: EvaluationTables, latents: Mapping[str, Latents], *, num_resamples: int, seed: int
-) -> dict:
-    """{"people": their win rate of the aligned encoder, "judge_agrees_with_people": where both decided}."""
-    people = outcomes_in(found, "aligned", latents, seed=seed)
-    judge = winrate.outcomes(found.margins("ranker")[rows_of(found, "aligned")])
-    decided = (people != TIE) & (judge != TIE)
-    return {
-        "people": winrate.summary(people, num_resamples=num_resamples, seed=seed),
-        "judge_agrees_with_people": float((people == judge)[decided].mean()) if decided.any() else None,
+) -> dict[str, dict]:
+    """ "aligned_vs_<opponent>" -> the win rate of the aligned encoder by people, and by the judge where it
+    compared them; "judge_agrees_with_people" is over the queries that both decided.
+    """
+    sampling = {"num_resamples": num_resamples, "seed": seed}
+    shown = found.answers["system"].unique().to_pylist()
+    people = {
+        opponent: outcomes_in(found, "aligned", latents, seed=seed, opponent=opponent)
+        for opponent in OPPONENTS
+        if opponent in shown
     }
+    rates: dict[str, dict] = {
+        f"aligned_vs_{name}": {"people": winrate.summary(own, **sampling)} for name, own in people.items()
+    }
+    judge = winrate.outcomes(found.margins("ranker")[rows_of(found, "aligned")])
+    decided = (people["baseline"] != TIE) & (judge != TIE)
+    agrees = (people["baseline"] == judge)[decided]
+    rates["aligned_vs_baseline"] |= {
+        "judge": winrate.summary(judge, **sampling),
+        "judge_agrees_with_people": float(agrees.mean()) if decided.any() else None,
+    }
+    return rates

@@ -16,7 +16,7 @@ from cluster.errors import UserError
 from cluster.profile import ROOT
 from jobs.evaluate.figures import compared
 from jobs.evaluate.figures.registry import AESTHETIC, METRICS, PRECISION, RECALL, SYSTEM_TITLES
-from lab.suite.styles import ACCURATE_BEAUTY
+from lab.suite.styles import STYLE_METRICS
 
 RESULTS = ROOT / "docs" / "results.json"
 BEGIN, END = "<!-- written by lab/suite/results.py -->", "<!-- end -->"
@@ -65,7 +65,7 @@ def results_page(results: Mapping) -> str:
         _protocols(results),
         "### Rephrasing styles",
         f"The baseline's results with the queries rephrased in each style, studio {results['seeds'][0]}.",
-        _rows_table("style", results["styles"], [PRECISION, AESTHETIC, ACCURATE_BEAUTY.key]),
+        _rows_table("style", results["styles"], list(STYLE_METRICS)),
         "### Ablations",
         f"Text towers, each aligned with one setting changed, studio {results['seeds'][0]}.",
         *(
@@ -97,7 +97,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _title(key: str) -> str:
-    return (METRICS | {ACCURATE_BEAUTY.key: ACCURATE_BEAUTY})[key].title
+    return (METRICS | STYLE_METRICS)[key].title
 
 
 def _value(figure: Mapping | None) -> str:

@@ -1,7 +1,9 @@
-"""The rephrasing styles compared: what the baseline finds with each (table 3 of the paper).
+"""The rephrasing styles compared: what the baseline finds with each (table 3 and figure 3 of the paper).
 
 No judge and no alignment: the difference is what the encoder knows but a plain query does not ask for.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -10,13 +12,15 @@ from actors.engine import make_engine
 from actors.rephraser import MODEL_STYLES, STYLES, compose, rephrase
 from cluster import command
 from cluster.profile import LanguageModel, Profile
-from jobs.evaluate import language_models
+from jobs.evaluate import hpir, language_models
 from jobs.evaluate.config import TOP_K, EvaluateConfig
 from jobs.evaluate.figures import per_query
 from jobs.evaluate.figures.per_query import QueryValues
-from jobs.evaluate.figures.registry import Metric
-from jobs.evaluate.inputs import read_inputs
+from jobs.evaluate.figures.registry import AESTHETIC, METRICS, PRECISION, Metric
+from jobs.evaluate.inputs import EvaluationInputs, read_inputs
 from jobs.evaluate.systems import EncoderSystem
+from lab.studio.latents import Latents
+from lab.suite import people
 
 ACCURATE_BEAUTY = Metric(
     "aesthetics_of_accurate",
@@ -24,6 +28,19 @@ ACCURATE_BEAUTY = Metric(
     f"mean beauty of the accurate images among the first {TOP_K} results",
     "beauty, 0 to 1",
 )
+
+
+WIN_RATE = Metric(
+    "win_rate_over_original",
+    "win rate over the original query",
+    "how often simulated people prefer the results to those of the original query",
+)
+STYLE_METRICS = {
+    **{key: METRICS[key] for key in (PRECISION, AESTHETIC)},
+    **{metric.key: metric for metric in (ACCURATE_BEAUTY, WIN_RATE)},
+    **{key: METRICS[key] for key in ("hpir_accuracy", "hpir_aesthetic")},
+}
+NUM_SHOWN = 3  # queries whose results in every style are on the page
 
 
 class RephraseInAllStyles:
@@ -47,28 +64,49 @@ class RephraseInAllStyles:
         return {**batch, "rephrased": texts, "rephrase_error": errors}
 
 
-def measure(config: EvaluateConfig) -> dict[str, dict]:
-    """style -> {"values": metric -> values by query, "num_failed", "num_words", "example"}.
+def measure(config: EvaluateConfig, latents: Mapping[str, Latents]) -> dict[str, dict]:
+    """style -> {"values": metric -> values by query, "num_failed", "num_words", "example", "shown"}.
 
-    A query that a style could not rephrase is searched as it is. The config must have a truth.
+    A query that a style could not rephrase is searched as it is. The config must have a truth. People compare
+    each style's results with those of the original queries. latents: of the gallery. "shown": query -> the
+    image_ids of its results, for the first queries.
     """
     profile, store = command.settings(config)
     record = store.encoder(config.baseline)
     inputs = read_inputs(config, store, [record])
     assert inputs.truth is not None
     system = EncoderSystem(store, record, profile.encoder, where=config.where)
-    rephrased = _rephrase(profile, inputs.queries)
+    queries = list(dict.fromkeys([*inputs.queries, *(query for query, _ in inputs.voted_pairs)]))
+    rephrased = _rephrase(profile, queries)
+    lists = {
+        style: system.search([of[q] for q in inputs.queries], TOP_K) for style, (of, _) in rephrased.items()
+    }
     found = {}
-    for style in STYLES:
-        texts, num_failed = rephrased[style]
-        marks = per_query.marks(inputs.queries, system.search(texts, TOP_K), inputs.truth)
+    for style, (texts, num_failed) in rephrased.items():
+        marks = per_query.marks(inputs.queries, lists[style], inputs.truth)
+        won = people.outcomes(latents, inputs.queries, lists[style], lists["original"], seed=config.seed)
         found[style] = {
-            "values": per_query.marked_values(*marks) | {ACCURATE_BEAUTY.key: _beauty_of_accurate(*marks)},
+            "values": per_query.marked_values(*marks)
+            | {ACCURATE_BEAUTY.key: _beauty_of_accurate(*marks)}
+            | {WIN_RATE.key: QueryValues.unweighted((won + 1) / 2)}
+            | _agreement(system, inputs, texts),
             "num_failed": num_failed,
-            "num_words": float(np.mean([len(text.split()) for text in texts])),
-            "example": texts[0],
+            "num_words": float(np.mean([len(text.split()) for text in texts.values()])),
+            "example": texts[queries[0]],
+            "shown": dict(zip(inputs.queries[:NUM_SHOWN], lists[style], strict=False)),
         }
     return found
+
+
+def _agreement(
+    system: EncoderSystem, inputs: EvaluationInputs, texts: Mapping[str, str]
+) -> dict[str, QueryValues]:
+    """Agreement with people's votes when each query is replaced by its text."""
+    similarities = system.similarities([(texts[query], image_id) for query, image_id in inputs.voted_pairs])
+    scores = {(query, i): similarities[texts[query], i] for query, i in inputs.voted_pairs}
+    table = inputs.hpir_tables[0]
+    agreed = per_query.agreement(table, hpir.group_means(table.rows, scores))
+    return {f"hpir_{criterion}": of_criterion for criterion, of_criterion in agreed.items()}
 
 
 def _beauty_of_accurate(accurate: np.ndarray, aesthetics: np.ndarray) -> QueryValues:
@@ -78,8 +116,8 @@ def _beauty_of_accurate(accurate: np.ndarray, aesthetics: np.ndarray) -> QueryVa
     return QueryValues(beauty, (hits > 0).astype(float))
 
 
-def _rephrase(profile: Profile, queries: list[str]) -> dict[str, tuple[list[str], int]]:
-    """style -> (texts in the order of the queries, how many could not be rephrased)."""
+def _rephrase(profile: Profile, queries: list[str]) -> dict[str, tuple[dict[str, str], int]]:
+    """style -> (query -> its text, how many could not be rephrased)."""
     table = pa.table({"query": queries * len(STYLES), "style": [s for s in STYLES for _ in queries]})
     arguments = {"language_model": profile.rephraser}
     stage = profile.rephraser.stage
@@ -89,5 +127,5 @@ def _rephrase(profile: Profile, queries: list[str]) -> dict[str, tuple[list[str]
     for style in STYLES:
         rows = [found[style, query] for query in queries]
         failed = sum(bool(row["rephrase_error"]) for row in rows)
-        texts[style] = ([row["rephrased"] or row["query"] for row in rows], failed)
+        texts[style] = ({row["query"]: row["rephrased"] or row["query"] for row in rows}, failed)
     return texts

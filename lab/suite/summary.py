@@ -23,11 +23,10 @@ from lab.studio.truth import load_scenes
 from lab.suite import over_seeds, people
 from lab.suite.config import SuiteConfig
 from lab.suite.over_seeds import Group
-from lab.suite.styles import ACCURATE_BEAUTY
+from lab.suite.styles import STYLE_METRICS
 
 Worlds = Sequence[Mapping[str, QueryValues]]  # one per seed: metric -> values by query
 Outcomes = Sequence[np.ndarray]  # one per seed: WIN, TIE or LOSS, int [Q]
-OPPONENTS = ("baseline", "suffix")  # people compare a challenger's results with theirs
 
 
 def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, measured: Sequence[str]) -> dict:
@@ -73,6 +72,7 @@ def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, measured: 
             for name, of_seeds in (("ablations", folders[:1]), ("objectives", folders))
         },
         "captions": documents[0]["captions"],
+        "judges": documents[0]["judges"],
         "teacher": documents[0]["teacher"],
         "machine": machine(),
     }
@@ -91,7 +91,7 @@ def outcomes_by_people(
             for tables, latents, seed in studios
         ]
         for name in CHALLENGERS
-        for opponent in OPPONENTS
+        for opponent in people.OPPONENTS
         if opponent in shown
     }
 
@@ -223,9 +223,9 @@ def table(
 
 def styles(folder: Path, sampling: Mapping[str, int]) -> list[dict]:
     """The rephrasing styles, on one studio."""
-    names = (PRECISION, AESTHETIC, ACCURATE_BEAUTY.key)
     reports = json.loads((folder / "styles.json").read_text())
-    return [row | reports[row["name"]] for row in table([folder], "styles", names, sampling)]
+    rows = table([folder], "styles", tuple(STYLE_METRICS), sampling)
+    return [row | reports[row["name"]] for row in rows]
 
 
 def variants(folders: Sequence[Path], name: str, sampling: Mapping[str, int]) -> list[dict]:

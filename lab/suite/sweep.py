@@ -48,9 +48,13 @@ class InMemorySystem(SearchSystem):
     def __init__(self, encoder: Encoder, gallery: Gallery, matrix: np.ndarray) -> None:
         self.encoder, self.gallery, self.matrix = encoder, gallery, matrix
 
-    def search(self, texts: Sequence[str], k: int) -> list[list[str]]:
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """See `SearchSystem`."""
-        scores = self.encoder.encode_texts(texts) @ self.matrix.T
+        return self.encoder.encode_texts(texts)
+
+    def search_vectors(self, vectors: np.ndarray, k: int) -> list[list[str]]:
+        """See `SearchSystem`."""
+        scores = vectors @ self.matrix.T
         scores[:, ~self.gallery.inside] = -np.inf
         return [[self.gallery.image_ids[i] for i in np.argsort(-row, kind="stable")[:k]] for row in scores]
 

@@ -25,6 +25,8 @@ def config(ray_cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("suite")
     profile = yaml.safe_load((PROFILES / "mini.yaml").read_text())
     profile["align"] |= {"epochs": 2, "num_workers": 1}
+    # One of the alphas of the WiSE-FT curve, so that the curve passes through the evaluated encoders.
+    profile["guard"] |= {"wise_ft_alpha": 0.75, "max_recall_drop": 0.3}
     (folder / "short.yaml").write_text(yaml.safe_dump(profile))
     return SuiteConfig(
         profile=str(folder / "short.yaml"),
@@ -54,6 +56,7 @@ def test_every_system_and_table_is_measured(measured):
     assert measured["differences"]["aligned_minus_best_null"]["image_recall@1"]["ci95"]
     assert measured["win_rate"]["aligned_vs_suffix"]["people"]["ci95"]
     assert [row["name"] for row in measured["sweep"]["both"]] == ["0.0", "0.25", "0.5", "0.75", "1.0"]
+    assert all(row["hpir_accuracy"]["ci95"] and row["shown"] for row in measured["styles"])
     assert len(measured["styles"]) == 6 and len(measured["judge_table"]) == 6
     assert [row["name"] for row in measured["ablations"]] == [variant.name for variant in VARIANTS]
     assert [row["own"] for row in measured["ablations"]] == [True, False, True]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from made_evaluation import LATENTS, KnownTruth, evaluation, image_row
+from made_evaluation import IDS, LATENTS, KnownTruth, evaluation, image_row
 from pyarrow import parquet
 
 from cluster import command
@@ -80,7 +80,7 @@ def folder(tmp_path_factory):
     styles = {"original": constant(precision_at_5=0.7, aesthetic_at_5=0.4, aesthetics_of_accurate=0.6)}
     tables.write_values(styles, first / "styles.parquet", {})
     (first / "styles.json").write_text(
-        json.dumps({"original": {"num_failed": 0, "example": "<b>a boat</b>"}})
+        json.dumps({"original": {"num_failed": 0, "example": "<b>a boat</b>", "shown": {"q": [IDS[0]]}}})
     )
     tables.write_values({"lmm_pair": constant(aesthetic_at_5=0.5)}, first / "ablations.parquet", {})
     (first / "ablations.json").write_text(
@@ -187,11 +187,12 @@ def test_win_rates_and_judge_table_pool_the_seeds(document):
 
 def test_win_rate_by_people_of_one_evaluation(folder):
     found = read_tables(folder / f"seed{SEEDS[0]}" / "evaluate")
-    by_people = people.win_rate(found, LATENTS, num_resamples=200, seed=SEEDS[0])
+    rates = people.win_rates(found, LATENTS, num_resamples=200, seed=SEEDS[0])["aligned_vs_baseline"]
     # Query 0 gained accurate beauty, query 1 lost its boats, query 2 has the same results.
     assert people.outcomes_in(found, "aligned", LATENTS, seed=SEEDS[0]).tolist() == [1, -1, 0]
-    assert [by_people["people"][name] for name in ("wins", "ties", "losses")] == [1, 1, 1]
-    assert by_people["judge_agrees_with_people"] == 0.5  # it prefers the aligned encoder for both
+    assert [rates["people"][name] for name in ("wins", "ties", "losses")] == [1, 1, 1]
+    assert [rates["judge"][name] for name in ("wins", "ties", "losses")] == [2, 1, 0]
+    assert rates["judge_agrees_with_people"] == 0.5  # it prefers the aligned encoder for both
 
 
 def test_targets_are_met_or_missed(document):
