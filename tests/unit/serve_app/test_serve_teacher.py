@@ -5,10 +5,12 @@ import threading
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from actors.images import preview_jpeg
 from cluster.profile import Label
+from serve_app.errors import ApiError
 from serve_app.models import BaseSearchRequest
 from serve_app.search.batched_search import ResultPage
 from serve_app.search.step_timer import StepTimer
@@ -88,3 +90,20 @@ def test_image_without_a_readable_preview_gets_no_rating():
     rated = asyncio.run(engine.rate("a boat", [jpeg, b"no image", jpeg]))
     assert np.array_equal(rated, [[4.0, np.nan, 4.0], [3.0, np.nan, 3.0]], equal_nan=True)
     assert asyncio.run(engine.rate("", [jpeg])).tolist() == [[4.0]]
+
+
+def test_rephrasing_wakes_the_language_model_alone():
+    judge = SimpleNamespace(ping=Remote(lambda: pytest.fail("the judge was started")))
+    teacher = Teacher(**{**engines(), "judge": judge}, label=Label())
+    timer = StepTimer(SimpleNamespace(observe=lambda *labels: None), "rephrase")
+    assert asyncio.run(teacher.rephrase("a boat", timer)) == "a boat, golden hour"
+    assert set(timer.finish()) == {"rephrase", "total"}
+
+
+@pytest.mark.parametrize("fields", [{"beauty": 0.5}, {"negatives": ["fog"]}, {"tastes": {"warmth": 1.0}}])
+def test_teacher_refuses_everything_but_words_and_filters(fields):
+    request = BaseSearchRequest(query="a boat", **fields)
+    teacher = Teacher(**engines(), label=Label())
+    with pytest.raises(ApiError) as refusal:
+        asyncio.run(teacher.answer(request, SimpleNamespace(), "", lambda name: b"", SimpleNamespace()))
+    assert (refusal.value.status_code, refusal.value.code) == (422, "teacher_takes_words")
