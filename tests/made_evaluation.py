@@ -78,10 +78,11 @@ def image_row(number):
     }
 
 
-def evaluation(truth, *, with_text=False):
+def evaluation(truth, *, with_text=False, with_nulls=False):
     """A baseline, an aligned encoder, a teacher with the aligned encoder's results, and the judge.
 
-    with_text: a second aligned encoder, with the results of the first.
+    with_text: a second aligned encoder, with the results of the first. with_nulls: `suffix` with the
+    baseline's results, and `axis` with the baseline's but for the first query, where it has the aligned ones.
     """
     captions = inputs.Captions(("x", "y"), {IDS[0]: 0, IDS[1]: 1, IDS[2]: 1}, "caption", 3, 2)
     row = Row("q", (IDS[0],), (IDS[1],), {"accuracy": Votes(3, 0), "aesthetic": Votes(1, 4)})
@@ -97,10 +98,17 @@ def evaluation(truth, *, with_text=False):
             AFTER, np.array([1, 7]), scores, np.array([5.0, 2.0]), by_image(1, 2, 2), by_image(True, True)
         ),
     }
-    pairs = {"aligned": winrate.pairs_to_judge(AFTER, BEFORE)}
+    own_pairs = winrate.pairs_to_judge(AFTER, BEFORE)
+    pairs = {("aligned", "baseline"): own_pairs}
     if with_text:
-        systems["text"], pairs["text"] = systems["aligned"], pairs["aligned"]
-    preferred = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in pairs["aligned"]}
+        systems["text"], pairs["text", "baseline"] = systems["aligned"], own_pairs
+    nulls = {"suffix": ", lovely", "strength": 0.25, "axis": [0.0, 1.0]} if with_nulls else {}
+    if with_nulls:
+        before, pairs["aligned", "suffix"] = systems["baseline"], own_pairs
+        axis = dataclasses.replace(before, results=[AFTER[0], *BEFORE[1:]])
+        others = {name: found for name, found in systems.items() if name != "baseline"}
+        systems = {"baseline": before, "suffix": before, "axis": axis, **others}
+    preferred = {(QUERIES[q], a, b): ((0.9, 0.8) if a > b else (0.2, 0.3)) for q, _, a, b in own_pairs}
     known = KnownTruth()
     shown = [(query, i) for row in (*BEFORE, *AFTER) for i in row for query in QUERIES]
     shown += [(row.query, i) for i in (*row.group_a, *row.group_b)]
@@ -130,4 +138,5 @@ def evaluation(truth, *, with_text=False):
         encoders,
         load_profile("mini"),
         judges,
+        nulls,
     )

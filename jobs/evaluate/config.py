@@ -9,6 +9,8 @@ from cluster.command import JobConfig, Options
 # In the order of every table.
 SYSTEMS = ("baseline", "suffix", "axis", "rephrase", "teacher", "aligned", "text")
 CHALLENGERS = ("aligned", "text")  # compared with the baseline
+Match = tuple[str, str]  # (challenger, opponent): whose results the judge compares
+MATCHES: tuple[Match, ...] = (("aligned", "baseline"), ("text", "baseline"), ("aligned", "suffix"))
 TOP_K = 5  # results of a query that are judged and shown: the 5 of precision@5 and aesthetic@5
 DIVERSITY_K = 10  # results of a query whose diversity is measured: the 10 of vendi@10
 RECALLS = (1, 5, 10)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,11 @@ class Captions:
     num_sharing: int
     num_learned: int = 0
     num_test: int = 0
+
+    def first(self, num: int) -> "Captions":
+        """The same gallery with the first captions of the sample alone."""
+        owners = {image_id: index if index < num else -1 for image_id, index in self.owners.items()}
+        return replace(self, texts=self.texts[:num], owners=owners)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from cluster import command, terminal
 from cluster.tables import Snapshot, now
-from jobs.evaluate import language_models, output_files, summary, teacher
-from jobs.evaluate.config import CHALLENGERS, SYSTEMS, EvaluateConfig, PageOptions
+from jobs.evaluate import language_models, nulls, output_files, summary, teacher
+from jobs.evaluate.config import MATCHES, SYSTEMS, EvaluateConfig, Match, PageOptions
 from jobs.evaluate.figures import judge_votes, protocols, winrate
 from jobs.evaluate.gallery import comparable_images
 from jobs.evaluate.inputs import EvaluationInputs, read_inputs
@@ -90,9 +90,13 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
             name: EncoderSystem(store, record, profile.encoder, where=config.where)
             for name, record in records.items()
         }
-        systems = {name: system.results(inputs) for name, system in encoders.items()}
+        fitted = nulls.fitted_nulls(records)
+        searched = encoders | nulls.null_systems(encoders["baseline"], fitted)
+        systems = {name: system.results(inputs) for name, system in searched.items()}
     with clock.stage("rephrase", "rephrasing for the teacher"):
         candidates = teacher.retrieve_candidates(config, profile, store, records["baseline"], inputs)
+    if config.teacher:
+        systems["rephrase"] = nulls.rephrase_results(encoders["baseline"], inputs, candidates)
     threshold = profile.label.min_accuracy if config.min_accuracy is None else config.min_accuracy
     gated = list(dict.fromkeys([*candidates.pairs, *inputs.voted_pairs])) if config.teacher else []
     gate, for_teacher = teacher.questions(profile, encoders["baseline"], gated, threshold)
@@ -122,32 +126,35 @@ def evaluate(config: EvaluateConfig, clock: Stopwatch) -> EvaluationResults:
         fingerprints={name: record.encoder for name, record in records.items()},
         profile=profile,
         judges=judges,
+        nulls=fitted,
     )
 
 
-def matched_pairs(systems: Mapping[str, SystemResults]) -> dict[str, list[winrate.MatchedPair]]:
-    """challenger -> the rank-matched pairs of its results and the baseline's that differ."""
-    baseline = systems["baseline"].top
-    present = [name for name in CHALLENGERS if name in systems]
-    return {name: winrate.pairs_to_judge(systems[name].top, baseline) for name in present}
+def matched_pairs(systems: Mapping[str, SystemResults]) -> dict[Match, list[winrate.MatchedPair]]:
+    """The rank-matched pairs of different images, of each of `MATCHES` that was measured."""
+    return {
+        (name, opponent): winrate.pairs_to_judge(systems[name].top, systems[opponent].top)
+        for name, opponent in MATCHES
+        if name in systems and opponent in systems
+    }
 
 
 def scoring_questions(
     config: EvaluateConfig,
     inputs: EvaluationInputs,
     systems: Mapping[str, SystemResults],
-    matched: Mapping[str, list[winrate.MatchedPair]],
+    matched: Mapping[Match, list[winrate.MatchedPair]],
 ) -> language_models.JudgeQuestions:
     """The questions to the judge that scores: ratings of the results shown, comparisons of the challengers'
-    results with the baseline's, and comparisons of the images that people voted on.
+    results with their opponents', and comparisons of the images that people voted on.
     """
     if not config.win_rate:
         return language_models.JudgeQuestions()
     listed = (zip(inputs.queries, results.top, strict=True) for results in systems.values())
     shown = [(query, image_id) for lists in listed for query, ids in lists for image_id in ids]
     found = language_models.JudgeQuestions(aesthetics=shown, accuracy=shown)
-    for name, pairs in matched.items():
-        rows = summary.rows_of(inputs.queries, systems, name)
+    for match, pairs in matched.items():
+        rows = summary.rows_of(inputs.queries, systems, match)
         found |= protocols.questions(config.protocols, inputs.queries, pairs, rows)
     return found | judge_votes.questions(config.protocols, inputs.vote_tables)
 

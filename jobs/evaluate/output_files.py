@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from jobs.evaluate.config import EvaluateConfig
+from jobs.evaluate.config import EvaluateConfig, Match
 from jobs.evaluate.figures.per_query import QueryValues
 from jobs.evaluate.summary import EvaluationResults
 
@@ -60,7 +60,7 @@ def tables_of(found: EvaluationResults, config: EvaluateConfig) -> EvaluationTab
         pa.Table.from_pylist(_answers(found), ANSWERS),
         series_table(found.values),
         pa.concat_tables(
-            [_rows(found, name, config) for name in found.systems if name in found.matched_pairs]
+            [_rows(found, match, config) for match in found.over_baseline.values()]
             or [pa.table({"challenger": pa.array([], pa.string()), "query": pa.array([], pa.string())})]
         ),
         found.judged_votes(config),
@@ -99,15 +99,15 @@ def _marks(found: EvaluationResults, query: str, ids: list[str]) -> tuple[list, 
     return found.marks.accurate(query, ids).tolist(), known
 
 
-def _rows(found: EvaluationResults, challenger: str, config: EvaluateConfig) -> pa.Table:
+def _rows(found: EvaluationResults, match: Match, config: EvaluateConfig) -> pa.Table:
     queries = found.inputs.queries
     columns = {
-        "challenger": pa.array([challenger] * len(queries)),
+        "challenger": pa.array([match[0]] * len(queries)),
         "query": pa.array(queries),
-        "differs": pa.array(found.differs(challenger)),
+        "differs": pa.array(found.differs(match)),
     }
     for protocol in config.protocols:
-        first, second = found.margins(challenger, protocol).T
+        first, second = found.margins(match, protocol).T
         columns |= {f"{protocol}_first": pa.array(first), f"{protocol}_second": pa.array(second)}
     return pa.table(columns)
 

@@ -1,7 +1,7 @@
 """report.json: every figure of an evaluation as plain numbers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from scipy import stats
 from actors.judge import SHEET_CRITERIA
 from cluster.profile import Profile
 from jobs.evaluate import hpir
-from jobs.evaluate.config import CHALLENGERS, EvaluateConfig
+from jobs.evaluate.config import CHALLENGERS, EvaluateConfig, Match
 from jobs.evaluate.figures import compared, judge_votes, per_query, protocols, winrate
 from jobs.evaluate.figures.registry import AESTHETIC, METRICS
 from jobs.evaluate.inputs import EvaluationInputs, VoteTable
@@ -26,16 +26,17 @@ from jobs.evaluate.truth import RatedTruth, Truth
 class EvaluationResults:
     """Everything that the systems and the judge returned, from which figures and page are made.
 
-    systems: in the order of `SYSTEMS`. matched_pairs: challenger -> its rank-matched pairs with the baseline;
-    empty if the judge compared no results. gate: (query, image_id) -> accuracy, 1 to 5; the teacher
-    drops images below `threshold`. judgements: by the judge that scores; ratings: by the teacher's judge,
-    the same object if one judge does both.
+    systems: in the order of `SYSTEMS`. matched_pairs: (challenger, opponent) -> the rank-matched pairs of
+    their results; empty if the judge compared no results. gate: (query, image_id) -> accuracy, 1 to 5; the
+    teacher drops images below `threshold`. judgements: by the judge that scores; ratings: by the teacher's
+    judge, the same object if one judge does both. nulls: "suffix", "axis" and "strength", as alignment fitted
+    them; may be empty.
     """
 
     inputs: EvaluationInputs
     systems: Mapping[str, SystemResults]
     candidates: TeacherCandidates
-    matched_pairs: Mapping[str, list[winrate.MatchedPair]]
+    matched_pairs: Mapping[Match, list[winrate.MatchedPair]]
     judgements: Judgements
     ratings: Judgements
     gate: Mapping[tuple[str, str], float]
@@ -43,17 +44,23 @@ class EvaluationResults:
     fingerprints: Mapping[str, str]
     profile: Profile
     judges: JudgeNames
+    nulls: Mapping[str, Any] = field(default_factory=dict)
 
-    def margins(self, challenger: str, protocol: str) -> np.ndarray:
-        """How much the judge prefers the challenger's results to the baseline's, float [Q, 2].
+    @property
+    def over_baseline(self) -> dict[str, Match]:
+        """challenger -> its match with the baseline, if the judge compared results."""
+        return {match[0]: match for match in self.matched_pairs if match[1] == "baseline"}
+
+    def margins(self, match: Match, protocol: str) -> np.ndarray:
+        """How much the judge prefers the challenger's results to the opponent's, float [Q, 2].
 
         protocol: one of the config's, or `sheet` with one criterion, such as "sheet, diversity".
         """
         if protocol.startswith("sheet"):
             criteria = [name for name in SHEET_CRITERIA if name in protocol] or SHEET_CRITERIA
-            rows = rows_of(self.inputs.queries, self.systems, challenger)
+            rows = rows_of(self.inputs.queries, self.systems, match)
             return protocols.sheet_margins(rows, self.judgements, criteria)
-        pairs = self.matched_pairs[challenger]
+        pairs = self.matched_pairs[match]
         return protocols.margins(protocol, self.inputs.queries, pairs, self.judgements, self.threshold)
 
     def judged_votes(self, config: EvaluateConfig) -> pa.Table:
@@ -61,9 +68,9 @@ class EvaluationResults:
         tables = self.inputs.vote_tables if self.matched_pairs else []
         return judge_votes.table(config.protocols, tables, self.judgements)
 
-    def differs(self, challenger: str) -> np.ndarray:
-        """Whether the challenger's results differ from the baseline's, bool [Q]."""
-        pairs = zip(self.systems[challenger].top, self.systems["baseline"].top, strict=True)
+    def differs(self, match: Match) -> np.ndarray:
+        """Whether the challenger's results differ from the opponent's, bool [Q]."""
+        pairs = zip(*(self.systems[name].top for name in match), strict=True)
         return np.array([a != b for a, b in pairs], bool)
 
     @cached_property
@@ -86,10 +93,10 @@ class EvaluationResults:
 
 
 def rows_of(
-    queries: Sequence[str], systems: Mapping[str, SystemResults], challenger: str
+    queries: Sequence[str], systems: Mapping[str, SystemResults], match: Match
 ) -> list[protocols.QueryRows]:
-    """(query, the challenger's results, the baseline's results) of each query."""
-    lists = zip(queries, systems[challenger].top, systems["baseline"].top, strict=True)
+    """(query, the challenger's results, the opponent's results) of each query."""
+    lists = zip(queries, *(systems[name].top for name in match), strict=True)
     return [(query, tuple(after), tuple(before)) for query, after, before in lists]
 
 
@@ -99,13 +106,15 @@ def document(found: EvaluationResults, config: EvaluateConfig) -> dict:
     sampling = {"num_resamples": config.num_resamples, "seed": config.seed}
     measured = {name: per_query.estimates(own, tuple(METRICS), **sampling) for name, own in values.items()}
     challengers = [name for name in CHALLENGERS if name in values]
-    best = compared.best_null({name: own[AESTHETIC]["value"] for name, own in measured.items()})
+    judged = _judged(found, sampling)
+    best = _best_null(measured, judged)
     return {
         "num_images": len(inputs.gallery),
         "num_queries": len(inputs.queries),
         "num_learned_queries": inputs.num_learned,
         "encoders": dict(found.fingerprints),
         "systems": measured,
+        "nulls": {name: found.nulls[name] for name in ("suffix", "strength") if found.nulls},
         "best_null": best,
         "differences": {
             name: per_query.differences(values[after], values[before], **sampling)
@@ -113,18 +122,29 @@ def document(found: EvaluationResults, config: EvaluateConfig) -> dict:
         },
         "share_of_teacher_gain": {name: _shares(measured, name) for name in challengers},
         "win_rate": {
-            f"{name}_vs_baseline": _win_rate(found, name, sampling)
-            for name in found.matched_pairs
+            f"{match[0]}_vs_{match[1]}": _win_rate(found, match, sampling)
+            for match in found.matched_pairs
             if "ranker" in config.protocols
         },
         "judges": _judges(found),
         "judge_table": _judge_table(found, config, sampling),
-        "judged": _judged(found, sampling),
+        "judged": judged,
         "captions": _captions(found),
         "hpir": {table.name: _votes(found, table, sampling) for table in inputs.hpir_tables},
         "pairs": {table.name: _votes(found, table, sampling) for table in inputs.pair_tables},
         "teacher": _teacher(found, config),
     }
+
+
+def _best_null(measured: Mapping[str, Mapping[str, dict]], judged: Mapping[str, Any]) -> str | None:
+    """The null with the higher aesthetic@k by the truth, else by the judge, else the one that people prefer;
+    None if nothing tells.
+    """
+    for figures, metric in ((measured, AESTHETIC), (judged, AESTHETIC), (measured, "hpir_aesthetic")):
+        scores = {name: figures[name][metric]["value"] for name in measured if name in figures}
+        if best := compared.best_null(scores):
+            return best
+    return None
 
 
 def _shares(measured: Mapping[str, Mapping[str, dict]], challenger: str) -> dict:
@@ -134,13 +154,13 @@ def _shares(measured: Mapping[str, Mapping[str, dict]], challenger: str) -> dict
     return {n: per_query.share_of_gain(*(measured[s][n]["value"] for s in systems)) for n in names}
 
 
-def _win_rate(found: EvaluationResults, challenger: str, sampling: dict) -> dict:
-    """The judge's win rate of the challenger over the baseline."""
-    margins, differs = found.margins(challenger, "ranker"), found.differs(challenger)
+def _win_rate(found: EvaluationResults, match: Match, sampling: dict) -> dict:
+    """The judge's win rate of the challenger over the opponent."""
+    margins, differs = found.margins(match, "ranker"), found.differs(match)
     return winrate.summary(winrate.outcomes(margins), **sampling) | {
         "order_consistency": winrate.order_consistency(margins, differs),
         "num_identical_rows": int((~differs).sum()),
-        "num_judged_pairs": len(found.matched_pairs[challenger]),
+        "num_judged_pairs": len(found.matched_pairs[match]),
     }
 
 
@@ -163,10 +183,10 @@ def _judge_table(found: EvaluationResults, config: EvaluateConfig, sampling: dic
     """
     if not found.matched_pairs:
         return []
-    differ = {name: found.differs(name) for name in found.matched_pairs}
+    differ = {match: found.differs(match) for match in found.over_baseline.values()}
     sheets = [f"sheet, {name}" for name in SHEET_CRITERIA] if "sheet" in config.protocols else []
     margins = {
-        protocol: np.concatenate([found.margins(name, protocol)[rows] for name, rows in differ.items()])
+        protocol: np.concatenate([found.margins(match, protocol)[rows] for match, rows in differ.items()])
         for protocol in (*config.protocols, *sheets)
     }
     queries = [found.inputs.queries[row] for rows in differ.values() for row in np.flatnonzero(rows)]

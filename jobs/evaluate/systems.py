@@ -8,7 +8,7 @@ import numpy as np
 
 from actors.caption_pairs import image_to_text_ranks, text_to_image_ranks
 from actors.cascade import encoder_ratings
-from actors.encoder import Encoder, load_registered
+from actors.encoder import load_registered
 from actors.retriever import Retriever
 from cluster.profile import EncoderModel
 from cluster.tables import EncoderRecord, Store, embeddings_table
@@ -48,11 +48,13 @@ class SystemResults:
 class SearchSystem(ABC):
     """One encoder with the vectors of a gallery."""
 
-    encoder: Encoder
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts -> L2-normalised float32 [N, D]."""
 
     @abstractmethod
-    def search(self, texts: Sequence[str], k: int) -> list[list[str]]:
-        """image_ids of the k nearest images of each text, best first."""
+    def search_vectors(self, vectors: np.ndarray, k: int) -> list[list[str]]:
+        """image_ids of the k images nearest to each vector, float32 [Q, D], best first."""
 
     @abstractmethod
     def blocks(self) -> Iterator[tuple[Sequence[str], np.ndarray]]:
@@ -61,6 +63,10 @@ class SearchSystem(ABC):
     @abstractmethod
     def vectors(self, image_ids: Iterable[str]) -> Mapping[str, np.ndarray]:
         """image_id -> vector float32 [D], for images outside the gallery too."""
+
+    def search(self, texts: Sequence[str], k: int) -> list[list[str]]:
+        """image_ids of the k nearest images of each text, best first."""
+        return self.search_vectors(self.encode_texts(texts), k)
 
     def results(self, inputs: EvaluationInputs) -> SystemResults:
         """Results, caption ranks, vote scores and zero-shot hits, without the diversity."""
@@ -80,11 +86,11 @@ class SearchSystem(ABC):
             for ids, vectors in self.blocks():
                 yield np.array([captions.owners.get(image_id, -1) for image_id in ids], np.int64), vectors
 
-        return text_to_image_ranks(self.encoder.encode_texts(captions.texts), owned)
+        return text_to_image_ranks(self.encode_texts(captions.texts), owned)
 
     def image_ranks(self, captions: Captions) -> dict[str, int]:
         """image_id -> exact rank of its own caption in the sample, for the images with a sampled caption."""
-        texts = self.encoder.encode_texts(captions.texts)
+        texts = self.encode_texts(captions.texts)
         ranks: dict[str, int] = {}
         for ids, vectors in self.blocks():
             owners = np.array([captions.owners.get(image_id, -1) for image_id in ids], np.int64)
@@ -98,7 +104,7 @@ class SearchSystem(ABC):
         if not pairs:
             return {}
         queries = list(dict.fromkeys(query for query, _ in pairs))
-        texts = dict(zip(queries, self.encoder.encode_texts(queries), strict=True))
+        texts = dict(zip(queries, self.encode_texts(queries), strict=True))
         images = self.vectors({image_id for _, image_id in pairs})
         return {(query, image_id): float(texts[query] @ images[image_id]) for query, image_id in pairs}
 
@@ -111,7 +117,7 @@ class SearchSystem(ABC):
         if not labels:
             return {}
         classes = sorted(set(labels.values()))
-        texts = self.encoder.encode_texts([f"a {label}" for label in classes])
+        texts = self.encode_texts([f"a {label}" for label in classes])
         nearest: dict[str, int] = {}
         for ids, vectors in self.blocks():
             nearest |= zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True)
@@ -130,12 +136,15 @@ class EncoderSystem(SearchSystem):
         self.encoder = load_registered(record, precision=settings.precision, num_threads=settings.num_threads)
         self.retriever = Retriever(store, record.encoder)
 
-    def search(self, texts: Sequence[str], k: int) -> list[list[str]]:
-        """See `SearchSystem`; an exact search, so that the figures do not depend on an index."""
-        return [[row["image_id"] for row in rows] for rows in self._nearest(texts, k)]
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """See `SearchSystem`."""
+        return self.encoder.encode_texts(texts)
 
-    def _nearest(self, texts: Sequence[str], k: int) -> list[list[dict]]:
-        vectors = self.encoder.encode_texts(texts)
+    def search_vectors(self, vectors: np.ndarray, k: int) -> list[list[str]]:
+        """See `SearchSystem`; an exact search, so that the figures do not depend on an index."""
+        return [[row["image_id"] for row in rows] for rows in self._nearest(vectors, k)]
+
+    def _nearest(self, vectors: np.ndarray, k: int) -> list[list[dict]]:
         return self.retriever.search(vectors, k, where=self.where, exact=True)
 
     def blocks(self) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -150,9 +159,8 @@ class EncoderSystem(SearchSystem):
         """How accurate each image is for each query by this encoder, in [1, 5]: see `encoder_ratings`."""
         similarities = self.similarities(pairs)
         queries = list(dict.fromkeys(query for query, _ in pairs))
-        top = {
-            query: rows[0]["score"] for query, rows in zip(queries, self._nearest(queries, 1), strict=True)
-        }
+        first = self._nearest(self.encode_texts(queries), 1)
+        top = {query: rows[0]["score"] for query, rows in zip(queries, first, strict=True)}
         found = np.array([similarities[pair] for pair in pairs])
         nearest = np.array([top[query] for query, _ in pairs])
         rated = encoder_ratings(found, nearest, self.encoder.temperature)

@@ -27,7 +27,8 @@ class TeacherCandidates:
     """The candidate images of each text, retrieved by the baseline with the rephrased text.
 
     texts: the queries, then the captions that the teacher searches. image_ids: one list per text.
-    rephrased: text -> rephrased text. num_rephrase_errors: texts that could not be rephrased.
+    rephrased: text -> rephrased text, also of the queries that people voted on. num_rephrase_errors: texts
+    that could not be rephrased.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -61,7 +62,7 @@ def retrieve_candidates(
         exact=True,
         plain_on_error=True,
     )
-    distinct = list(dict.fromkeys(texts))
+    distinct = list(dict.fromkeys([*texts, *(query for query, _ in inputs.voted_pairs)]))
     rows = language_models.collect(profile, retrieval.stages, lambda: retrieval.rows(distinct)).to_pylist()
     found = {row["query"]: row for row in rows}
     errors = [row["rephrase_error"] for row in rows if row["rephrase_error"]]

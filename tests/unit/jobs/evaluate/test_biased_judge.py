@@ -182,7 +182,7 @@ def test_another_judge_scores_without_a_warning(world, engines, tmp_path):
 
 def test_teacher_keeps_its_judge_and_the_named_one_scores_it_too(world, engines, tmp_path, monkeypatch):
     ids = [f"{number:064x}" for number in range(2 * TOP)]
-    candidates = TeacherCandidates(QUERIES, [ids] * len(QUERIES), {}, 0)
+    candidates = TeacherCandidates(QUERIES, [ids] * len(QUERIES), {query: query for query in QUERIES}, 0)
     monkeypatch.setattr(teacher, "retrieve_candidates", lambda *_: candidates)
     own = {"teacher": True, "set": (f"judge.model={RED}", "label.semantic=judge"), "pairs": ()}
     both = evaluate(world, tmp_path / "two", judge=OTHER, **own)

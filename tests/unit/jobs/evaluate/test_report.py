@@ -31,8 +31,8 @@ def store(tmp_path_factory):
     return made
 
 
-def page(store, truth, config=CONFIG):
-    made = evaluation(truth)
+def page(store, truth, config=CONFIG, **kinds):
+    made = evaluation(truth, **kinds)
     document = summary.document(made, config) | {"versions": {"ray": "1.2.3"}, "created_at": "today"}
     shown = render.sheets(output_files.tables_of(made, config), store, config, config.seed)
     return render.render(document, *shown, config)
@@ -167,6 +167,12 @@ def test_page_describes_every_measured_metric_from_the_registry(store):
     html = page(store, KnownTruth())
     for metric in METRICS.values():
         assert metric.title in html and metric.unit in html
+
+
+def test_page_shows_what_the_nulls_are_and_the_difference_from_the_best(store):
+    html = page(store, KnownTruth(), with_nulls=True)
+    assert "<q>, lovely</q>" in html and "aligned − best null" in html and "aligned against suffix" in html
+    assert "nulls" not in page(store, KnownTruth())
 
 
 def test_thumbnails_are_small_jpegs(store):
