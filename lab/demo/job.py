@@ -96,8 +96,13 @@ def show(report: dict) -> None:
     terminal.say(captured.get().rstrip())
     for name, of_metrics in report["differences"].items():
         terminal.say(f"{name.replace('_', ' ')}: {AESTHETIC} {_with_interval(of_metrics[AESTHETIC], '+.3f')}")
-    win = report["win_rate"]["aligned_vs_baseline"]
-    terminal.say(f"win rate over the baseline by the judge: {_with_interval(win, '.3f')}")
+    for name, rates in report["win_rate"].items():
+        opponent = SYSTEM_TITLES[name.removeprefix("aligned_vs_")]
+        for who, rate in (("simulated people", rates["people"]), ("the judge", rates.get("judge"))):
+            if rate:
+                terminal.say(f"win rate over the {opponent} by {who}: {_with_interval(rate, '.3f')}")
+    if warning := report["judges"]["warning"]:
+        terminal.say(f"caution: {warning}")
 
 
 def _with_interval(figure: dict, form: str) -> str:
@@ -164,7 +169,6 @@ def summary(config: DemoConfig, reports: dict[str, dict], pipeline: StudioPipeli
     folder = pipeline.folder / "evaluate"
     found, latents = read_tables(folder), load_scenes(pipeline.studio)
     num_resamples = read_config(folder, EvaluateConfig).num_resamples
-    by_people = people.win_rate(found, latents, num_resamples=num_resamples, seed=config.seed)
     return {
         "seed": config.seed,
         "num_images": config.num_images,
@@ -174,7 +178,8 @@ def summary(config: DemoConfig, reports: dict[str, dict], pipeline: StudioPipeli
         "systems": evaluation["systems"],
         "best_null": evaluation["best_null"],
         "differences": evaluation["differences"],
-        "win_rate": {"aligned_vs_baseline": evaluation["win_rate"]["aligned_vs_baseline"] | by_people},
+        "win_rate": people.win_rates(found, latents, num_resamples=num_resamples, seed=config.seed),
+        "judges": evaluation["judges"],
         "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
         "versions": evaluation["versions"],
     }

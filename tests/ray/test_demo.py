@@ -35,8 +35,8 @@ def test_demo_writes_report_and_page_and_a_second_run_adds_nothing(tmp_path):
         ):
             assert 0 <= report["systems"][system][name]["value"] <= 1
     win = report["win_rate"]["aligned_vs_baseline"]
-    assert win["ci95"][0] <= win["value"] <= win["ci95"][1]
-    assert 0 <= win["people"]["value"] <= 1
+    assert all(win[who]["ci95"][0] <= win[who]["value"] <= win[who]["ci95"][1] for who in ("people", "judge"))
+    assert report["judges"]["warning"]  # one judge labels and scores
     assert math.isclose(
         report["seconds"]["total"], sum(v for k, v in report["seconds"].items() if k != "total"), abs_tol=1
     )

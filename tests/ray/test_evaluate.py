@@ -162,7 +162,7 @@ def config_of(world, out, **changes):
 def evaluated(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     tables = {"hpir": (f"{world.folder}/hpir.parquet",), "pairs": (f"{world.folder}/pairs.csv",)}
-    protocols = ("ranker", "scorer", "cp_scorer")
+    protocols = ("ranker", "scorer", "cp_scorer", "sheet")
     truth = {"truth": f"{world.folder}/truth.parquet", "labels": f"{world.folder}/labels.parquet"}
     return run(config_of(world, out, protocols=protocols, **truth, **tables)), out
 
@@ -199,8 +199,11 @@ def test_caption_recall_equals_a_full_matrix_oracle(world, evaluated, system, al
     order = np.argsort(-scores, axis=1, kind="stable")
     for k in (1, 5, 10):
         hits = [any(captions[inside[i]] == t for i in row[:k]) for t, row in zip(texts, order, strict=True)]
-        found = evaluated[0]["systems"][system][f"recall@{k}"]
-        assert found["value"] == pytest.approx(np.mean(hits), abs=1e-6)
+        found = evaluated[0]["systems"][system]
+        assert found[f"recall@{k}"]["value"] == pytest.approx(np.mean(hits), abs=1e-6)
+        nearest = np.argsort(-scores.T, axis=1, kind="stable")[:, :k]
+        own = [captions[i] in [texts[n] for n in row] for i, row in zip(inside, nearest, strict=True)]
+        assert found[f"image_recall@{k}"]["value"] == pytest.approx(np.mean(own), abs=1e-6)
 
 
 @pytest.mark.parametrize("system, alias", [("baseline", "baseline"), ("aligned", "candidate")])
@@ -239,9 +242,14 @@ def test_agreement_with_votes_follows_the_similarities(world, evaluated):
 
 def test_judge_answers_each_question_once(world, evaluated):
     report, _ = evaluated
-    assert report["teacher"]["num_unanswered"] == 0
-    # 4 queries x 8 candidate images and 3 captions x 8, plus votes and results, without duplicates.
-    assert 56 <= report["teacher"]["num_questions"] <= 56 + 48 + 60 + 40 + 40 + 3 * 20
+    judges = report["judges"]
+    assert judges["num_unanswered"] == 0 and judges["scoring"] == judges["teacher"]
+    assert judges["labelled"] == [] and judges["warning"] is None
+    # Accuracy and beauty of 4 queries x 8 candidates and 3 captions x 8, plus 36 voted images and 20 results
+    # of each system. Then 20 pairs of results, and the voted pairs: 4 rows of 3 by 2 criteria, and 6 of 1.
+    # Of sheets, 3 for each query, and one for each voted row and criterion.
+    num_rated = 56 + 36 + 20 * len(report["systems"])
+    assert 2 * 56 <= judges["num_questions"] <= 2 * num_rated + 20 + 2 * 20 + 2 * (24 + 6) + 3 * 4 + 14
     rate = report["win_rate"]["aligned_vs_baseline"]
     assert rate["wins"] + rate["ties"] + rate["losses"] == len(QUERIES)
     assert rate["ci95"][0] <= rate["value"] <= rate["ci95"][1]
@@ -262,8 +270,13 @@ def test_report_is_one_page_beside_its_json(evaluated):
 
 def test_judge_table_has_every_protocol_with_and_without_order_consistency(evaluated):
     rows = evaluated[0]["judge_table"]
-    assert len(rows) == 6 and {row["protocol"] for row in rows} == {"ranker", "scorer", "cp_scorer"}
+    protocols = ["ranker", "scorer", "cp_scorer", "sheet"]
+    protocols += ["sheet, accuracy", "sheet, aesthetics", "sheet, diversity"]
+    assert [row["protocol"] for row in rows] == [name for name in protocols for _ in (True, False)]
     assert all(0 <= row["decided"]["value"] <= 1 for row in rows)
+    # People voted on accuracy and aesthetics, not on diversity.
+    assert all(0 <= figure["value"] <= 1 for row in rows for figure in row["people"].values())
+    assert [len(row["people"]) for row in rows[::2]] == [2, 2, 2, 2, 1, 1, 0]
     # Images rated alone have no order of presentation.
     alone = [row for row in rows if row["protocol"] == "scorer"]
     assert alone[0]["win_rate"] == alone[1]["win_rate"]
@@ -281,7 +294,7 @@ def test_encoder_against_itself_has_no_difference_and_needs_no_judge(world, tmp_
     same = run(config_of(world, tmp_path, aligned="baseline", teacher=False, win_rate=False))
     assert set(same["systems"]) == {"baseline", "aligned"}
     changes = same["differences"]["aligned_minus_baseline"].values()
-    assert [change["ci95"] for change in changes] == [[0, 0]] * 4
+    assert [change["ci95"] for change in changes] == [[0, 0]] * 7
     assert same["systems"]["aligned"]["aesthetic@5"]["value"] is None
     assert "<article>" in (tmp_path / "report.html").read_text()
 

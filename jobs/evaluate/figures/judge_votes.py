@@ -129,7 +129,7 @@ def with_agreement(rows: Sequence[dict], judged: pa.Table, *, num_resamples: int
     for row in rows:
         protocol, _, only = row["protocol"].partition(", ")
         people = {}
-        for criterion in judged["criterion"].unique().to_pylist():
+        for criterion in dict.fromkeys(judged.to_pydict()["criterion"]):
             if only in ("", JUDGED[criterion]):
                 own = agreement(judged, protocol, criterion, consistent=row["order_consistency"], seed=seed)
                 people[criterion] = estimate(*own, num_resamples=num_resamples, seed=seed).as_dict()
@@ -144,7 +144,7 @@ def agreement(
 
     A tie of the judge counts half. Both float [Q].
     """
-    votes = judged.filter(pc.equal(judged["criterion"], criterion))
+    votes = judged.filter(pc.field("criterion") == criterion)
     margins = np.stack([votes[f"{protocol}_{order}"].to_numpy() for order in ORDERS], axis=1)
     sides = winrate.outcomes(margins, consistent=consistent, seed=seed)
     agrees = 0.5 + 0.5 * sides * votes["majority"].to_numpy()

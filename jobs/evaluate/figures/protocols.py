@@ -40,11 +40,12 @@ def questions(
         pairs: the rank-matched pairs of different images. rows: both lists of each query.
     """
     matched = [(queries[query], a, b) for query, _, a, b in pairs]
-    sheets = [(criterion, *row) for criterion in SHEET_CRITERIA for row in rows if _differ(row)]
     return JudgeQuestions(
         comparisons=[("overall", *pair) for pair in matched] if "ranker" in protocols else (),
         together=[(name, *pair) for name in RATED for pair in matched] if "cp_scorer" in protocols else (),
-        sheets=sheets if "sheet" in protocols else (),
+        sheets=[(name, *row) for name in SHEET_CRITERIA for row in rows if _differ(row)]
+        if "sheet" in protocols
+        else (),
     )
 
 
