@@ -8,6 +8,9 @@ Reads `preferences`, `images` and `embeddings_<parent>`. Writes an open_clip fol
 of the run is a hash of everything that determines its result, so the same command resumes a killed run, or
 finds it finished.
 
+The row also has the nulls of the alignment, a constant suffix and an axis that were fitted to the same
+preferences (`actors.nulls`).
+
 Preferences and captions of images that were deleted or, in mode `both`, cannot be read are skipped, with a
 count on stderr.
 

@@ -1,4 +1,4 @@
-"""Compare an aligned encoder, the teacher and the baseline on one gallery.
+"""Compare an aligned encoder with the baseline, the nulls and the teacher on one gallery.
 
     kallos evaluate --queries queries.txt --hpir votes.parquet --out runs/evaluate
 

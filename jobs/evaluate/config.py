@@ -62,7 +62,7 @@ class MeasureOptions(Options):
 
 
 class EvaluateConfig(PageOptions, MeasureOptions, JobConfig):
-    """Compare an aligned encoder, the teacher and the baseline on one gallery."""
+    """Compare an aligned encoder with the baseline, the nulls and the teacher on one gallery."""
 
     baseline: str = Field(
         default="baseline", description="encoder before alignment: an alias or a fingerprint"
