@@ -24,7 +24,10 @@ def test_demo_writes_report_and_page_and_a_second_run_adds_nothing(tmp_path):
     assert report["num_images"] == 1000 and report["num_queries"] == 12
     assert report["num_preferences"] > 12
     assert report["encoders"]["baseline"] != report["encoders"]["aligned"]
-    for system in ("baseline", "teacher", "aligned"):
+    measured = ("baseline", "suffix", "axis", "rephrase", "teacher", "aligned")
+    assert tuple(report["systems"]) == measured and report["best_null"] in ("suffix", "axis")
+    assert "aligned_minus_best_null" in report["differences"] and "aligned_vs_suffix" in report["win_rate"]
+    for system in measured:
         for name in (
             "recall@1",
             "recall@10",

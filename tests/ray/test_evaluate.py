@@ -263,7 +263,7 @@ def test_report_is_one_page_beside_its_json(evaluated):
     assert page.count("data:image/jpeg;base64,") >= 3 * 5 * len(QUERIES)
     written = json.loads((out / "report.json").read_text())
     assert written["systems"] == report["systems"]
-    assert set(written["systems"]) == {"baseline", "teacher", "aligned"}
+    assert set(written["systems"]) == {"baseline", "rephrase", "teacher", "aligned"}
     assert all(figure["ci95"] for figure in written["systems"]["aligned"].values())
     assert (out / "resolved_config.yaml").is_file()
 
