@@ -71,7 +71,7 @@ def win_rates(rates: Mapping[str, Mapping[str, Mapping]]) -> str:
         (f"{NAMES[mode]} over {opponent}, {who}", rates[f"{system}_vs_{opponent}"][who], COLOURS[mode])
         for system, mode in (("aligned", "both"), ("text", "text"))
         for opponent in ("baseline", "suffix")
-        for who in ("judge", "people")
+        for who in ("people", "judge")
         if rates.get(f"{system}_vs_{opponent}", {}).get(who, {}).get("value") is not None
     ]
     with rc_context(STYLE):
