@@ -24,20 +24,19 @@ README_METRICS = (AESTHETIC, "hpir_aesthetic", PRECISION, RECALL, "zero_shot")
 README_DIFFERENCES = ("aligned_minus_baseline", "aligned_minus_best_null", "teacher_minus_best_null")
 README_DIFFERENCES += ("text_minus_best_null",)
 # What docs/results.json keeps of a report.
-KEPT = ("suite", "seeds", "intervals_over", "num_images", "num_queries", "num_preferences", "systems")
-KEPT += (
-    "best_null",
-    "differences",
-    "share_of_teacher_gain",
-    "win_rate",
-    "judge_table",
-    "styles",
-    "ablations",
-    "objectives",
-    "targets",
-    "machine",
+KEPT = (
+    "suite",
+    "seeds",
+    "intervals_over",
+    "num_images",
+    "num_queries",
+    "num_preferences",
+    "systems",
+    "nulls",
 )
-KEPT += ("wise_ft_alpha", "sweep", "training", "seconds", "created_at")
+KEPT += ("best_null", "differences", "share_of_teacher_gain", "win_rate", "judge_table", "styles")
+KEPT += ("ablations", "objectives", "targets", "machine", "wise_ft_alpha", "sweep", "training", "seconds")
+KEPT += ("created_at",)
 
 
 def readme(results: Mapping) -> str:
@@ -140,8 +139,12 @@ def _differences(results: Mapping, metrics: Sequence[str], names: Sequence[str])
 
 
 def _null(results: Mapping) -> str:
-    best = results["best_null"]
-    return f"The best null is `{best}`." if best else ""
+    """The best null, and the phrase that `suffix` appends on each studio."""
+    if not results["best_null"]:
+        return ""
+    studios = zip(results["seeds"], results["nulls"], strict=True)
+    phrases = "; ".join(f"“{of['suffix']}” (studio {seed})" for seed, of in studios)
+    return f"The best null is `{results['best_null']}`. `suffix` appends {phrases}."
 
 
 def _targets(results: Mapping) -> list[list[str]]:

@@ -50,6 +50,7 @@ def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, measured: 
         "num_preferences": [world["label"]["num_preferences"] for world in worlds],
         "wise_ft_alpha": {mode: [w[mode]["wise_ft_alpha"] for w in worlds] for mode in ("both", "text")},
         "systems": systems,
+        "nulls": [document["nulls"] for document in documents],
         "best_null": best,
         "differences": {
             name: {m: difference(of[after], of[before], m, sampling) for m in METRICS}
@@ -57,6 +58,7 @@ def document(folder: Path, seeds: Sequence[int], config: SuiteConfig, measured: 
         },
         "share_of_teacher_gain": {s: {AESTHETIC: share_of_gain(of, s, sampling)} for s in CHALLENGERS},
         "win_rate": win_rates(found, by_people, sampling),
+        "vote_confidence": vote_confidence(documents),
         "judge_table": judge_table(found, by_people, sampling),
         "judged": [document["judged"] for document in documents],
         "sweep": {m: table(folders, f"sweep_{m}", tuple(METRICS), sampling) for m in ("both", "text")},
@@ -157,6 +159,13 @@ def win_rates(
         margins = [tables.margins("ranker")[people.rows_of(tables, name)] for tables in found]
         rates[f"{name}_vs_baseline"]["judge"] = rate([winrate.outcomes(own) for own in margins])
     return rates
+
+
+def vote_confidence(documents: Sequence[Mapping]) -> dict[str, dict]:
+    """criterion -> mean over the studios of `hpir.confidence_histogram` of people's votes."""
+    found = [table["confidence"] for document in documents for table in document["hpir"].values()]
+    shares = {name: np.mean([one[name]["shares"] for one in found], axis=0) for name in found[0]}
+    return {name: found[0][name] | {"shares": own.round(6).tolist()} for name, own in shares.items()}
 
 
 def judge_table(

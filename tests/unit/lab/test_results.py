@@ -38,13 +38,16 @@ def test_readme_has_a_row_per_metric_and_systems_and_differences_as_columns(meas
         name: dict.fromkeys(results.METRICS, figure) for name in compared.comparisons(SYSTEMS, "axis")
     }
     report = {"systems": systems, "differences": differences, "best_null": "axis"}
+    report |= {"seeds": [7], "nulls": [{"suffix": ", lovely"}]}
     lines = results.readme(report).splitlines()
     head = "|  | baseline | suffix | axis | rephrase | teacher | aligned | aligned (text) |"
     assert lines[0] == head and lines[2] == f"| aesthetic@5 |{' 0.250 |' * 7}"
     titles = "aligned − baseline | aligned − best null | teacher − best null | aligned (text) − best null"
     second = lines.index(f"| difference (95 % interval) | {titles} |")
     assert lines[second + 2] == f"| aesthetic@5 |{' +0.250 (+0.200 to +0.300) |' * 4}"
-    assert lines[-1] == "The best null is `axis`." and len(lines) <= 18
+    assert (
+        lines[-1] == "The best null is `axis`. `suffix` appends “, lovely” (studio 7)." and len(lines) <= 18
+    )
 
 
 def test_target_shows_its_bound_and_whether_it_was_measured(measured):

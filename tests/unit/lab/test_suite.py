@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
         store = Store(str(world / "store"))
         rows = pa.Table.from_pylist([image_row(number) for number in range(20)], SCHEMAS["images"])
         store.merge("images", rows, on=["image_id"])
-        found = evaluation(KnownTruth(), with_text=True)
+        found = evaluation(KnownTruth(), with_text=True, with_nulls=True)
         document = summary.document(found, EVALUATION)
         output_files.write(output_files.tables_of(found, EVALUATION), document, world / "evaluate")
         (world / "studio").mkdir()
@@ -105,6 +105,16 @@ def test_figures_are_means_over_seeds_with_the_value_of_each(document):
         "both": [0.5] * 2,
         "text": [0.75] * 2,
     }
+
+
+def test_systems_are_compared_with_the_better_null(document):
+    assert list(document["systems"]) == ["baseline", "suffix", "axis", "teacher", "aligned", "text"]
+    assert document["best_null"] == "axis"  # which gains on the first query
+    beauty = {name: of["aesthetic@5"]["value"] for name, of in document["systems"].items()}
+    change = document["differences"]["aligned_minus_best_null"]["aesthetic@5"]
+    assert change["value"] == pytest.approx(beauty["aligned"] - beauty["axis"], abs=1e-5)
+    over_baseline = document["differences"]["text_minus_baseline"]["aesthetic@5"]
+    assert over_baseline["value"] == pytest.approx(beauty["text"] - beauty["baseline"], abs=1e-5)
 
 
 def test_queries_are_resampled_independently_in_every_studio():
@@ -175,6 +185,8 @@ def test_win_rates_and_judge_table_pool_the_seeds(document):
     rate = document["win_rate"]["aligned_vs_baseline"]
     assert (rate["judge"]["wins"], rate["judge"]["ties"], rate["judge"]["losses"]) == (4, 2, 0)
     assert (rate["people"]["wins"], rate["people"]["ties"], rate["people"]["losses"]) == (2, 2, 2)
+    rate = document["win_rate"]["aligned_vs_suffix"]["people"]  # `suffix` has the baseline's results
+    assert (rate["wins"], rate["ties"], rate["losses"]) == (2, 2, 2) and len(rate["ci95"]) == 2
     rows = document["judge_table"]
     assert len(rows) == 6 and rows[0]["win_rate"]["num_queries"] == 4  # 2 differ, in each of 2 seeds
     # People value accuracy: the protocol that rates it agrees with them, this judge's comparison does not.
@@ -183,6 +195,18 @@ def test_win_rates_and_judge_table_pool_the_seeds(document):
     # On the groups that people voted on, the scorer's ratings side with them in both criteria.
     by_votes = {row["protocol"]: row["people"] for row in rows if row["order_consistency"]}
     assert [by_votes["scorer"][name]["value"] for name in ("accuracy", "aesthetic")] == [1.0, 1.0]
+
+
+def test_confidence_of_votes_is_the_mean_of_the_studios(document):
+    # One row in each studio: 3 votes to none on accuracy, 4 to 1 on aesthetics.
+    shares = {criterion: found["shares"] for criterion, found in document["vote_confidence"].items()}
+    assert shares == {"accuracy": [0, 0, 0, 0, 1], "aesthetic": [0, 0, 0, 1, 0]}
+    documents = [
+        {"hpir": {"votes": {"confidence": {"accuracy": {"edges": [0, 0.5, 1], "shares": own}}}}}
+        for own in ([1.0, 0.0], [0.5, 0.5])
+    ]
+    found = suite_summary.vote_confidence(documents)
+    assert found == {"accuracy": {"edges": [0, 0.5, 1], "shares": [0.75, 0.25]}}
 
 
 def test_win_rate_by_people_of_one_evaluation(folder):
