@@ -61,6 +61,9 @@ def test_teacher_rephrases_and_orders_by_beauty(server):
     scores = [row["score"] for row in answer["results"]]
     assert len(scores) == 20 and all(1 <= score <= 5 for score in scores)
     assert ids(answer) != ids(ask(server, query="a castle", k=20, system="baseline"))
+    rephrased = ask(server, query="a castle", k=20, system="rephrase")
+    assert rephrased["rephrased"] == answer["rephrased"]
+    assert ids(rephrased) == ids(ask(server, query=answer["rephrased"], k=20, system="baseline"))
 
 
 def test_filter_that_excludes_every_image_gives_no_results(server):
