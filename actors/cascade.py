@@ -5,8 +5,9 @@ Data pipeline. The server's teacher runs the same steps for one query at a time.
 ratings into an order.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from actors.rephraser import Rephrase, rephraser_stage
 from actors.retriever import Retriever
 from actors.stages import ENGINE_RESTARTS, add_stage
 from cluster.profile import Profile, Stage
+from cluster.sql import in_list
 from cluster.tables import EncoderRecord, Store
 
 # When an encoder rates accuracy, this drop in log-probability costs one point.
@@ -29,7 +31,8 @@ class Retrieval:
     """Rephrases queries and finds the `top_k` images nearest to each rephrased query.
 
     where: SQL filter on the embeddings table. exact: search without the ANN index. with_vectors: add the
-    images' vectors. plain_on_error: retrieve with the query itself where rephrasing failed.
+    images' vectors. plain_on_error: retrieve with the query itself where rephrasing failed. only: query ->
+    image_ids: for each query all of these are retrieved, and no others; None searches all images.
     """
 
     profile: Profile
@@ -41,6 +44,7 @@ class Retrieval:
     exact: bool = False
     with_vectors: bool = False
     plain_on_error: bool = False
+    only: Mapping[str, Sequence[str]] | None = None
 
     @property
     def stages(self) -> dict[str, Stage]:
@@ -93,7 +97,8 @@ class Retrieve:
             texts = [text or query for query, text in zip(queries, texts, strict=True)]
         given = [index for index, text in enumerate(texts) if text]
         results: list[list[dict[str, Any]]] = [[] for _ in texts]
-        for index, images in zip(given, self._search([texts[index] for index in given]), strict=True):
+        found = self._search([queries[index] for index in given], [texts[index] for index in given])
+        for index, images in zip(given, found, strict=True):
             results[index] = images
         ids = [[image["image_id"] for image in images] for images in results]
         scores = [[image["score"] for image in images] for images in results]
@@ -104,14 +109,16 @@ class Retrieve:
             batch = batch.append_column("vectors", pa.array(vectors, pa.list_(pa.list_(pa.float32()))))
         return batch
 
-    def _search(self, texts: list[str]) -> list[list[dict[str, Any]]]:
-        return self.retriever.search(
-            self.encoder.encode_texts(texts),
-            self.retrieval.top_k,
-            where=self.retrieval.where,
-            exact=self.retrieval.exact,
-            with_vectors=self.retrieval.with_vectors,
-        )
+    def _search(self, queries: list[str], texts: list[str]) -> list[list[dict[str, Any]]]:
+        settings, vectors = self.retrieval, self.encoder.encode_texts(texts)
+        search = partial(self.retriever.search, exact=settings.exact, with_vectors=settings.with_vectors)
+        if settings.only is None:
+            return search(vectors, settings.top_k, where=settings.where)
+        results = []
+        for query, vector in zip(queries, vectors, strict=True):
+            ids = settings.only[query]
+            results += search(vector[None], len(ids), where=in_list("image_id", ids))
+        return results
 
 
 def cascade_order(accuracy: np.ndarray, aesthetics: np.ndarray, *, threshold: float) -> np.ndarray:

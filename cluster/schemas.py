@@ -23,6 +23,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         }
     ),
     "rejects": pa.schema({"uri": pa.string(), "stage": pa.string(), "error": pa.string(), "at": TIMESTAMP}),
+    # The gaps are the winner's score minus the loser's, null for people's choices. `p_winner` is null until
+    # `kallos label` has calibrated the run. overall: share of the judge's two orders in which it calls the
+    # winner the better answer outright, null for pairs that it was not asked about.
     "preferences": pa.schema(
         {
             "query": pa.string(),
@@ -31,6 +34,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             "winner": pa.string(),
             "loser": pa.string(),
             "p_winner": pa.float32(),
+            "aesthetic_gap": pa.float32(),
+            "semantic_gap": pa.float32(),
+            "overall": pa.float32(),
             "winner_cell": pa.list_(pa.int32()),
             "loser_cell": pa.list_(pa.int32()),
             "source": pa.string(),
@@ -52,6 +58,17 @@ SCHEMAS: dict[str, pa.Schema] = {
             "source": pa.string(),
             "encoder": pa.string(),
             "created_at": TIMESTAMP,
+        }
+    ),
+    # Pairs that people voted on, with the gaps (first minus second) of a run's scores.
+    "voted_pairs": pa.schema(
+        {
+            "run_id": pa.string(),
+            "query": pa.string(),
+            "first": pa.string(),
+            "second": pa.string(),
+            "aesthetic_gap": pa.float32(),
+            "semantic_gap": pa.float32(),
         }
     ),
     "encoders": pa.schema(

@@ -1,8 +1,8 @@
 """A store of LanceDB tables in a local folder or at s3://, gs://, az://, with safe concurrent merges.
 
-Rows are inserted once and never updated in place, except the address of an encoder whose folder has moved.
-Merging existing rows adds nothing, so every job can be run again. Deleting an image removes it from all
-tables.
+Rows are inserted once and never updated in place, except the address of an encoder whose folder has moved,
+and `p_winner`, which `kallos label` calibrates. Merging existing rows adds nothing, so every job can be run
+again. Deleting an image removes it from all tables.
 """
 
 import datetime
@@ -52,6 +52,7 @@ IMAGE_ID = re.compile("[0-9a-f]{64}")
 REFERENCES = {
     "preferences": "winner = '{0}' OR loser = '{0}'",
     "rankings": "array_contains(image_ids, '{0}')",
+    "voted_pairs": "first = '{0}' OR second = '{0}'",
     "feedback": "image_id = '{0}' OR over = '{0}' OR array_contains(image_ids, '{0}') "
     "OR array_contains(other_image_ids, '{0}')",
 }

@@ -13,8 +13,8 @@ from cluster.tables import EncoderRecord, Store
 
 
 def queries(store: Store) -> frozenset[str]:
-    """The queries that were labelled, and those for which people chose a result."""
-    tables = [name for name in ("rankings", "preferences") if store.exists(name)]
+    """The queries that were labelled or calibrated on, and those for which people chose a result."""
+    tables = [name for name in ("rankings", "preferences", "voted_pairs") if store.exists(name)]
     return frozenset(text for name in tables for text in store.read(name, ["query"]).to_pydict()["query"])
 
 
@@ -44,7 +44,7 @@ def judges(store: Store, records: Sequence[EncoderRecord]) -> frozenset[str]:
     for record in _aligned(store, records) if store.exists("preferences") else ():
         runs = [name for name in record.metrics.get("align", {}).get("run_id", "").split(",") if name]
         rows = store.read("preferences", ["judge"], in_list("run_id", runs) if runs else None)
-        found.update(rows["judge"].unique().to_pylist())
+        found.update(map(str, rows["judge"].unique().to_pylist()))
     models = {name.partition("+")[2] if name.startswith("scorer:") else name for name in found - {HUMAN}}
     return frozenset(models - {""})
 

@@ -12,7 +12,7 @@ from cluster import command
 from cluster.errors import UserError, shown
 from cluster.schemas import HPIR_COLUMNS, HPIR_TIES, HUMAN
 from cluster.tables import Store
-from cluster.votes import CRITERIA, SWAPPED, Results, blind_question, comparison
+from cluster.votes.events import CRITERIA, SWAPPED, Results, blind_question, comparison
 from jobs.feedback.config import FeedbackConfig
 
 HPIR_NAMES = {"accuracy": "accuracy", "aesthetics": "aesthetic"}  # HPIR has no votes on diversity

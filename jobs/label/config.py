@@ -42,6 +42,20 @@ class LabelConfig(command.JobConfig):
         description="table (.parquet, .csv, .jsonl) with `image_id` and `rating`, to fit axis or head; "
         "default: none",
     )
+    votes: str | None = Field(
+        default=None,
+        description="pair table of people's votes (query, file_a, file_b, n_prefer_a, n_prefer_b, optional: "
+        "n_tie), on which p_winner is calibrated; default: people's direct choices in the store, or else the "
+        "judge's order consistency",
+    )
+    explain: str | None = Field(
+        default=None,
+        description="label nothing; draw how this query is labelled: its rephrasing, images, grid and pairs",
+    )
+    out: str | None = Field(
+        default=None,
+        description="HTML file that --explain writes; default: runs/label/explain/<query>.html",
+    )
     encoder: str = Field(default="baseline", description="alias or fingerprint of the reference encoder")
     where: str | None = Field(
         default=None,

@@ -35,14 +35,15 @@ class Grid:
 class Preference:
     """One ordered pair of a query's images.
 
-    winner, loser: positions in the query's list. p_winner: probability that the winner is better, in [0.5,
-    1]. winner_cell, loser_cell: (row, column). consistent: False when the judge contradicted itself in the
-    other order.
+    winner, loser: positions in the query's list. aesthetic_gap, semantic_gap: score of the winner minus score
+    of the loser. winner_cell, loser_cell: (row, column). consistent: False when the judge contradicted itself
+    in the other order.
     """
 
     winner: int
     loser: int
-    p_winner: float
+    aesthetic_gap: float
+    semantic_gap: float
     winner_cell: Cell
     loser_cell: Cell
     consistent: bool
@@ -74,16 +75,6 @@ def dominance(shape: Sequence[int]) -> list[tuple[Cell, Cell]]:
     return [(a, b) for a in cells for b in cells if a != b and a[0] <= b[0] and a[1] <= b[1]]
 
 
-def p_dominance(aesthetic_gap: float, semantic_gap: float) -> float:
-    """Bradley-Terry on the sum of both gaps (winner minus loser, in logits), at least one half.
-
-    A cell dominates by its position, but the scores may disagree: the winner may be uglier than an image of
-    another row, or less accurate than an image of its own row. Where the sum contradicts the preference, the
-    pair becomes a tie. Alignment weighs it like any near tie, with `align.near_tie_weight`.
-    """
-    return max(0.5, float(1.0 / (1.0 + np.exp(-(aesthetic_gap + semantic_gap)))))
-
-
 def log_odds(p: float) -> float:
     """A probability as a gap in logits; NaN stays NaN."""
     p = min(max(p, 1e-4), 1.0 - 1e-4)
@@ -95,17 +86,15 @@ def preferences(
     semantic_scores: Scores,
     aesthetic_scores: Scores,
     *,
-    semantic_unit: float,
-    aesthetic_unit: float,
     judged: Mapping[tuple[int, int], tuple[float, bool]] | None = None,
 ) -> list[Preference]:
     """Every dominance pair of the rows of `order_rows`.
 
     Args:
         rows: positions; semantic_scores and aesthetic_scores are indexed by them.
-        semantic_unit, aesthetic_unit: the difference of scores that counts as one logit, > 0.
-        judged: (winner, loser) -> (p, consistent) where the judge compared the aesthetics of the two: p
-            replaces the aesthetic scores, and a pair whose p is NaN (no answer) is skipped.
+        judged: (winner, loser) -> (p, consistent) where the judge compared the aesthetics of the two: the
+            log-odds of p replace the gap of the aesthetic scores, which then are in log-odds too. A pair
+            whose p is NaN (no answer) is skipped.
     """
     judged = judged or {}
     result = []
@@ -113,18 +102,26 @@ def preferences(
         winner, loser = (rows[i][j] for i, j in (winner_cell, loser_cell))
         p_beauty, consistent = judged.get((winner, loser), (None, True))
         if p_beauty is None:
-            aesthetic_gap = (aesthetic_scores[winner] - aesthetic_scores[loser]) / aesthetic_unit
+            aesthetic_gap = float(aesthetic_scores[winner] - aesthetic_scores[loser])
         else:
             aesthetic_gap = log_odds(p_beauty)
         if np.isnan(aesthetic_gap):
             continue
-        semantic_gap = (semantic_scores[winner] - semantic_scores[loser]) / semantic_unit
-        p_winner = p_dominance(aesthetic_gap, semantic_gap)
-        result.append(Preference(winner, loser, p_winner, winner_cell, loser_cell, consistent))
+        semantic_gap = float(semantic_scores[winner] - semantic_scores[loser])
+        result.append(
+            Preference(winner, loser, aesthetic_gap, semantic_gap, winner_cell, loser_cell, consistent)
+        )
     return result
 
 
-def spread(scores: Scores) -> float:
-    """Unit of the gaps between scores without a fixed scale: their standard deviation; 1 if all are equal."""
-    deviation = float(np.std(np.asarray(scores, dtype=np.float64)))
-    return deviation if deviation > 1e-9 else 1.0
+def strengths(num_images: int, judged: Mapping[tuple[int, int], tuple[float, bool]]) -> np.ndarray:
+    """How beautiful each image is beside those it was compared with, in log-odds, float64 [N].
+
+    The mean log-odds of winning, counting the image itself as even: the least-squares fit of Bradley-Terry
+    where every two images of a row were compared. 0 for an image without comparisons.
+    """
+    won: list[list[float]] = [[0.0] for _ in range(num_images)]
+    for (image, _), (p, _) in judged.items():
+        if not np.isnan(p):
+            won[image].append(log_odds(p))
+    return np.array([np.mean(logits) for logits in won])

@@ -7,11 +7,14 @@ be read. Such images leave the candidates. The semantic score is the accuracy.
 Three sources of the aesthetic score:
 - `scorer`: a model on the stored embeddings.
 - `lmm_score`: the judge rates each image, once for all queries that retrieve it.
-- `lmm_pair`: the judge compares the images of a row in both orders; the score of an image is its mean
-  probability of winning.
+- `lmm_pair`: the judge compares the images of a row in both orders; the score of an image is its strength
+  beside the others, in log-odds.
+
+The judge is also asked outright which image of a few pairs is the better answer (`jobs.label.calibration`).
 """
 
 import itertools
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,16 +23,11 @@ import pyarrow as pa
 from PIL import Image
 
 from actors.engine import make_engine
-from actors.judge import ImageCache, Judge
+from actors.judge import Comparison, ImageCache, Judge
 from actors.scorers import Scorer
 from cluster.profile import LanguageModel
 from cluster.tables import Store
-from jobs.label.pairs import Grid, Preference, cut, order_rows, preferences, spread, thin
-
-# A difference of half a point between two ratings (1 to 5) is one logit: about the judge's own noise.
-RATING_UNIT = 0.5
-# A difference of a quarter in the mean probability of winning inside a row is one logit.
-WIN_SHARE_UNIT = 0.25
+from jobs.label.pairs import Grid, Preference, cut, order_rows, preferences, strengths, thin
 
 _CELL = pa.list_(pa.int32())
 UNREADABLE = pa.list_(pa.struct([("image_id", pa.string()), ("reason", pa.string())]))
@@ -47,7 +45,9 @@ RANKED = pa.schema(
                 [
                     ("winner", pa.string()),
                     ("loser", pa.string()),
-                    ("p_winner", pa.float32()),
+                    ("aesthetic_gap", pa.float32()),
+                    ("semantic_gap", pa.float32()),
+                    ("overall", pa.float32()),
                     ("winner_cell", _CELL),
                     ("loser_cell", _CELL),
                     ("consistent", pa.bool_()),
@@ -83,6 +83,7 @@ class Ranking:
     """One query's candidate images, best retrieved first; every list is indexed by position.
 
     semantic, aesthetic: float64 [N], higher is better. judged: comparisons of `lmm_pair`, by positions.
+    overall: (winner, loser) -> share of the judge's two orders in which the winner is the better answer.
     failure: why an answer failed. unreadable: image_id -> why it left the candidates.
     """
 
@@ -93,6 +94,7 @@ class Ranking:
     vectors: list | None
     aesthetic: np.ndarray
     judged: dict[tuple[int, int], tuple[float, bool]] = field(default_factory=dict)
+    overall: dict[tuple[int, int], float] = field(default_factory=dict)
     num_failed: int = 0
     failure: str = ""
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -130,12 +132,22 @@ class Ranking:
 
 
 class Rerank:
-    """Ray Data actor, `batch_format="pyarrow"`: see the module. A row with an error gets no pairs."""
+    """Ray Data actor, `batch_format="pyarrow"`: see the module. A row with an error gets no pairs.
+
+    num_asked: number of pairs of a query about which the judge is asked outright.
+    """
 
     def __init__(
-        self, *, store: Store, rule: RankingRule, judge: LanguageModel, scorer: Scorer | None = None
+        self,
+        *,
+        store: Store,
+        rule: RankingRule,
+        judge: LanguageModel,
+        scorer: Scorer | None = None,
+        num_asked: int = 0,
     ) -> None:
         self.rule = rule
+        self.num_asked = num_asked
         self.scorer = scorer
         self.judge = Judge(make_engine(judge), judge.image_px) if rule.needs_judge else None
         self.images = ImageCache(store, judge.image_px)
@@ -144,24 +156,18 @@ class Rerank:
     def __call__(self, batch: pa.Table) -> pa.Table:
         rankings = [Ranking.of(row) for row in batch.to_pylist()]
         usable = [ranking for ranking in rankings if not ranking.error]
-        semantic_units = self._score_semantics(usable)
-        aesthetic_units = self._score_aesthetics(usable, self._choose(usable))
-        pairs = {
-            id(ranking): self._prefer(ranking, semantic_unit, aesthetic_unit)
-            for ranking, semantic_unit, aesthetic_unit in zip(
-                usable, semantic_units, aesthetic_units, strict=True
-            )
-        }
+        self._score_semantics(usable)
+        self._score_aesthetics(usable, self._choose(usable))
+        preferred = [self._prefer(ranking) for ranking in usable]
+        self._ask_outright(usable, preferred)
+        pairs = {id(ranking): own for ranking, own in zip(usable, preferred, strict=True)}
         rows = [ranked(ranking, pairs.get(id(ranking), [])) for ranking in rankings]
         return pa.Table.from_pylist(rows, RANKED)
 
-    def _score_semantics(self, rankings: Sequence[Ranking]) -> list[float]:
-        """With semantic "judge", replace cosines by the judge's accuracy for the original query.
-
-        Returns the unit of each query's scores.
-        """
+    def _score_semantics(self, rankings: Sequence[Ranking]) -> None:
+        """With semantic "judge", replace cosines by the judge's accuracy for the original query."""
         if self.rule.semantic == "encoder":
-            return [spread(ranking.semantic) for ranking in rankings]
+            return
         assert self.judge is not None
         images = self._load(_all_ids(rankings), rankings)
         queries = [ranking.row["query"] for ranking in rankings for _ in ranking.image_ids]
@@ -169,7 +175,6 @@ class Rerank:
         for ranking, own in zip(rankings, _split(ratings, rankings), strict=True):
             ranking.semantic = own
             ranking.drop_unrated(own, self.judge.first_error)
-        return [RATING_UNIT] * len(rankings)
 
     def _choose(self, rankings: Sequence[Ranking]) -> dict[str, Image.Image]:
         """Keep the images of each grid, and load those that the judge has to see.
@@ -196,21 +201,15 @@ class Rerank:
             ranking.drop_unreadable(faults)
         return {image_id: image for image_id, image in loaded.items() if image is not None}
 
-    def _score_aesthetics(
-        self, rankings: Sequence[Ranking], images: Mapping[str, Image.Image]
-    ) -> list[float]:
-        """Fill in the aesthetic scores from the rule's source; returns the unit of each query's."""
+    def _score_aesthetics(self, rankings: Sequence[Ranking], images: Mapping[str, Image.Image]) -> None:
+        """Fill in the aesthetic scores from the rule's source."""
         if self.rule.source == "scorer":
             assert self.scorer is not None
             for ranking in rankings:
                 ranking.aesthetic = self.scorer.score(np.array(ranking.vectors, dtype=np.float32))
-            return [spread(ranking.aesthetic) for ranking in rankings]
+            return
         assert self.judge is not None
-        if self.rule.source == "lmm_score":
-            self._rate(self.judge, rankings, images)
-            return [RATING_UNIT] * len(rankings)
-        self._compare(self.judge, rankings, images)
-        return [WIN_SHARE_UNIT] * len(rankings)
+        (self._rate if self.rule.source == "lmm_score" else self._compare)(self.judge, rankings, images)
 
     def _rate(self, judge: Judge, rankings: Sequence[Ranking], images: Mapping[str, Image.Image]) -> None:
         """Rate `images`, which have no rating yet; an image's rating serves all queries."""
@@ -221,7 +220,7 @@ class Rerank:
             ranking.drop_unrated(ranking.aesthetic, judge.first_error)
 
     def _compare(self, judge: Judge, rankings: Sequence[Ranking], images: Mapping[str, Image.Image]) -> None:
-        """Compare every two images of a row; a score is the mean probability of winning."""
+        """Compare every two images of a row; a score is the image's strength in its row."""
         columns = self.rule.grid.columns
         duels = [(r, a, b) for r in rankings for a, b in row_pairs(len(r.image_ids), columns)]
         result = judge.compare(
@@ -235,32 +234,49 @@ class Rerank:
             ranking.judged[a, b], ranking.judged[b, a] = (p, consistent), (1.0 - p, consistent)
             ranking.count_failures(int(np.isnan(p)), judge.first_error)
         for ranking in rankings:
-            ranking.aesthetic = win_shares(len(ranking.image_ids), ranking.judged)
+            ranking.aesthetic = strengths(len(ranking.image_ids), ranking.judged)
 
-    def _prefer(self, ranking: Ranking, semantic_unit: float, aesthetic_unit: float) -> list[Preference]:
+    def _prefer(self, ranking: Ranking) -> list[Preference]:
         rows = cut(len(ranking.image_ids), self.rule.grid.columns)
-        return preferences(
-            order_rows(rows, ranking.aesthetic),
-            ranking.semantic,
-            ranking.aesthetic,
-            semantic_unit=semantic_unit,
-            aesthetic_unit=aesthetic_unit,
-            judged=ranking.judged,
+        ordered = order_rows(rows, ranking.aesthetic)
+        return preferences(ordered, ranking.semantic, ranking.aesthetic, judged=ranking.judged)
+
+    def _ask_outright(self, rankings: Sequence[Ranking], preferred: Sequence[Sequence[Preference]]) -> None:
+        """Ask the judge which image of a few pairs of each query is the better answer, in both orders."""
+        if self.judge is None or not self.num_asked:
+            return
+        asked = [
+            (ranking, (pair.winner, pair.loser))
+            for ranking, pairs in zip(rankings, preferred, strict=True)
+            for pair in random.Random(ranking.row["query"]).sample(pairs, min(self.num_asked, len(pairs)))
+        ]
+        winners, losers = (
+            self.images.load([ranking.image_ids[pair[side]] for ranking, pair in asked]) for side in (0, 1)
         )
+        shown = [
+            (ranking, pair, winner, loser)
+            for (ranking, pair), winner, loser in zip(asked, winners, losers, strict=True)
+            if winner and loser
+        ]
+        result = self.judge.compare(
+            "overall",
+            [ranking.row["query"] for ranking, _, _, _ in shown],
+            [winner for _, _, winner, _ in shown],
+            [loser for _, _, _, loser in shown],
+        )
+        for (ranking, pair, _, _), share in zip(shown, order_shares(result).tolist(), strict=True):
+            if not np.isnan(share):
+                ranking.overall[pair] = share
+
+
+def order_shares(result: Comparison) -> np.ndarray:
+    """Share of the two orders in which A wins, float64 [N] in {0, 0.5, 1}; an even order counts half."""
+    return 0.5 + (np.sign(result.p_ab - 0.5) + np.sign(result.p_ba - 0.5)) / 4
 
 
 def row_pairs(num_images: int, columns: int) -> list[tuple[int, int]]:
     """Every pair of positions within each row, once."""
     return [pair for row in cut(num_images, columns) for pair in itertools.combinations(row, 2)]
-
-
-def win_shares(num_images: int, judged: Mapping[tuple[int, int], tuple[float, bool]]) -> np.ndarray:
-    """Mean probability that each image wins its comparisons, float64 [N] in [0, 1]; 0.5 without any."""
-    won: list[list[float]] = [[] for _ in range(num_images)]
-    for (image, _), (p, _) in judged.items():
-        if not np.isnan(p):
-            won[image].append(p)
-    return np.array([np.mean(shares) if shares else 0.5 for shares in won])
 
 
 def ranked(ranking: Ranking, pairs: Sequence[Preference]) -> dict:
@@ -272,7 +288,9 @@ def ranked(ranking: Ranking, pairs: Sequence[Preference]) -> dict:
         {
             "winner": ranking.image_ids[pair.winner],
             "loser": ranking.image_ids[pair.loser],
-            "p_winner": pair.p_winner,
+            "aesthetic_gap": pair.aesthetic_gap,
+            "semantic_gap": pair.semantic_gap,
+            "overall": ranking.overall.get((pair.winner, pair.loser)),
             "winner_cell": list(pair.winner_cell),
             "loser_cell": list(pair.loser_cell),
             "consistent": pair.consistent,

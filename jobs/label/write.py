@@ -59,10 +59,10 @@ class Write:
 
 
 def preference_rows(row: dict, provenance: Provenance) -> list[dict]:
-    """Rows of `preferences` of one ranked query."""
+    """Rows of `preferences` of one ranked query, not calibrated yet."""
     common = {"query": row["query"], "rephrased": row["rephrased"], **asdict(provenance)}
     del common["encoder"]
-    return [{**common, **pair} for pair in row["pairs"]]
+    return [{**common, "p_winner": None, **pair} for pair in row["pairs"]]
 
 
 def ranking_row(row: dict, provenance: Provenance) -> dict:

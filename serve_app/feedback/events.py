@@ -27,7 +27,7 @@ import pyarrow as pa
 from cluster.schemas import FEEDBACK_RUN, HUMAN, PREFERENCE_KEY
 from cluster.sql import in_list, literal
 from cluster.tables import SCHEMAS, Store, now, retry_on_commit_conflict
-from cluster.votes import CRITERIA, same_words, same_words_sql
+from cluster.votes.events import CRITERIA, same_words, same_words_sql
 from serve_app.batching import Batcher
 from serve_app.errors import ApiError
 from serve_app.feedback.limits import Limits, too_many

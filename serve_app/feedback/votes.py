@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from cluster.votes import blind_question, comparison, same_words
+from cluster.votes.events import blind_question, comparison, same_words
 
 
 def order(event: Mapping[str, Any]) -> tuple:

@@ -115,6 +115,8 @@ def test_first_run_counts_its_queries_and_preferences(first):
     assert first["num_queries"] == first["num_queries_labelled"] == 3
     assert first["num_preferences"] == first["num_new_preferences"] == 3 * PAIRS_PER_QUERY
     assert first["num_errors"] == first["num_failed_answers"] == 0
+    # Twelve pairs are too few to calibrate on.
+    assert (first["calibration"]["source"], first["calibration"]["num_pairs"]) == ("none", 12)
 
 
 def test_resumed_run_ends_as_if_never_killed(world, first, resumed):
@@ -160,6 +162,30 @@ def test_judge_compares_pairs_of_images(world):
     assert {row["source"] for row in stored} == {"lmm_pair"}
 
 
+def test_run_is_calibrated_again_when_votes_come(world, resumed, tmp_path):
+    lines = [f"{query},{number:064x},{number + 7:064x},1,2" for query in QUERIES[:2] for number in range(20)]
+    table = tmp_path / "votes.csv"
+    table.write_text("query,file_a,file_b,n_prefer_a,n_prefer_b\n" + "\n".join(lines), encoding="utf-8")
+    report = run(world.model_copy(update={"votes": str(table)}))
+    assert report["run_id"] == resumed["run_id"] and report["num_new_preferences"] == 0
+    found = report["calibration"]
+    assert (found["source"], found["num_pairs"]) == ("votes", 40) and 0 <= found["ece"] <= 1
+    assert sum(bin["num_pairs"] for bin in found["bins"]) == 40
+    assert store_of(world).count("voted_pairs") == 40
+
+
+def test_explain_draws_one_query_and_leaves_the_store_as_it_is(world, first, tmp_path):
+    tables = {name: store_of(world).open(name).version for name in store_of(world).names()}
+    page = tmp_path / "page.html"
+    report = run(world.model_copy(update={"queries": None, "explain": "a red  boat", "out": str(page)}))
+    assert report["query"] == "a red boat" and report["num_pairs"] == PAIRS_PER_QUERY
+    assert (report["num_retrieved"], report["num_images"]) == (SHAPE["top_k"], 6)
+    html = page.read_text(encoding="utf-8")
+    assert html.count("background-image:url(data:image/jpeg") == SHAPE["top_k"]
+    assert html.count("p_winner is not calibrated") == 1 and "http" not in html
+    assert {name: store_of(world).open(name).version for name in store_of(world).names()} == tables
+
+
 def test_scorer_fitted_on_ratings_replaces_the_judge(world, tmp_path):
     ratings = tmp_path / "ratings.csv"
     lines = [f"{number:064x},{number % 7}" for number in range(NUM_IMAGES)]
@@ -188,6 +214,10 @@ def test_scorer_and_judge_rank_the_images_of_drawn_queries(world):
         ({"top_k": 4}, "top_k 4 is too small"),
         ({"source": "scorer", "scorer": "head"}, "fitted on ratings"),
         ({"queries": "absent.txt"}, "does not exist"),
+        ({"votes": "absent.csv"}, "does not exist"),
+        ({"explain": "a boat"}, "--queries has no use"),
+        ({"explain": " ", "queries": None}, "no query"),
+        ({"explain": "a boat", "queries": None, "out": "page.txt"}, "ends in .html"),
     ],
 )
 def test_mistakes_are_refused_before_any_work(world, change, words):

@@ -24,7 +24,7 @@ from jobs.evaluate.systems import EncoderSystem
 from jobs.index import job as index
 from jobs.index.config import IndexConfig
 from jobs.ingest import job as ingest
-from jobs.label import job as label
+from jobs.label import prepare as label
 from jobs.label.config import LabelConfig
 from jobs.promote import job as promote
 from jobs.promote.config import PromoteConfig
@@ -145,7 +145,7 @@ def test_label_reserves_gpus_for_engines_only(
     monkeypatch.setattr(label.command, "settings", lambda config: (gpu_profile, store))
     monkeypatch.setattr(ray.data, "from_arrow", lambda blocks: rows)
     label_run = label.prepare_run(LabelConfig(store=gpu_profile.store, **options))
-    label.pipeline(label_run, ["a boat"], None)
+    label_run.written(["a boat"], None)
     assert rows.reserved() == {"Retrieve": 0, "Write": 0, **expected}
     assert sorted(stage.num_gpus for stage in label_run.stages.values()) == sorted(rows.reserved().values())
     rows.start("Retrieve")

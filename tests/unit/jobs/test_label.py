@@ -12,10 +12,11 @@ from cluster.profile import PROFILES
 from cluster.tables import SCHEMAS, EncoderRecord, embeddings_schema, embeddings_table
 from jobs.label.config import LabelConfig
 from jobs.label.identity import short_hash
-from jobs.label.job import Counts, LabelRun, prepare_run
+from jobs.label.job import Counts
 from jobs.label.pairs import preferences
+from jobs.label.prepare import LabelRun, prepare_run
 from jobs.label.queries import distinct, read_queries
-from jobs.label.rerank import RANKED, Ranking, ranked, row_pairs, win_shares
+from jobs.label.rerank import RANKED, Ranking, ranked, row_pairs
 from jobs.label.write import Provenance, Write, done_row, preference_rows, ranking_row
 
 PROVENANCE = Provenance(run_id="r", style="original", source="lmm_score", judge="judge@1", encoder="e" * 16)
@@ -113,12 +114,6 @@ def test_row_pairs_stay_inside_rows():
     assert row_pairs(5, columns=3) == [(0, 1), (0, 2), (1, 2), (3, 4)]
 
 
-def test_win_shares_equal_values_worked_out_by_hand():
-    nan = float("nan")
-    judged = {(0, 1): (0.9, True), (1, 0): (0.1, True), (0, 2): (nan, False), (2, 0): (nan, False)}
-    assert win_shares(4, judged).tolist() == pytest.approx([0.9, 0.1, 0.5, 0.5])
-
-
 def ranking_of(scores: list[float]) -> Ranking:
     row = {"query": "q", "rephrased": "q, fine", "style": "original", "rephrase_error": ""}
     ids = [f"i{index}" for index in range(len(scores))]
@@ -142,14 +137,16 @@ def test_query_without_pairs_carries_an_error():
 def test_a_ranking_becomes_rows_of_preferences_and_rankings():
     c = ranking_of([0.9, 0.5])
     c.aesthetic = np.array([1.0, 3.0])
-    pairs = preferences([[1, 0]], c.semantic, c.aesthetic, semantic_unit=1.0, aesthetic_unit=1.0)
+    pairs = preferences([[1, 0]], c.semantic, c.aesthetic)
+    c.overall[1, 0] = 0.5
     row = pa.Table.from_pylist([ranked(c, pairs)], RANKED).to_pylist()[0]
     stored = pa.Table.from_pylist(preference_rows(row, PROVENANCE), SCHEMAS["preferences"]).to_pylist()
     assert [(p["winner"], p["loser"], p["winner_cell"], p["loser_cell"]) for p in stored] == [
         ("i1", "i0", [0, 0], [0, 1])
     ]
     assert stored[0]["query"] == "q" and stored[0]["judge"] == "judge@1" and stored[0]["run_id"] == "r"
-    assert None not in stored[0].values()
+    assert (stored[0]["aesthetic_gap"], stored[0]["semantic_gap"]) == (2.0, pytest.approx(-0.4))
+    assert [name for name, value in stored[0].items() if value is None] == ["p_winner"]
     ranking = pa.Table.from_pylist([ranking_row(row, PROVENANCE)], SCHEMAS["rankings"]).to_pylist()[0]
     assert ranking["aesthetic_scores"] == [1.0, 3.0] and None not in ranking.values()
 
@@ -164,9 +161,7 @@ def ranked_rows(*errors: str, unreadable: dict[str, str] | None = None) -> pa.Ta
     for number, error in enumerate(errors):
         row = ranking_of([0.9, 0.5])
         row.row["query"], row.error, row.unreadable = f"q{number}", error, unreadable or {}
-        pairs = preferences(
-            [[0, 1]], row.semantic, np.array([3.0, 1.0]), semantic_unit=1.0, aesthetic_unit=1.0
-        )
+        pairs = preferences([[0, 1]], row.semantic, np.array([3.0, 1.0]))
         rows.append(ranked(row, [] if error else pairs))
     return pa.Table.from_pylist(rows, RANKED)
 

@@ -1,20 +1,17 @@
 """The partial order, against arrays worked out by hand."""
 
-import math
-
 import numpy as np
 import pytest
 
-from cluster.schemas import near_ties
 from jobs.label.pairs import (
     Grid,
     Preference,
     cut,
     dominance,
+    log_odds,
     order_rows,
-    p_dominance,
     preferences,
-    spread,
+    strengths,
     thin,
 )
 
@@ -64,12 +61,6 @@ def test_number_of_pairs_follows_the_formula(u, v, count):
     assert len(dominance([v] * u)) == count == u * (u + 1) // 2 * v * (v + 1) // 2 - u * v
 
 
-def test_probability_is_bradley_terry_with_a_floor_of_one_half():
-    assert p_dominance(0.0, 0.0) == 0.5
-    assert p_dominance(1.0, 1.0) == pytest.approx(1 / (1 + math.exp(-2.0)))
-    assert p_dominance(-3.0, 1.0) == 0.5
-
-
 def by_images(pairs: list[Preference]) -> dict[tuple[int, int], Preference]:
     return {(pair.winner, pair.loser): pair for pair in pairs}
 
@@ -77,45 +68,41 @@ def by_images(pairs: list[Preference]) -> dict[tuple[int, int], Preference]:
 def test_preferences_of_two_rows():
     semantic, aesthetic = [9.0, 8.0, 2.0, 1.0], [1.0, 3.0, 2.0, 2.0]
     rows = order_rows(cut(4, 2), aesthetic)  # [[1, 0], [2, 3]]
-    pairs = by_images(preferences(rows, semantic, aesthetic, semantic_unit=6.0, aesthetic_unit=1.0))
+    pairs = by_images(preferences(rows, semantic, aesthetic))
     assert set(pairs) == {(1, 0), (1, 2), (1, 3), (0, 3), (2, 3)}
-    assert pairs[1, 0].p_winner == pytest.approx(1 / (1 + math.exp(-(2.0 - 1 / 6))))
-    assert pairs[1, 2].p_winner == pytest.approx(1 / (1 + math.exp(-(1.0 + 1.0))))
-    # Equal beauty in one row: only the small difference in accuracy decides.
-    assert pairs[2, 3].p_winner == pytest.approx(1 / (1 + math.exp(-1 / 6)))
-    # The image in the better row wins although it is uglier: 8/6 - 1 > 0.
-    assert pairs[0, 3].p_winner == pytest.approx(1 / (1 + math.exp(-(8 / 6 - 1.0))))
+    gaps = {pair: (found.aesthetic_gap, found.semantic_gap) for pair, found in pairs.items()}
+    # In (0, 3) the image in the better row wins although it is uglier.
+    assert gaps == {(1, 0): (2, -1), (1, 2): (1, 6), (1, 3): (1, 7), (0, 3): (-1, 8), (2, 3): (0, 1)}
     assert (pairs[1, 3].winner_cell, pairs[1, 3].loser_cell) == ((0, 0), (1, 1))
-    assert near_ties(np.array([pair.p_winner for pair in pairs.values()])).sum() == 1
 
 
 def test_comparison_replaces_scores_and_a_missing_one_gives_no_pair():
     judged = {(0, 1): (0.8, False), (1, 2): (float("nan"), False)}
-    pairs = by_images(
-        preferences([[0, 1, 2]], [0.0] * 3, [3.0, 2.0, 1.0], semantic_unit=1, aesthetic_unit=1, judged=judged)
-    )
+    pairs = by_images(preferences([[0, 1, 2]], [0.0] * 3, [3.0, 2.0, 1.0], judged=judged))
     assert set(pairs) == {(0, 1), (0, 2)}
-    assert pairs[0, 1].p_winner == pytest.approx(0.8) and not pairs[0, 1].consistent
-    assert pairs[0, 2].consistent
+    assert pairs[0, 1].aesthetic_gap == pytest.approx(np.log(4)) and not pairs[0, 1].consistent
+    assert pairs[0, 2].aesthetic_gap == 2.0 and pairs[0, 2].consistent
 
 
-def test_inaccurate_image_ties_with_a_less_beautiful_accurate_one_in_its_row():
-    """The less accurate image comes first in the row by beauty, and the pair is a tie."""
-    (pair,) = preferences([[1, 0]], [5.0, 1.5], [3.0, 4.0], semantic_unit=0.5, aesthetic_unit=0.5)
-    assert (pair.winner, pair.p_winner) == (1, 0.5)
-
-
-def test_every_preference_has_two_images_and_a_probability_of_at_least_one_half():
+def test_grid_of_five_by_five_gives_two_hundred_different_pairs():
     rng = np.random.default_rng(0)
     semantic, aesthetic = np.sort(rng.normal(size=25))[::-1], rng.normal(size=25)
-    pairs = preferences(
-        order_rows(cut(25, 5), aesthetic), semantic, aesthetic, semantic_unit=1.0, aesthetic_unit=1.0
-    )
-    assert len(pairs) == 200 == len(by_images(pairs))
-    assert all(0.5 <= pair.p_winner <= 1.0 and pair.winner != pair.loser for pair in pairs)
+    pairs = preferences(order_rows(cut(25, 5), aesthetic), semantic, aesthetic)
+    assert len(pairs) == 200 == len(by_images(pairs)) and all(pair.winner != pair.loser for pair in pairs)
 
 
-def test_spread_of_equal_scores_is_one():
-    assert spread([2.0, 2.0]) == 1.0
-    assert spread([1.0, 3.0]) == 1.0
-    assert spread([0.0, 0.2]) == pytest.approx(0.1)
+def test_differences_of_strengths_are_the_log_odds_of_a_row_that_agrees_with_itself():
+    """Bradley-Terry with the strengths 1, 0 and -2: each comparison has the log-odds of their difference."""
+    true = [1.0, 0.0, -2.0]
+    judged = {
+        (a, b): (1 / (1 + np.exp(true[b] - true[a])), True) for a in range(3) for b in range(3) if a != b
+    }
+    found = strengths(3, judged)
+    assert np.diff(found).tolist() == pytest.approx(np.diff(true).tolist())
+
+
+def test_strength_without_an_answer_is_zero():
+    nan = float("nan")
+    judged = {(0, 1): (0.9, True), (1, 0): (0.1, True), (0, 2): (nan, False), (2, 0): (nan, False)}
+    even = log_odds(0.9) / 2
+    assert strengths(4, judged).tolist() == pytest.approx([even, -even, 0.0, 0.0])

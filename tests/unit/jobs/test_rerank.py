@@ -105,14 +105,45 @@ def test_image_is_rated_once_for_all_queries(gallery, monkeypatch):
     assert first[0]["pairs"] == again[0]["pairs"]
 
 
-def test_pairs_combine_the_probability_of_the_judge_with_the_cosines(gallery, monkeypatch):
+def test_pairs_have_the_log_odds_of_the_judge_and_the_gap_of_the_cosines(gallery, monkeypatch):
     engine = BrightnessEngine()
     row = stage(gallery, engine, "lmm_pair", monkeypatch=monkeypatch)(batch("")).to_pylist()[0]
     assert engine.num_requests == 2 * (3 + 3)  # both orders of the pairs inside two rows
-    p = {(pair["winner"], pair["loser"]): pair["p_winner"] for pair in row["pairs"]}
-    # The odds of the judge times those of the cosines: 0.9 and 0.7 of six with a spread of 0.171.
-    assert p["i0", "i2"] == pytest.approx(1 / (1 + (160 / 200) * np.exp(-0.2 / 0.1708)), abs=0.01)
-    assert all(pair["consistent"] for pair in row["pairs"])
+    pair = next(pair for pair in row["pairs"] if (pair["winner"], pair["loser"]) == ("i0", "i2"))
+    assert pair["aesthetic_gap"] == pytest.approx(np.log(200 / 160), abs=0.05)
+    assert pair["semantic_gap"] == pytest.approx(0.9 - 0.7)
+    assert all(pair["consistent"] and pair["overall"] is None for pair in row["pairs"])
+
+
+class FirstImageEngine(BrightnessEngine):
+    """Calls the first of two images the better answer, whatever it shows."""
+
+    def _reply(self, request: Request) -> Reply:
+        if "better answer" in str(request.messages):
+            return Reply(choice_probs={"A": 0.9, "B": 0.1})
+        return super()._reply(request)
+
+
+@pytest.mark.parametrize(("engine", "share"), [(BrightnessEngine(), 1.0), (FirstImageEngine(), 0.5)])
+def test_judge_is_asked_outright_about_a_few_pairs_in_both_orders(gallery, monkeypatch, engine, share):
+    reranker = stage(gallery, engine, "lmm_score", grid=Grid(1, 6, 1), monkeypatch=monkeypatch)
+    reranker.num_asked = 4
+    first, again = (reranker(batch("", "")).to_pylist() for _ in range(2))
+    assert engine.num_requests == len(LEVELS) + 2 * 2 * 2 * 4
+    for row in first:
+        assert [pair["overall"] for pair in row["pairs"] if pair["overall"] is not None] == [share] * 4
+    assert first == again  # the pairs depend on the query alone
+
+
+def test_pair_without_an_answer_outright_has_no_share(gallery, monkeypatch):
+    class Silent(BrightnessEngine):
+        def _reply(self, request: Request) -> Reply:
+            return Reply(error="no") if len(request.images) == 2 else super()._reply(request)
+
+    reranker = stage(gallery, Silent(), "lmm_score", monkeypatch=monkeypatch)
+    reranker.num_asked = 4
+    row = reranker(batch("")).to_pylist()[0]
+    assert len(row["pairs"]) == 12 and all(pair["overall"] is None for pair in row["pairs"])
 
 
 def test_accuracy_of_the_judge_replaces_the_cosine(gallery, monkeypatch):

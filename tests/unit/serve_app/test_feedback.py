@@ -14,7 +14,7 @@ import pytest
 
 from cluster.profile import ROOT
 from cluster.tables import SCHEMAS
-from cluster.votes import same_words, same_words_sql
+from cluster.votes.events import same_words, same_words_sql
 from serve_app.errors import ApiError
 from serve_app.feedback import events as module
 from serve_app.feedback.events import Feedback, make_tables, store_events

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.errors import UserError
+from cluster.schemas import HPIR_COLUMNS
 from jobs.evaluate import hpir
 from jobs.evaluate.hpir import Row, Votes
 
@@ -54,11 +55,11 @@ def test_tie_votes_are_read_if_the_table_has_them(tmp_path):
 
 def test_csv_group_may_be_a_json_list(tmp_path):
     path = tmp_path / "votes.csv"
-    path.write_text(",".join(hpir.HPIR_COLUMNS) + '\nboat,"[""a b"", ""c""]",d,1,2,3,4\n')
+    path.write_text(",".join(HPIR_COLUMNS) + '\nboat,"[""a b"", ""c""]",d,1,2,3,4\n')
     assert hpir.read_hpir(str(path))[0].group_a == ("a b", "c")
 
 
-@pytest.mark.parametrize("column", hpir.HPIR_COLUMNS)
+@pytest.mark.parametrize("column", HPIR_COLUMNS)
 def test_missing_column_is_named(tmp_path, column):
     records = [{key: value for key, value in record.items() if key != column} for record in RECORDS]
     with pytest.raises(UserError, match=rf"lacks the column\(s\) {column};"):
