@@ -96,7 +96,7 @@ class SearchSystem(ABC):
             owners = np.array([captions.owners.get(image_id, -1) for image_id in ids], np.int64)
             rows = np.flatnonzero(owners >= 0)
             found = image_to_text_ranks(vectors[rows], owners[rows], texts)
-            ranks |= zip([ids[row] for row in rows], found.tolist(), strict=True)
+            ranks |= dict(zip([ids[row] for row in rows], found.tolist(), strict=True))
         return ranks
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
@@ -120,7 +120,7 @@ class SearchSystem(ABC):
         texts = self.encode_texts([f"a {label}" for label in classes])
         nearest: dict[str, int] = {}
         for ids, vectors in self.blocks():
-            nearest |= zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True)
+            nearest |= dict(zip(ids, (vectors @ texts.T).argmax(axis=1).tolist(), strict=True))
         return {i: classes[found] == labels[i] for i, found in nearest.items() if i in labels}
 
 
