@@ -140,18 +140,23 @@ def score(pairs: list[Pair], label_run: LabelRun) -> dict[Pair, tuple[float, flo
         num_asked=0,
     )
     terminal.say(f"label: scoring {len(pairs)} pairs of images that people voted on")
-    found: dict[Pair, tuple[float, float]] = {}
     with plain_errors():
         own.connect()
         rows = own.ranked(own.retrieved(list(only)), make_scorer(own.config, own))
-        for row in rows.iter_rows():
-            for pair in row["pairs"]:
-                gaps = (pair["aesthetic_gap"], pair["semantic_gap"])
-                found[row["query"], pair["winner"], pair["loser"]] = gaps
-                found[row["query"], pair["loser"], pair["winner"]] = (-gaps[0], -gaps[1])
-    found = {pair: found[pair] for pair in pairs if pair in found}
-    run_id = label_run.provenance.run_id
-    rows = [dict(zip(SCHEMAS["voted_pairs"].names, (run_id, *p, *g), strict=True)) for p, g in found.items()]
-    if rows:
-        label_run.store.merge("voted_pairs", pa.Table.from_pylist(rows, SCHEMAS["voted_pairs"]), on=KEY)
+        found = gaps_in(rows.iter_rows(), pairs)
+    run_id, schema = label_run.provenance.run_id, SCHEMAS["voted_pairs"]
+    stored = [dict(zip(schema.names, (run_id, *pair, *gaps), strict=True)) for pair, gaps in found.items()]
+    if stored:
+        label_run.store.merge("voted_pairs", pa.Table.from_pylist(stored, schema), on=KEY)
     return found
+
+
+def gaps_in(rows: Iterable[Mapping], pairs: Iterable[Pair]) -> dict[Pair, tuple[float, float]]:
+    """The gaps of those pairs that rows of `RANKED` have, first image minus second, whichever of them won."""
+    found: dict[Pair, tuple[float, float]] = {}
+    for row in rows:
+        for pair in row["pairs"]:
+            aesthetic, semantic = pair["aesthetic_gap"], pair["semantic_gap"]
+            found[row["query"], pair["winner"], pair["loser"]] = (aesthetic, semantic)
+            found[row["query"], pair["loser"], pair["winner"]] = (-aesthetic, -semantic)
+    return {pair: found[pair] for pair in pairs if pair in found}

@@ -10,7 +10,7 @@ from cluster.errors import UserError
 from cluster.tables import SCHEMAS, Store, embeddings_schema, embeddings_table, now
 from jobs.label import votes
 from jobs.label.calibration import MIN_PAIRS
-from jobs.label.votes import Votes, added_up, choices, evidence, gaps_of, requested_votes
+from jobs.label.votes import Votes, added_up, choices, evidence, gaps_in, gaps_of, requested_votes
 
 ENCODER = "e" * 16
 IDS = [f"{number:064x}" for number in range(MIN_PAIRS + 1)]
@@ -137,3 +137,10 @@ def test_too_few_votes_are_not_scored(store, monkeypatch):
     monkeypatch.setattr(votes, "score", lambda pairs, label_run: pytest.fail("scored"))
     label_run = SimpleNamespace(store=store, provenance=SimpleNamespace(run_id="r"))
     assert gaps_of({("q", "a", "b"): Votes(1.0, 1.0)}, label_run) == {}
+
+
+def test_gaps_of_a_voted_pair_are_found_whichever_image_won():
+    pair = {"winner": "b", "loser": "a", "aesthetic_gap": 2.0, "semantic_gap": -0.5}
+    rows = [{"query": "q", "pairs": [pair]}, {"query": "r", "pairs": []}]
+    found = gaps_in(rows, [("q", "a", "b"), ("q", "b", "a"), ("r", "a", "b")])
+    assert found == {("q", "a", "b"): (-2.0, 0.5), ("q", "b", "a"): (2.0, -0.5)}
