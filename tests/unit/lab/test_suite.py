@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from made_evaluation import IDS, LATENTS, KnownTruth, evaluation, image_row
+from made_evaluation import AFTER, BEFORE, IDS, LATENTS, QUERIES, KnownTruth, evaluation, image_row
 from pyarrow import parquet
 
 from cluster import command
@@ -23,7 +24,7 @@ from lab import evaluation_files
 from lab.evaluation_files import read_tables
 from lab.redraw import job as redraw
 from lab.redraw.config import RedrawConfig
-from lab.suite import job, over_seeds, page, people, tables, targets, variants
+from lab.suite import job, over_seeds, page, people, styles, tables, targets, variants
 from lab.suite import summary as suite_summary
 from lab.suite.config import SuiteConfig
 
@@ -77,8 +78,8 @@ def folder(tmp_path_factory):
             epochs = {str(int(float(a))): found for a, found in curve.items()}
             tables.write_values(epochs, world / f"epochs_{mode}.parquet", {})
     first = made / f"seed{SEEDS[0]}"
-    styles = {"original": constant(precision_at_5=0.7, aesthetic_at_5=0.4, aesthetics_of_accurate=0.6)}
-    tables.write_values(styles, first / "styles.parquet", {})
+    by_style = {"original": constant(precision_at_5=0.7, aesthetic_at_5=0.4, aesthetics_of_accurate=0.6)}
+    tables.write_values(by_style, first / "styles.parquet", {})
     (first / "styles.json").write_text(
         json.dumps({"original": {"num_failed": 0, "example": "<b>a boat</b>", "shown": {"q": [IDS[0]]}}})
     )
@@ -347,6 +348,43 @@ def test_suite_config_has_no_option_that_a_suite_decides():
     assert not decided & SuiteConfig.model_fields.keys()
     with pytest.raises(ValueError, match="queries"):
         SuiteConfig(queries="own.txt")
+
+
+def test_style_is_searched_voted_on_and_compared_with_the_original(monkeypatch):
+    """The style's words find what the aligned encoder finds, and turn the votes on the query "q" round."""
+
+    class Index:
+        def __init__(self, *_, where):
+            pass
+
+        def search(self, texts, k):
+            return AFTER if texts[0].endswith("lovely") else BEFORE
+
+        def similarities(self, pairs):
+            return {(t, i): float((i == IDS[0]) is not t.endswith("lovely")) for t, i in pairs}
+
+    made = evaluation(KnownTruth()).inputs
+    rephrased = {"original": ({q: q for q in [*QUERIES, "q"]}, 0)}
+    rephrased["k_list"] = ({q: f"{q}, lovely" for q in [*QUERIES, "q"]}, 1)
+    settings = (SimpleNamespace(rephraser=None, encoder=None), SimpleNamespace(encoder=lambda alias: alias))
+    for owner, name, value in (
+        (styles.command, "settings", lambda config: settings),
+        (styles, "read_inputs", lambda *_: made),
+        (styles, "EncoderSystem", Index),
+        (styles, "_rephrase", lambda profile, queries: rephrased),
+    ):
+        monkeypatch.setattr(owner, name, value)
+    found = styles.measure(EVALUATION, LATENTS)
+    values = {
+        style: {name: list(own.values) for name, own in of["values"].items()} for style, of in found.items()
+    }
+    # Query 0 gained accurate beauty, query 1 lost its boats, query 2 has the same results.
+    assert values["k_list"]["win_rate_over_original"] == [1.0, 0.0, 0.5]
+    assert values["original"]["win_rate_over_original"] == [0.5] * 3
+    assert (values["original"]["hpir_accuracy"], values["k_list"]["hpir_accuracy"]) == ([1.0], [0.0])
+    assert (values["original"]["hpir_aesthetic"], values["k_list"]["hpir_aesthetic"]) == ([0.0], [1.0])
+    assert set(values["k_list"]) == set(styles.STYLE_METRICS)
+    assert found["k_list"]["example"] == "a boat, lovely" and found["k_list"]["shown"]["a boat"] == AFTER[0]
 
 
 def test_quick_limits_the_sizes_and_compares_no_losses():
