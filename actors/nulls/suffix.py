@@ -43,12 +43,12 @@ def fit_suffix(evidence: Evidence, encode: EncodeTexts, phrases: Sequence[str], 
     """
     few = evidence.sample(NUM_SCREENED, 0, seed)
     more = evidence.sample(NUM_QUERIES, NUM_CAPTIONS, seed)
-    suffix, best = "", log_likelihoods(more, encode, [""])[0]
+    suffix, best, tried = "", log_likelihoods(more, encode, [""])[0], list(phrases)
     for _ in range(MAX_PHRASES):
-        longer = [f"{suffix}, {phrase}" for phrase in phrases]
+        longer = [f"{suffix}, {phrase}" for phrase in tried]
         order = np.argsort(-log_likelihoods(few, encode, longer), kind="stable")
         finalists = [longer[index] for index in order[:NUM_FINALISTS]]
-        phrases = [phrases[index] for index in order[:NUM_KEPT]]
+        tried = [tried[index] for index in order[:NUM_KEPT]]
         found = log_likelihoods(more, encode, finalists)
         if found.max() <= best:
             break

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +60,7 @@ def pairs_of(corpus: Corpus, seed: int) -> pa.Table:
     """
     order = np.random.default_rng(seed).permutation(corpus.queries.num_rows)[:NUM_QUERIES]
     queries = corpus.queries.take(np.sort(order))
-    columns = {"query": queries["query"].take(pc.list_parent_indices(queries["winner"]))}
+    columns: dict[str, Any] = {"query": queries["query"].take(pc.list_parent_indices(queries["winner"]))}
     columns |= {side: corpus.image_ids.take(pc.list_flatten(queries[side])) for side in ("winner", "loser")}
     columns |= {name: pa.array(flat(queries[name])) for name in ("p_winner", "weight")}
     return pa.table(columns)
@@ -80,7 +81,7 @@ def evidence_of(
     store: Store, pairs: pa.Table, captions: pa.Table, parent: Encoder, caption_weight: float
 ) -> Evidence | None:
     """The evidence with the parent's stored vectors, without images that have none; None without pairs."""
-    ids = {*pairs["winner"].to_pylist(), *pairs["loser"].to_pylist(), *captions["image_id"].to_pylist()}
+    ids = {*strings(pairs["winner"]), *strings(pairs["loser"]), *strings(captions["image_id"])}
     rows = store.rows_of(embeddings_table(parent.fingerprint), ["image_id", "vector"], ids)
     vectors = {row["image_id"]: np.asarray(row["vector"], np.float32) for row in rows}
     stored = pa.array(vectors, pa.string())
@@ -93,7 +94,7 @@ def evidence_of(
         np.stack([vectors[image_id] for image_id in pairs[side].to_pylist()]) for side in ("winner", "loser")
     )
     return Evidence(
-        queries=encoded.dictionary.to_pylist(),
+        queries=[str(query) for query in encoded.dictionary.to_pylist()],
         starts=np.concatenate([[0], np.cumsum(np.bincount(encoded.indices.to_numpy()))]),
         differences=winner - loser,
         p_winner=pairs["p_winner"].to_numpy(),
