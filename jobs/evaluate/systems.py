@@ -96,7 +96,7 @@ class SearchSystem(ABC):
             owners = np.array([captions.owners.get(image_id, -1) for image_id in ids], np.int64)
             rows = np.flatnonzero(owners >= 0)
             found = image_to_text_ranks(vectors[rows], owners[rows], texts)
-            ranks |= dict(zip([ids[row] for row in rows], found.tolist(), strict=True))
+            ranks |= {ids[int(row)]: int(rank) for row, rank in zip(rows, found, strict=True)}
         return ranks
 
     def similarities(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
