@@ -89,7 +89,7 @@ def trainable(pairs: pa.Table) -> pa.Table:
     """The pairs neither of whose images is held out. Raises UserError when there are none."""
     ids = pc.unique(pa.chunked_array([*pairs["winner"].chunks, *pairs["loser"].chunks]))
     training = ids.filter(
-        pa.array([part_of(image_id) == "train" for image_id in ids.to_pylist()], pa.bool_())
+        pa.array([part_of(str(image_id)) == "train" for image_id in ids.to_pylist()], pa.bool_())
     )
     winner, loser = (pc.is_in(pairs[side], training) for side in ("winner", "loser"))
     kept = pairs.filter(pc.and_(winner, loser))

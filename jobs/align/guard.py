@@ -23,7 +23,7 @@ from cluster import terminal
 from cluster.errors import UserError
 from cluster.profile import Guard
 from cluster.tables import first_rows
-from jobs.align.batches import GUARD_STREAM
+from jobs.align.batches import GUARD_STREAM, strings
 
 # recall@10 alone misses most damage in a small gallery, where it stays near 1.
 RECALLS = {"recall@1": 1, "recall@10": 10}
@@ -61,7 +61,7 @@ def hold_out(pairs: pa.Table, num_captions: int, seed: int) -> CaptionPairs:
     is empty if even that is fewer than 32. Training pairs share no image and no caption with it. The result
     does not depend on the order of the rows.
     """
-    parts = np.array([part_of(image_id) for image_id in pairs["image_id"].to_pylist()], str)
+    parts = np.array([part_of(image_id) for image_id in strings(pairs["image_id"])], str)
     own = _distinct(pairs.filter(pa.array(parts == "guard")))
     size = own.num_rows
     if size < MIN_CAPTIONS:
@@ -71,7 +71,7 @@ def hold_out(pairs: pa.Table, num_captions: int, seed: int) -> CaptionPairs:
     training = pairs.filter(pa.array(parts == "train"))
     if size < MIN_CAPTIONS:
         return CaptionPairs(training, pairs.slice(0, 0))
-    filling = [part_of(image_id) != "guard" for image_id in own["image_id"].to_pylist()]
+    filling = np.array([part_of(image_id) != "guard" for image_id in strings(own["image_id"])])
     rng = np.random.default_rng([seed, GUARD_STREAM])
     held_out = own.take(np.sort(np.lexsort((rng.random(own.num_rows), filling))[:size]))
     image, caption = (
