@@ -182,7 +182,7 @@ def test_explain_draws_one_query_and_leaves_the_store_as_it_is(world, first, tmp
     assert (report["num_retrieved"], report["num_images"]) == (SHAPE["top_k"], 6)
     html = page.read_text(encoding="utf-8")
     assert html.count("background-image:url(data:image/jpeg") == SHAPE["top_k"]
-    assert html.count("p_winner is not calibrated") == 1 and "http" not in html
+    assert html.count("p_winner is not calibrated") == 1 and "://" not in html
     assert {name: store_of(world).open(name).version for name in store_of(world).names()} == tables
 
 
