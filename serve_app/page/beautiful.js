@@ -3,20 +3,20 @@
 import { server } from "./api.js";
 import { change, state } from "./search_state.js";
 import { byId, debounced } from "./dom.js";
-import { titleOf } from "./result_columns.js";
+import { inOrder, titleOf } from "./result_columns.js";
 
 const slider = () => byId("beautiful");
 
 const applyBeauty = debounced(() => change({ beauty: slider().valueAsNumber }, "typing"));
 
 const AXES = {
-  fitted: "along the direction that people's and the judge's preferences point to",
-  prompts: "along the direction from words such as “ugly” to words such as “beautiful”",
+  fitted: "towards what was preferred",
+  prompts: "from words such as “ugly” towards “beautiful”",
 };
 
 // Where each system's query moves to; systems with the same kind of axis share a sentence.
 function hint() {
-  const bySource = Object.groupBy(Object.keys(server.systems), (name) => server.systems[name].beauty.source);
+  const bySource = Object.groupBy(inOrder(Object.keys(server.systems)), (name) => server.systems[name].beauty.source);
   return Object.entries(bySource).map(([source, names]) => `${names.map(titleOf).join(" and ")}: ${AXES[source]}.`).join(" ");
 }
 
@@ -26,7 +26,7 @@ export function draw() {
   slider().setAttribute("aria-valuetext", beauty ? `${beauty.toFixed(1)} of ${Number(slider().max)} towards beautiful` : "literal");
   slider().closest("label").classList.toggle("set", beauty > 0);
   byId("beautiful-hint").hidden = !beauty || state.blind;
-  byId("beautiful-hint").textContent = `Every query moves by ${beauty.toFixed(1)} towards beautiful. ${hint()}`;
+  byId("beautiful-hint").textContent = `The query moves by ${beauty.toFixed(1)}. ${hint()}`;
 }
 
 export function listen() {

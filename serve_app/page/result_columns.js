@@ -22,6 +22,8 @@ const NUM_SKELETONS = 6;
 let chooseResult = () => {};
 export const onChoose = (listener) => { chooseResult = listener; }; // listener(column, index): a card was clicked
 
+export const inOrder = (systems) => systems.toSorted((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b));
+
 export const titleOf = (system) => TITLES[system]?.[0] ?? system;
 
 export class Column {
@@ -149,8 +151,7 @@ export function layOut() {
 function systemColumns() {
   const chosen = [...state.rivals, ...(state.teacher ? ["teacher"] : [])];
   const names = server.names.filter((name) => name in server.systems || chosen.includes(name));
-  names.sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b));
-  return names.map((name) => columns.find((column) => column.system === name && !column.side) ?? new Column(name));
+  return inOrder(names).map((name) => columns.find((column) => column.system === name && !column.side) ?? new Column(name));
 }
 
 // New columns for each query, with the sides shuffled.

@@ -275,8 +275,8 @@ def test_slider_moves_all_results_and_the_address_reproduces_the_search(page, se
     settled(page)
     assert [request.beauty for request in service.searches[-2:]] == [0.3, 0.3]
     assert page.get_attribute("#beautiful", "aria-valuetext") == "0.3 of 2 towards beautiful"
-    hint = page.inner_text("#beautiful-hint")
-    assert hint.startswith("Every query moves by 0.3") and "Live and Baseline: along the direction" in hint
+    hint = "The query moves by 0.3. Baseline and Live: from words such as “ugly” towards “beautiful”."
+    assert page.inner_text("#beautiful-hint") == hint
     link = page.url
     assert "beautiful=0.3" in link
     page.goto(f"{address}/?q=a+dog&beautiful=7&beauty=0.6")
