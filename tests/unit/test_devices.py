@@ -248,9 +248,10 @@ def test_evaluate_reserves_gpus_for_its_engines_only(monkeypatch, gpu_profile, s
 
     monkeypatch.setattr(ray.data, "from_arrow", lambda blocks, **_options: rows)
     monkeypatch.setattr(language_models, "collect", collect)
-    inputs = SimpleNamespace(queries=[], captions=SimpleNamespace(texts=[]))
+    inputs = SimpleNamespace(queries=[], captions=SimpleNamespace(texts=[]), voted_pairs=[])
     teacher.retrieve_candidates(EvaluateConfig(), gpu_profile, store, record, inputs)
-    language_models.ask_judge(gpu_profile, store, language_models.JudgeQuestions(images=["1"]))
+    questions = language_models.JudgeQuestions(aesthetics=[("a boat", "1")])
+    language_models.ask_judge(gpu_profile, store, gpu_profile.judge, questions)
     assert rows.reserved() == {"Rephrase": REPHRASER_GPUS, "Retrieve": 0, "AnswerTasks": JUDGE_GPUS}
     assert sorted(required.values()) == sorted(rows.reserved().values())
     rows.start("Retrieve")
