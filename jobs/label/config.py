@@ -50,8 +50,8 @@ class LabelConfig(command.JobConfig):
     )
     explain: str | None = Field(
         default=None,
-        description="query whose labelling is drawn on a page: its rephrasing, images, grid and pairs; nothing "
-        "is labelled then; default: label",
+        description="query whose labelling is drawn on a page: its rephrasing, images, grid and pairs; "
+        "nothing is labelled then; default: label",
     )
     out: str | None = Field(
         default=None,
