@@ -250,10 +250,8 @@ def test_openapi_documents_bounds_systems_and_errors(server):
     document = server.get("/openapi.json").json()
     fields = document["components"]["schemas"]["SearchRequest"]["properties"]
     assert fields["k"]["maximum"] == MAX_K
-    assert (
-        fields["system"]["enum"] == ["live", "baseline", "candidate", "teacher"]
-        and fields["system"]["default"] == "live"
-    )
+    systems = ["live", "baseline", "candidate", "suffix", "axis", "rephrase", "teacher"]
+    assert fields["system"]["enum"] == systems and fields["system"]["default"] == "live"
     responses = document["paths"]["/v1/search"]["post"]["responses"]
     for status in ("400", "413", "415", "422"):
         assert responses[status]["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody")
