@@ -27,6 +27,7 @@ from jobs.align.guard import ALPHAS, RECALLS, hold_out, recalls
 from jobs.align.job import run
 from jobs.align.train import train
 
+pytestmark = pytest.mark.usefixtures("few_phrases")
 NUM_IMAGES = 160  # a quarter of the captions outside the part "test" is little more than the smallest guard
 QUERIES = ["a red sailboat", "two dogs", "a mountain lake", "a beach in the morning", "sunset"]
 SETTINGS = dict(

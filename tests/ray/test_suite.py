@@ -43,7 +43,7 @@ def config(ray_cluster, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def measured(config):
+def measured(config, few_phrases):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(variants, "ABLATION_VARIANTS", VARIANTS)
         patch.setattr(variants, "TEXT_EPOCHS", 1)
