@@ -73,7 +73,7 @@ SHEET: dict[SheetCriterion, str] = {
     ),
     "aesthetics": (
         'The picture has two rows of search results for "{query}", A above and B below. '
-        "Which row is more beautiful, for what is asked? Answer with one letter, A or B."
+        "Which row is more beautiful for this search? Answer with one letter, A or B."
     ),
     "diversity": (
         'The picture has two rows of search results for "{query}", A above and B below. '

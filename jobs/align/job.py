@@ -41,7 +41,8 @@ def run(config: AlignConfig) -> dict[str, Any]:
     out = output_folder(config, store)
     record = store.encoder(config.parent)
     read = read_pairs(store, config.run_id, record.encoder)
-    pairs = weigh_pairs(trainable(read), settings)
+    training = trainable(read)
+    pairs = weigh_pairs(training, settings)
     schedule, captions = prepare.plan_batches(store, pairs, config.where, settings, profile.guard)
     model = profile.encoder
     parent = load_registered(record, precision=model.precision, num_threads=model.num_threads)
@@ -85,6 +86,7 @@ def run(config: AlignConfig) -> dict[str, Any]:
         "training": str(folder),
         "num_queries": schedule.num_queries,
         "num_queries_left_out": len(read["query"].unique()) - schedule.num_queries,
+        "num_held_out": read.num_rows - training.num_rows,
         **counts(read),
         "epochs": state["epochs"],
         **recall,
@@ -95,10 +97,9 @@ def run(config: AlignConfig) -> dict[str, Any]:
 
 
 def counts(pairs: pa.Table) -> dict[str, int]:
-    """Number of preferences, and how many of them do not train or get a special weight, by reason."""
+    """Number of preferences, and how many of them get a special weight, by reason."""
     return {
         "num_preferences": pairs.num_rows,
-        "num_held_out": pairs.num_rows - trainable(pairs).num_rows,
         "num_near_ties": int(near_ties(pairs["p_winner"].to_numpy()).sum()),
         "num_inconsistent": pc.sum(pc.invert(pairs["consistent"])).as_py(),
         "num_human": pairs["source"].to_pylist().count(HUMAN),
