@@ -44,11 +44,11 @@ class StepRunner:
         return report
 
 
-def check_models(config: ProfileConfig) -> None:
+def check_models(config: ProfileConfig, *, judge: str | None = None) -> None:
     """Load the encoder and check the language models, before a studio is drawn. Raises UserError."""
     profile = profile_of(config)
     Encoder.load(profile.encoder.model, precision=profile.encoder.precision)
-    language_models.check_models(EvaluateConfig(), profile)
+    language_models.check_models(EvaluateConfig(judge=judge), profile)
 
 
 def split_filter(name: str) -> str:

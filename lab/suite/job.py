@@ -42,7 +42,7 @@ def run(config: SuiteConfig) -> dict:
     config = config.limited()
     targets, profile, folder = load_targets(config.targets), command.profile_of(config), Path(config.out)
     command.output_folder(folder)
-    check_models(config)
+    check_models(config, judge=config.judge)
     command.save_config(config, folder)
     seeds = [config.seed + index for index in range(config.num_seeds)]
     resumed = any((folder / f"seed{seed}" / WORLD).is_file() for seed in seeds)

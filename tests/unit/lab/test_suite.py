@@ -273,6 +273,13 @@ def test_targets_are_read_from_a_file(document, tmp_path):
     assert row["value"] == document["systems"]["aligned"]["aesthetic@5"]["value"]
 
 
+def test_missing_judge_is_refused_before_a_studio_is_drawn(tmp_path):
+    out = tmp_path / "suite"
+    with pytest.raises(UserError, match="'nowhere' does not exist"):
+        job.run(SuiteConfig(judge="nowhere", out=str(out)))
+    assert not list(out.glob("seed*"))
+
+
 def test_malformed_targets_are_refused_before_anything_is_measured(tmp_path):
     path = tmp_path / "targets.yaml"
     with pytest.raises(UserError, match=r"targets .*cannot be read"):
