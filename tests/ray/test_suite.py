@@ -13,6 +13,8 @@ from lab.suite import variants
 from lab.suite.config import SuiteConfig
 from lab.suite.job import run
 
+# The fixture runs the whole suite, which takes six minutes on two free cores and longer on busy ones.
+pytestmark = pytest.mark.timeout(1800)
 VARIANTS = (
     variants.TrainingVariant("source", "lmm_score", {"source": "lmm_score"}),
     variants.TrainingVariant("source", "scorer", {"source": "scorer"}),
