@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from cluster.profile import ROOT
+from lab.bench.serve.processes import command_lines
 
 START_TIMEOUT_S = 200.0
 
@@ -42,7 +43,8 @@ class Running:
 
     def child(self, name: str) -> psutil.Process:
         """The child whose program has this name."""
-        return next(child for child in self.family() if Path((child.cmdline() or [""])[0]).name == name)
+        words_of = command_lines(self.family())
+        return next(child for child, words in words_of.items() if words and Path(words[0]).name == name)
 
     def folder(self) -> Path:
         """The temporary folder of its Ray."""

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from cluster import session
+from lab.bench.serve.processes import command_lines
 
 # After the driver was killed, docs/search.md, "Running it", promises that nothing is left after this time.
 BOUND_S = 10.0
@@ -18,7 +19,7 @@ BOUND_S = 10.0
 def assert_gone(processes, folder=None, within_s=BOUND_S):
     """All processes have ended, and the folder is removed, within the time."""
     _, alive = psutil.wait_procs(processes, timeout=within_s)
-    assert not alive, [process.cmdline() for process in alive]
+    assert not alive, list(command_lines(alive).values())
     give_up_s = time.monotonic() + within_s
     while folder and folder.exists():
         assert time.monotonic() < give_up_s, list(folder.iterdir())

@@ -1,6 +1,7 @@
 """The search endpoint: a real server process over real HTTP, with known results, and every refusal."""
 
 import concurrent.futures
+import contextlib
 import importlib
 import io
 import os
@@ -24,6 +25,7 @@ from cluster import command
 from cluster.errors import UserError
 from cluster.profile import ROOT, load_profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, now
+from lab.bench.serve.processes import command_lines
 from serve_app.app import _free_port, build_app
 from serve_app.config import ServeConfig
 from serve_app.errors import ApiError
@@ -342,18 +344,21 @@ def test_the_command_line_ends_with_status_2_and_one_sentence(arguments, message
 
 
 def test_server_on_loopback_listens_nowhere_else_and_keeps_its_sockets_to_its_user(server):
-    (process,) = (child for child in psutil.Process().children() if "serve_app" in child.cmdline())
+    children = command_lines(psutil.Process().children())
+    (process,) = (child for child, words in children.items() if "serve_app" in words)
     family = [process, *process.children(recursive=True)]
-    listening = {
-        (program.name(), connection.laddr.ip)
-        for program in family
-        for connection in program.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = set()
+    for program in family:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            listening |= {
+                (program.name(), connection.laddr.ip)
+                for connection in program.net_connections()
+                if connection.status == psutil.CONN_LISTEN
+            }
     assert len(listening) > 5
     assert {ip for _, ip in listening} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listening
-    haproxy = next(program for program in family if program.name() == "haproxy")
-    config = Path(haproxy.cmdline()[3])
+    family_words = command_lines(family).values()
+    config = next(Path(words[3]) for words in family_words if words and Path(words[0]).name == "haproxy")
     assert config.parents[1].stat().st_mode & 0o777 == 0o700
     assert (config.parent / "admin").stat().st_mode & 0o777 == 0o600
 

@@ -17,6 +17,7 @@ from served import HEX_64, MAX_K, START_TIMEOUT_S, ask, ids, query_vector
 
 from cluster.compat.serve import replica_title
 from cluster.profile import ROOT
+from lab.bench.serve.processes import command_lines
 
 
 def test_image_of_the_store_finds_itself_first(server, deployment):
@@ -188,8 +189,8 @@ def test_promotion_is_followed_without_mixed_answers(server, deployment):
 def test_dead_replica_is_reported_with_503_and_restarts(server):
     """A request that the replica held when it died may fail in HAProxy's own way; later ones get a 503."""
     title = replica_title("kallos", "Search")
-    for process in psutil.Process().children(recursive=True):
-        if title in "".join(process.cmdline()):
+    for process, words in command_lines(psutil.Process().children(recursive=True)).items():
+        if title in "".join(words):
             process.kill()
     end, codes = time.monotonic() + START_TIMEOUT_S, []
     while time.monotonic() < end:

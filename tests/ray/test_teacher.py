@@ -11,6 +11,7 @@ from served import ask, ids, run_server
 from cluster.profile import PROFILES
 from jobs.ingest import job as ingest
 from jobs.ingest.config import IngestConfig
+from lab.bench.serve.processes import command_lines
 from lab.studio import job as write
 from lab.studio.config import StudioConfig
 
@@ -90,5 +91,6 @@ def test_idle_engines_stop_and_start_again(server):
 
 def engine_processes() -> list[str]:
     """The processes that hold the teacher's models."""
-    names = ["".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    below = psutil.Process().children(recursive=True)
+    names = ["".join(words) for words in command_lines(below).values()]
     return [name for name in names if "RephraserEngine" in name or "JudgeEngine" in name]

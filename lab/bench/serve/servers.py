@@ -26,6 +26,7 @@ from cluster.compat.serve import replica_title
 from cluster.errors import UserError
 from cluster.profile import Profile
 from cluster.tables import SCHEMAS, EncoderRecord, Store, embeddings_schema, embeddings_table, now
+from lab.bench.serve.processes import command_lines
 
 START_S = 300
 WEIGHT_NOISE = 0.02  # in standard deviations of a weight: gives a second encoder close to the first
@@ -94,7 +95,7 @@ class Server:
         """The processes of the replicas, which hold encoder and index."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         title = replica_title("kallos", "Search")
-        return [process for process in below if title in "".join(process.cmdline())]
+        return [process for process, words in command_lines(below).items() if title in "".join(words)]
 
 
 @contextlib.contextmanager

@@ -1,12 +1,17 @@
-"""The soak report of `kallos bench serve`, for given responses."""
+"""The soak report of `kallos bench serve`, for given responses, and how it finds its processes."""
 
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pyarrow as pa
 
 from lab.bench.serve import job as serve
 from lab.bench.serve.load import Response
+from lab.bench.serve.processes import command_lines
 
 
 def test_failures_of_searches_and_of_feedback_are_reported_separately(monkeypatch):
@@ -33,3 +38,17 @@ def test_failures_of_searches_and_of_feedback_are_reported_separately(monkeypatc
     assert report["feedback_failed_by_status"] == {"500": 1}
     assert (report["feedback_answered"], report["feedback_lost"]) == (2, 1)
     assert report["longest_outage_s"] == 4.6, "of searches and clicks together"
+
+
+def test_command_lines_leave_out_what_has_ended():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    processes = [psutil.Process(), psutil.Process(child.pid)]
+    assert "input()" in command_lines(processes)[processes[1]]
+    assert child.stdin
+    child.stdin.close()
+    end = time.monotonic() + 30
+    while processes[1].status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
+        time.sleep(0.01)
+    assert list(command_lines(processes)) == processes[:1]
+    child.wait()
+    assert list(command_lines(processes)) == processes[:1]
