@@ -41,9 +41,9 @@ def test_failures_of_searches_and_of_feedback_are_reported_separately(monkeypatc
 
 
 def test_command_lines_leave_out_what_has_ended():
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-c", "open(0).read()"], stdin=subprocess.PIPE)
     processes = [psutil.Process(), psutil.Process(child.pid)]
-    assert "input()" in command_lines(processes)[processes[1]]
+    assert "open(0).read()" in command_lines(processes)[processes[1]]
     assert child.stdin
     child.stdin.close()
     end = time.monotonic() + 30
